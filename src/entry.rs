@@ -1,0 +1,213 @@
+//! One request as a log line tells it, whatever the format.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+/// A field's bytes with the log's escapes undone; borrowed from the line wherever nothing had to be undone.
+pub type Text<'l> = Cow<'l, [u8]>;
+
+/// The names of all fields, as templates, regex groups and `explain` spell them.
+pub const FIELDS: [&str; 18] = [
+    "ip",
+    "time",
+    "method",
+    "target",
+    "path",
+    "query",
+    "protocol",
+    "status",
+    "bytes",
+    "referer",
+    "user_agent",
+    "host",
+    "user",
+    "forwarded_for",
+    "range",
+    "view_width",
+    "dnt",
+    "gpc",
+];
+
+/// One request. A field is `None` where the format doesn't log it or the log says `-`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Entry<'l> {
+    /// The client as logged: an address, a host name, `ip:port`, `unix:`.
+    pub ip: Option<Text<'l>>,
+    /// When, by the log.
+    pub time: Option<Timestamp>,
+    /// `GET`.
+    pub method: Option<Text<'l>>,
+    /// The request target as logged, percent-encoding kept.
+    pub target: Option<Text<'l>>,
+    /// The target's path, percent-encoding kept.
+    pub path: Option<Text<'l>>,
+    /// The target's query, without `?`.
+    pub query: Option<Text<'l>>,
+    /// `HTTP/1.1`.
+    pub protocol: Option<Text<'l>>,
+    /// The response's status code.
+    pub status: Option<u16>,
+    /// Bytes of the response, as the format counts them.
+    pub bytes: Option<u64>,
+    /// The `Referer` header.
+    pub referer: Option<Text<'l>>,
+    /// The `User-Agent` header.
+    pub user_agent: Option<Text<'l>>,
+    /// The requested host, or the server's name for itself.
+    pub host: Option<Text<'l>>,
+    /// The authenticated user.
+    pub user: Option<Text<'l>>,
+    /// `X-Forwarded-For` or `Forwarded`.
+    pub forwarded_for: Option<Text<'l>>,
+    /// The `Range` header, or the response's `Content-Range`.
+    pub range: Option<Text<'l>>,
+    /// The browser window's width, where a site logs it.
+    pub view_width: Option<u32>,
+    /// The `DNT` header.
+    pub dnt: Option<Text<'l>>,
+    /// The `Sec-GPC` header.
+    pub gpc: Option<Text<'l>>,
+    /// Other named groups or variables of the format, by name.
+    pub extra: Vec<(Arc<str>, Text<'l>)>,
+}
+
+impl<'l> Entry<'l> {
+    /// Splits a request line (`GET /a?b HTTP/1.1`) into method, target and protocol, garbage included.
+    ///
+    /// A target may hold spaces; a request without a protocol (HTTP/0.9) has two parts. What doesn't look like
+    /// a request (TLS bytes, an empty line) leaves a lone target, or nothing.
+    pub fn set_request(&mut self, request: Text<'l>) {
+        fn split(request: &[u8]) -> (Option<(usize, usize)>, (usize, usize), Option<(usize, usize)>) {
+            let len = request.len();
+            let Some(space) = memchr::memchr(b' ', request) else { return (None, (0, len), None) };
+            let is_method = space > 0 && request[..space].iter().all(|b| b.is_ascii_alphabetic() || b"-_".contains(b));
+            if !is_method {
+                return (None, (0, len), None);
+            }
+            let rest = space + 1;
+            match memchr::memrchr(b' ', &request[rest..]) {
+                Some(last) if request[rest + last + 1..].starts_with(b"HTTP/") => {
+                    (Some((0, space)), (rest, rest + last), Some((rest + last + 1, len)))
+                }
+                _ => (Some((0, space)), (rest, len), None),
+            }
+        }
+        let (method, target, protocol) = split(&request);
+        self.method = method.map(|range| part(&request, range));
+        self.protocol = protocol.map(|range| part(&request, range));
+        if target.0 < target.1 {
+            self.set_target(part(&request, target));
+        }
+    }
+
+    /// Takes a request target: origin form (`/a?b`), or absolute form (`http://host/a?b`), which gives the host too.
+    pub fn set_target(&mut self, target: Text<'l>) {
+        let len = target.len();
+        let lower = target.get(..8.min(len)).map(<[u8]>::to_ascii_lowercase).unwrap_or_default();
+        let authority = if lower.starts_with(b"http://") {
+            Some(7)
+        } else if lower.starts_with(b"https://") {
+            Some(8)
+        } else {
+            None
+        };
+        let path_start = match authority {
+            Some(start) => {
+                let end = target[start..].iter().position(|b| b"/?#".contains(b)).map_or(len, |at| start + at);
+                // Credentials in front of the host are nobody's business.
+                let host = memchr::memrchr(b'@', &target[start..end]).map_or(start, |at| start + at + 1);
+                if host < end {
+                    self.host = Some(part(&target, (host, end)));
+                }
+                end
+            }
+            None => 0,
+        };
+        let fragment = memchr::memchr(b'#', &target[path_start..]).map_or(len, |at| path_start + at);
+        let question = memchr::memchr(b'?', &target[path_start..fragment]).map(|at| path_start + at);
+        let path_end = question.unwrap_or(fragment);
+        if path_start < path_end {
+            self.path = Some(part(&target, (path_start, path_end)));
+        } else if authority.is_some() {
+            self.path = Some(Cow::Borrowed(b"/"));
+        }
+        if let Some(question) = question {
+            self.query = Some(part(&target, (question + 1, fragment)));
+        }
+        self.target = Some(target);
+    }
+
+    /// A field or extra as text, by its name: for templates and `explain`. Times are RFC 3339 in UTC.
+    pub fn text(&self, name: &str) -> Option<Cow<'_, str>> {
+        let bytes = match name {
+            "time" => return self.time.map(|time| Cow::Owned(time.to_string())),
+            "status" => return self.status.map(|status| Cow::Owned(status.to_string())),
+            "bytes" => return self.bytes.map(|bytes| Cow::Owned(bytes.to_string())),
+            "view_width" => return self.view_width.map(|width| Cow::Owned(width.to_string())),
+            "ip" => &self.ip,
+            "method" => &self.method,
+            "target" => &self.target,
+            "path" => &self.path,
+            "query" => &self.query,
+            "protocol" => &self.protocol,
+            "referer" => &self.referer,
+            "user_agent" => &self.user_agent,
+            "host" => &self.host,
+            "user" => &self.user,
+            "forwarded_for" => &self.forwarded_for,
+            "range" => &self.range,
+            "dnt" => &self.dnt,
+            "gpc" => &self.gpc,
+            other => {
+                return self
+                    .extra
+                    .iter()
+                    .find(|(name, _)| &**name == other)
+                    .map(|(_, text)| String::from_utf8_lossy(text));
+            }
+        };
+        bytes.as_deref().map(String::from_utf8_lossy)
+    }
+}
+
+fn part<'l>(text: &Text<'l>, (start, end): (usize, usize)) -> Text<'l> {
+    match text {
+        Cow::Borrowed(bytes) => Cow::Borrowed(&bytes[start..end]),
+        Cow::Owned(bytes) => Cow::Owned(bytes[start..end].to_vec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_in_the_wild_are_split_for_what_they_hold() {
+        for (name, request, method, target, protocol) in [
+            ("plain", "GET /a?b=c HTTP/1.1", Some("GET"), Some("/a?b=c"), Some("HTTP/1.1")),
+            ("spaces in the target", "GET /a b.pdf HTTP/1.1", Some("GET"), Some("/a b.pdf"), Some("HTTP/1.1")),
+            ("no protocol", "GET /a", Some("GET"), Some("/a"), None),
+            ("empty", "", None, None, None),
+            ("a TLS handshake", "\x16\x03\x01", None, Some("\x16\x03\x01"), None),
+            ("nothing like a request", "\x01 a b", None, Some("\x01 a b"), None),
+            ("own methods", "VERSION-CONTROL * HTTP/1.1", Some("VERSION-CONTROL"), Some("*"), Some("HTTP/1.1")),
+        ] {
+            let mut entry = Entry::default();
+            entry.set_request(Cow::Borrowed(request.as_bytes()));
+            assert_eq!(entry.text("method").as_deref(), method, "{name}");
+            assert_eq!(entry.text("target").as_deref(), target, "{name}");
+            assert_eq!(entry.text("protocol").as_deref(), protocol, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_absolute_target_gives_the_host() {
+        let mut entry = Entry::default();
+        entry.set_target(Cow::Borrowed(b"http://user:pw@docs.example.org:8080/a.pdf?x#frag"));
+        assert_eq!(entry.text("host").as_deref(), Some("docs.example.org:8080"));
+        assert_eq!(entry.text("path").as_deref(), Some("/a.pdf"));
+        assert_eq!(entry.text("query").as_deref(), Some("x"));
+    }
+}
