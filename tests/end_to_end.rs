@@ -127,6 +127,7 @@ fn what_was_read_but_not_delivered_at_a_sigkill_is_delivered_later_and_not_taken
         // 16 places are free, so that more than one POST is under way and most lines are read by then.
         wait_for("POSTs under way", SOON, || endpoint.post_count() >= 10);
         daemon.kill();
+        endpoint.wait_hung_up();
         assert_eq!(endpoint.delivered(), Vec::<String>::new(), "{name}");
 
         endpoint.set_script(|_, _| Answer::Status(200));

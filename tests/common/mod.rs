@@ -311,8 +311,14 @@ struct State {
     script: Script,
     /// Counts the scripts; a withheld answer waits for the next.
     scripts: usize,
+    /// Connections on which a request may still come; not those whose answer is withheld.
+    open: usize,
+    barriers: usize,
     stopped: bool,
 }
+
+/// The request line of [`Endpoint::wait_hung_up`]'s own connection.
+const BARRIER: &str = "BARRIER";
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -331,7 +337,8 @@ impl Endpoint {
     pub fn scripted(script: impl FnMut(usize, &Value) -> Answer + Send + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = State { posts: Vec::new(), script: Box::new(script), scripts: 0, stopped: false };
+        let state =
+            State { posts: Vec::new(), script: Box::new(script), scripts: 0, open: 0, barriers: 0, stopped: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let served = Arc::clone(&shared);
         thread::spawn(move || {
@@ -341,8 +348,12 @@ impl Endpoint {
                 }
                 let Ok(stream) = stream else { continue };
                 let served = Arc::clone(&served);
-                // The program hanging up, even in the middle, is part of what the tests do to it.
-                thread::spawn(move || drop(serve(&stream, &served)));
+                served.lock().open += 1;
+                thread::spawn(move || {
+                    // The program hanging up, even in the middle, is part of what the tests do to it.
+                    drop(serve(&stream, &served));
+                    served.lock().open -= 1;
+                });
             }
         });
         Self { port, shared }
@@ -354,6 +365,18 @@ impl Endpoint {
         state.script = Box::new(script);
         state.scripts += 1;
         self.shared.changed.notify_all();
+    }
+
+    /// Waits until all that a killed program has sent is recorded: what was on its way is answered by the old script.
+    #[track_caller]
+    pub fn wait_hung_up(&self) {
+        let barriers = self.shared.lock().barriers;
+        // Connections are accepted in their order: once this one is served, none from before is unseen.
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
+        stream.write_all(format!("{BARRIER}\r\n\r\n").as_bytes()).unwrap();
+        wait_for("the barrier", SOON, || self.shared.lock().barriers > barriers);
+        drop(stream);
+        wait_for("the connections' end", SOON, || self.shared.lock().open == 0);
     }
 
     /// All POSTs so far, in the order of their arrival.
@@ -398,6 +421,10 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream);
     while let Some((request, headers, body)) = read_request(&mut reader)? {
+        if request == BARRIER {
+            shared.lock().barriers += 1;
+            return Ok(());
+        }
         let body: Value =
             serde_json::from_slice(&body).unwrap_or_else(|_| String::from_utf8_lossy(&body).into_owned().into());
         let mut state = shared.lock();
@@ -412,9 +439,11 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
             }
             Answer::Withhold => {
                 let script = state.scripts;
+                state.open -= 1;
                 while state.scripts == script && !state.stopped {
                     state = shared.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
                 }
+                state.open += 1;
                 return stream.shutdown(Shutdown::Both);
             }
             Answer::Close => return stream.shutdown(Shutdown::Both),
