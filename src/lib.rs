@@ -2,16 +2,34 @@
 //!
 //! The modules, in the order in which the data meets them:
 //!
-//! 1. `follow` finds the logs and reads each on across its life; `lines` cuts the bytes into lines.
+//! 1. [`follow`] finds the logs and reads each on across its life; [`lines`] cuts the bytes into lines.
 //! 2. [`mod@format`] makes an [`entry::Entry`] of a line.
 //! 3. [`rules`] decide which entries are events; [`visitor`] whose request it was and whether it counts.
 //! 4. [`pipeline`] is that path on one screen: every line has exactly one fate.
-//! 5. [`batch`] brings the events of one visitor on one page together; [`deliver`] POSTs them.
+//! 5. [`batch`] brings the events of one visitor on one page together; [`deliver`] POSTs them; [`outbox`] bounds what
+//!    waits.
 //! 6. [`ledger`] remembers what is settled, so that a restart goes on where it stopped.
 //!
-//! [`daemon`] and [`backfill`] wire these together; [`cli`] is the face, [`config`] what the user wrote.
+//! [`daemon`] and [`mod@backfill`] wire these together; [`cli`] is the face, [`config`] what the user wrote, [`status`]
+//! what can be seen from outside, [`journal`] how log lines look, [`receive`] an endpoint to try it all with.
 
+pub mod backfill;
+pub mod batch;
 pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod deliver;
 pub mod entry;
 pub mod event;
+pub mod follow;
+pub mod format;
+pub mod journal;
+pub mod ledger;
+pub mod lines;
 pub mod offsets;
+pub mod outbox;
+pub mod pipeline;
+pub mod receive;
+pub mod rules;
+pub mod status;
+pub mod visitor;

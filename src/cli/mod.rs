@@ -1,6 +1,176 @@
-//! The program's face.
+//! The program's face: the command line, and one file for each command.
+//!
+//! Data goes to standard output, everything else to standard error. Exit status: 0 done; 1 failed; 2 the command line
+//! or the configuration is wrong.
+
+mod backfill;
+mod check;
+mod completions;
+mod demo;
+mod explain;
+mod receive;
+mod run;
+mod status;
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Config};
+
+/// Where the configuration is, unless `--config` says otherwise.
+pub const DEFAULT_CONFIG: &str = "/etc/silktail/config.toml";
+
+/// Records downloads and other requests from web server logs in Silktide Analytics
+///
+/// silktail follows nginx and Apache access logs and records the requests that matter as events in Silktide Analytics:
+/// above all downloads, which no JavaScript can see when a file is opened straight from a search engine, a mail or a
+/// bookmark.
+///
+/// The API has no time field: an event counts as happening when it is sent.
+#[derive(Debug, Parser)]
+#[command(name = "silktail", version, max_term_width = 100, propagate_version = false)]
+pub struct Cli {
+    /// The configuration
+    #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Follow the logs of all sites until SIGTERM (the daemon)
+    Run(run::Args),
+    /// Read old logs once, to their end, and exit
+    Backfill(backfill::Args),
+    /// Check the configuration and the logs it names
+    Check(check::Args),
+    /// Show what is read from a line, which rule decides, and the POST it becomes
+    Explain(explain::Args),
+    /// Show sites, logs, offsets, backlog, counts, last error
+    Status(status::Args),
+    /// A local endpoint that checks every POST against the API and prints it
+    Receive(receive::Args),
+    /// See the whole thing work: a local endpoint, a log being written, the events arriving
+    Demo(demo::Args),
+    /// Print a shell's completions
+    Completions(completions::CompletionsArgs),
+    /// Print the man page
+    Man(completions::ManArgs),
+}
+
+/// Why a command failed, and with which exit status.
+#[derive(Debug)]
+pub enum Failure {
+    /// Exit status 1.
+    Failed(String),
+    /// Exit status 2: the command line or the configuration is wrong.
+    Usage(String),
+    /// Exit status 1 or 2, and everything has been said.
+    Said(u8),
+}
+
+impl Failure {
+    /// A failure with an error's whole chain of causes.
+    pub fn from_error(error: &dyn std::error::Error) -> Self {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let cause_text = cause.to_string();
+            if !text.contains(&cause_text) {
+                text.push_str(": ");
+                text.push_str(&cause_text);
+            }
+            source = cause.source();
+        }
+        Failure::Failed(text)
+    }
+}
 
 /// Runs the program.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are data, the rest is an error; clap knows the stream, and 2 is its status for errors.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let config = &cli.config;
+    let result = match cli.command {
+        Command::Run(args) => run::run(config, &args),
+        Command::Backfill(args) => backfill::run(config, &args),
+        Command::Check(args) => check::run(config, &args),
+        Command::Explain(args) => explain::run(config, &args),
+        Command::Status(args) => status::run(config, &args),
+        Command::Receive(args) => receive::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Completions(args) => completions::completions(&args),
+        Command::Man(args) => completions::man(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Said(status)) => ExitCode::from(status),
+        Err(Failure::Failed(text)) => {
+            complain(&text);
+            ExitCode::from(1)
+        }
+        Err(Failure::Usage(text)) => {
+            complain(&text);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn complain(text: &str) {
+    // Where standard error is closed there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "error: {text}");
+}
+
+/// Prints to standard output; a closed pipe (`| head`) ends the program quietly, as users of pipes expect.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Failure::Said(0)),
+        Err(error) => Err(Failure::Failed(format!("cannot write to standard output: {error}"))),
+    }
+}
+
+/// Prints to standard error.
+pub fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Whether to colour what goes to standard error.
+pub fn colour() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Loads the configuration; says its warnings, or all its errors.
+pub fn load(path: &Path) -> Result<Config, Failure> {
+    let env = |name: &str| std::env::var(name).ok();
+    match config::load(path, &env) {
+        Ok(loaded) => {
+            if loaded.warnings.warnings > 0 {
+                say(loaded.warnings.render(colour()).trim_end());
+            }
+            Ok(loaded.config)
+        }
+        Err(report) => {
+            say(report.render(colour()).trim_end());
+            Err(Failure::Said(2))
+        }
+    }
+}
+
+/// Control characters of a log or of the network never reach the terminal as they are.
+pub fn printable(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }

@@ -1,0 +1,343 @@
+//! `silktail backfill`: which files, which sites, the question before the first POST, the summary.
+
+use std::collections::HashMap;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::{Failure, load, print, printable, say};
+use crate::backfill::{self, Counted, End, Input, Job, Outlet, Summary};
+use crate::config::{self, Config};
+use crate::daemon::{WINDOW_ENTRIES, delivery_site, format_choice, pipeline_site};
+use crate::deliver::Delivery;
+use crate::follow::discover;
+use crate::journal;
+use crate::ledger::{Ledger, Role};
+use crate::offsets::SiteId;
+use crate::outbox::{Rooms, Settler};
+use crate::pipeline::Site;
+use crate::visitor::repeats::Repeats;
+
+/// The arguments of `backfill`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Logs to read, or `-` for standard input; without one, every site's logs with their rotated siblings
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// The site whose events these are; required where a PATH belongs to no site's `logs`
+    #[arg(long, value_name = "NAME")]
+    site: Option<String>,
+    /// Print each POST's JSON body instead of sending it; record nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the summary as one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Don't ask before sending
+    ///
+    /// The API has no time field: everything is recorded as happening now. Needed without a terminal and when reading
+    /// standard input.
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Reads old logs.
+pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
+    let config = load(config_path)?;
+    journal::start();
+    let chosen = choose(&config, args)?;
+    if chosen.is_empty() {
+        return Err(Failure::Failed("no log to read: no file matches any site's `logs`".to_owned()));
+    }
+    if !args.dry_run {
+        confirm(&chosen, args)?;
+    }
+    let stops = Arc::new(AtomicUsize::new(0));
+    count_stops(&stops).map_err(|error| Failure::Failed(format!("cannot handle signals: {error}")))?;
+    let stop = || stops.load(Ordering::Relaxed) > 0;
+
+    let ledger = if args.dry_run {
+        None
+    } else {
+        Some(Ledger::open(&config.state_dir, Role::Beside).map_err(|error| Failure::from_error(&error))?)
+    };
+    let mut ids = HashMap::new();
+    for (index, site) in config.sites.iter().enumerate() {
+        let id = match &ledger {
+            Some(ledger) => ledger.site(&site.name).map_err(|error| Failure::from_error(&error))?,
+            None => SiteId(i64::try_from(index).unwrap_or(i64::MAX)),
+        };
+        ids.insert(site.name.clone(), id);
+    }
+    let id_of = |site: &config::Site| ids.get(&site.name).copied().unwrap_or(SiteId(0));
+    let linger = config.sites.iter().map(|site| (id_of(site), site.endpoint.linger)).collect();
+    let max_events = config.endpoint.max_events;
+    let max_line = config.follow.max_line;
+    let deliveries: Vec<_> = config.sites.iter().map(|site| delivery_site(site, id_of(site))).collect();
+    let keys = config.sites.iter().map(|site| (id_of(site), site.property_key.clone())).collect();
+    let choices: Vec<_> = config.sites.iter().map(|site| format_choice(site, &config.formats)).collect();
+    let sites: Vec<Arc<Site>> = config
+        .sites
+        .into_iter()
+        .map(|site| {
+            let id = ids.get(&site.name).copied().unwrap_or(SiteId(0));
+            Arc::new(pipeline_site(site, id))
+        })
+        .collect();
+    let jobs: Vec<Job> = chosen
+        .into_iter()
+        .filter_map(|chosen| {
+            let format = choices.get(*chosen.sites.first()?)?.clone();
+            let sites = chosen.sites.iter().filter_map(|index| sites.get(*index).map(Arc::clone)).collect();
+            Some(Job { input: chosen.input, sites, format })
+        })
+        .collect();
+
+    let failed = |error: &dyn std::error::Error| Failure::from_error(error);
+    let (summary, end) = match ledger {
+        None => {
+            let repeats = Repeats::new([0; 16], WINDOW_ENTRIES);
+            backfill::run(jobs, &Outlet::DryRun(keys), repeats, linger, max_events, max_line, &stop)
+                .map_err(|error| failed(&error))?
+        }
+        Some(ledger) => {
+            let mut repeats = Repeats::new(ledger.secret(), WINDOW_ENTRIES);
+            repeats.restore(ledger.touches().map_err(|error| failed(&error))?.into_iter());
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .map_err(|error| failed(&error))?;
+            let rooms = Arc::new(Rooms::default());
+            let counts = Arc::new(Mutex::new((0, 0)));
+            let settler = Settler { ledger: ledger.clone(), rooms: Arc::clone(&rooms), wakes: None };
+            let delivery = {
+                let _inside = runtime.enter();
+                let counted = Arc::new(Counted { settler, counts: Arc::clone(&counts) });
+                Arc::new(Delivery::start(deliveries, counted).map_err(|error| failed(&error))?)
+            };
+            let outlet = Outlet::Send { delivery: Arc::clone(&delivery), rooms, ledger: ledger.clone() };
+            let (mut summary, end) = backfill::run(jobs, &outlet, repeats, linger, max_events, max_line, &stop)
+                .map_err(|error| failed(&error))?;
+            let grace = if end == End::Done { crate::daemon::STOP_GRACE } else { std::time::Duration::from_secs(2) };
+            runtime.block_on(delivery.stop(grace));
+            ledger.sync().map_err(|error| failed(&error))?;
+            (summary.delivered, summary.rejected) = *counts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            (summary, end)
+        }
+    };
+    report(&summary, &end, args)
+}
+
+fn report(summary: &Summary, end: &End, args: &Args) -> Result<(), Failure> {
+    let text = if args.json {
+        let json = serde_json::to_string(summary).map_err(|error| Failure::Failed(error.to_string()))?;
+        format!("{json}\n")
+    } else {
+        render(summary, args.dry_run)
+    };
+    // The POSTs of a dry run are the data; the summary then stands beside them.
+    if args.dry_run {
+        say(text.trim_end())
+    } else {
+        print(&text)?
+    }
+    match end {
+        End::Left(why) => Err(Failure::Failed(why.clone())),
+        End::Done if summary.rejected > 0 => {
+            Err(Failure::Failed(format!("the endpoint refused {} events for good", summary.rejected)))
+        }
+        End::Done => Ok(()),
+    }
+}
+
+fn render(summary: &Summary, dry_run: bool) -> String {
+    let mut text = format!(
+        "read       {} files, {} bytes, {} lines in {:.1} s\n",
+        summary.files, summary.bytes, summary.lines, summary.elapsed_seconds
+    );
+    for (name, count) in [
+        ("event", summary.event),
+        ("repeat", summary.repeat),
+        ("bot", summary.bot),
+        ("excluded", summary.excluded),
+        ("unmatched", summary.unmatched),
+        ("unparsed", summary.unparsed),
+        ("too_long", summary.too_long),
+    ] {
+        text.push_str(&format!("  {name:<10} {count}\n"));
+    }
+    if summary.already_sent > 0 {
+        text.push_str(&format!("passed by  {} lines that an earlier run had settled\n", summary.already_sent));
+    }
+    if dry_run {
+        text.push_str(&format!(
+            "would send {} events in {} POSTs, recorded as happening now\n",
+            summary.event, summary.requests
+        ));
+    } else {
+        text.push_str(&format!(
+            "sent       {} events in {} POSTs, recorded as happening now; {} rejected\n",
+            summary.delivered, summary.requests, summary.rejected
+        ));
+    }
+    text
+}
+
+/// An input with the sites (indices into the configuration) that read it.
+struct Chosen {
+    input: Input,
+    sites: Vec<usize>,
+}
+
+fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
+    let only = match &args.site {
+        None => None,
+        Some(name) => Some(config.sites.iter().position(|site| site.name == *name).ok_or_else(|| {
+            let names: Vec<&str> = config.sites.iter().map(|site| site.name.as_str()).collect();
+            Failure::Usage(format!("no site is named `{}`; there are: {}", printable(name), names.join(", ")))
+        })?),
+    };
+    let mut chosen = Vec::new();
+    if args.paths.is_empty() {
+        let mut paths: Vec<(PathBuf, Vec<usize>)> = Vec::new();
+        for (index, site) in config.sites.iter().enumerate().filter(|(index, _)| only.is_none_or(|only| only == *index))
+        {
+            for path in site.logs.iter().flat_map(|pattern| discover::expand(pattern)) {
+                match paths.iter_mut().find(|(known, _)| *known == path) {
+                    Some((_, sites)) if !sites.contains(&index) => sites.push(index),
+                    Some(_) => {}
+                    None => paths.push((path, vec![index])),
+                }
+            }
+        }
+        for (path, sites) in paths.clone() {
+            for sibling in discover::siblings(&path) {
+                if paths.iter().any(|(known, _)| *known == sibling) {
+                    continue;
+                }
+                if is_compressed(&sibling) {
+                    say(&format!(
+                        "warning: `{}` is compressed, which can't be read yet: unpack it and name it",
+                        printable(&sibling.display().to_string())
+                    ));
+                    continue;
+                }
+                chosen.push(Chosen { input: Input::File { path: sibling, live: false }, sites: sites.clone() });
+            }
+            if path.exists() {
+                chosen.push(Chosen { input: Input::File { path, live: true }, sites });
+            }
+        }
+        return Ok(chosen);
+    }
+    for path in &args.paths {
+        let stdin = path.as_os_str() == "-";
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let readers = |index: usize| {
+            config.sites[index].logs.iter().any(|pattern| {
+                discover::expand(pattern)
+                    .iter()
+                    .any(|log| *log == absolute || log == path || discover::siblings(log).contains(&absolute))
+            })
+        };
+        let live = |sites: &[usize]| {
+            sites.iter().any(|index| {
+                config.sites[*index]
+                    .logs
+                    .iter()
+                    .any(|pattern| discover::expand(pattern).iter().any(|log| *log == absolute || log == path))
+            })
+        };
+        let sites: Vec<usize> = match only {
+            Some(only) => vec![only],
+            None if stdin => {
+                if config.sites.len() == 1 {
+                    vec![0]
+                } else {
+                    Vec::new()
+                }
+            }
+            None => (0..config.sites.len()).filter(|index| readers(*index)).collect(),
+        };
+        if sites.is_empty() {
+            let shown = printable(&path.display().to_string());
+            return Err(Failure::Usage(format!(
+                "`{shown}` belongs to no site's `logs`: say whose it is with --site NAME"
+            )));
+        }
+        if stdin {
+            chosen.push(Chosen { input: Input::Stdin, sites });
+            continue;
+        }
+        if is_compressed(path) {
+            let shown = printable(&path.display().to_string());
+            return Err(Failure::Usage(format!(
+                "`{shown}` is compressed, which can't be read yet: unpack it to standard input"
+            )));
+        }
+        if !path.is_file() {
+            let shown = printable(&path.display().to_string());
+            return Err(Failure::Failed(format!("cannot read `{shown}`: not a file")));
+        }
+        let live = live(&sites);
+        chosen.push(Chosen { input: Input::File { path: absolute, live }, sites });
+    }
+    Ok(chosen)
+}
+
+fn is_compressed(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| ["gz", "zst", "bz2", "xz"].iter().any(|known| extension == *known))
+}
+
+/// Says what will be recorded as happening now, and asks.
+fn confirm(chosen: &[Chosen], args: &Args) -> Result<(), Failure> {
+    let mut bytes = 0;
+    for chosen in chosen {
+        match &chosen.input {
+            Input::File { path, .. } => {
+                let size = std::fs::metadata(path).map_or(0, |meta| meta.len());
+                bytes += size;
+                say(&format!("  {} ({size} bytes)", printable(&path.display().to_string())));
+            }
+            Input::Stdin => say("  standard input"),
+        }
+    }
+    say(&format!(
+        "{} inputs, {bytes} bytes: their events will be recorded as happening now (the API has no time field)",
+        chosen.len()
+    ));
+    if args.yes {
+        return Ok(());
+    }
+    let stdin = chosen.iter().any(|chosen| chosen.input == Input::Stdin);
+    if stdin || !std::io::stdin().is_terminal() {
+        return Err(Failure::Usage("nobody can be asked here: say --yes, or look first with --dry-run".to_owned()));
+    }
+    let _ = write!(std::io::stderr(), "Send them? [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| Failure::Failed(format!("cannot read the answer: {error}")))?;
+    if answer.trim().eq_ignore_ascii_case("y") || answer.trim().eq_ignore_ascii_case("yes") {
+        return Ok(());
+    }
+    Err(Failure::Failed("nothing was sent".to_owned()))
+}
+
+/// The first signal finishes what is in flight, the second ends the process.
+fn count_stops(stops: &Arc<AtomicUsize>) -> std::io::Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
+    let stops = Arc::clone(stops);
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            if stops.fetch_add(1, Ordering::Relaxed) > 0 {
+                let _ = signal_hook::low_level::emulate_default_handler(signal);
+            }
+            say("stopping: what is in flight is finished; the same command goes on from here");
+        }
+    })?;
+    Ok(())
+}

@@ -1,0 +1,260 @@
+//! `silktail explain`: what is read from a line, which rule decides, and the POST it becomes.
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::{Failure, load, print, printable};
+use crate::batch::Batcher;
+use crate::config::Config;
+use crate::daemon::{WINDOW_ENTRIES, format_choice, pipeline_site};
+use crate::deliver::payload::{self, PropertyKey};
+use crate::entry::{Entry, FIELDS};
+use crate::follow::{decide_format, discover, file, first_bytes};
+use crate::format::Format;
+use crate::lines::{Cut, Cutter, Line};
+use crate::offsets::{LogId, SiteId};
+use crate::pipeline::{Outcome, Pipeline, Taken};
+use crate::visitor::repeats::Repeats;
+
+/// The arguments of `explain`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The line; without it, each line of standard input
+    #[arg(value_name = "LINE", allow_hyphen_values = true)]
+    line: Option<String>,
+    /// The site whose rules are meant; else the one that `hosts` says, or the only one
+    #[arg(long, value_name = "NAME")]
+    site: Option<String>,
+    /// One JSON object for each line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Explains lines.
+pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
+    let config = load(config_path)?;
+    let mut input = Vec::new();
+    match &args.line {
+        Some(line) => input.extend_from_slice(line.as_bytes()),
+        None => {
+            std::io::stdin()
+                .read_to_end(&mut input)
+                .map_err(|error| Failure::Failed(format!("cannot read standard input: {error}")))?;
+        }
+    }
+    if !input.ends_with(b"\n") && (args.line.is_some() || !input.is_empty()) {
+        input.push(b'\n');
+    }
+    let explainer = Explainer::new(config, args.site.as_deref(), &input)?;
+    let mut repeats = Repeats::new([0; 16], WINDOW_ENTRIES);
+    let mut bytes = input.as_slice();
+    let mut cutter = Cutter::new(0, usize::MAX);
+    let mut first = true;
+    while let Some(cut) = cutter.next_line(&mut bytes) {
+        let Cut::Line(line) = cut else { continue };
+        let explained = explainer.explain(line, &mut repeats);
+        if args.json {
+            print(&format!("{}\n", explained.json()))?;
+        } else {
+            print(&format!("{}{}", if first { "" } else { "\n" }, explained.text()))?;
+        }
+        first = false;
+    }
+    Ok(())
+}
+
+/// A pipeline for each format that is in question, and the keys.
+struct Explainer {
+    pipelines: Vec<Pipeline>,
+    keys: Vec<(SiteId, PropertyKey)>,
+    max_line: usize,
+    max_events: usize,
+}
+
+struct Explained<'a> {
+    line: String,
+    format: &'a Format,
+    pipeline: &'a Pipeline,
+    bytes: &'a [u8],
+    entry: Option<Entry<'a>>,
+    taken: Taken,
+    payload: Option<Value>,
+}
+
+impl Explainer {
+    fn new(config: Config, only: Option<&str>, input: &[u8]) -> Result<Self, Failure> {
+        if let Some(name) = only
+            && !config.sites.iter().any(|site| site.name == name)
+        {
+            let names: Vec<&str> = config.sites.iter().map(|site| site.name.as_str()).collect();
+            return Err(Failure::Usage(format!(
+                "no site is named `{}`; there are: {}",
+                printable(name),
+                names.join(", ")
+            )));
+        }
+        let (max_line, max_events) = (config.follow.max_line, config.endpoint.max_events);
+        let formats = config.formats.clone();
+        let mut pipelines: Vec<Pipeline> = Vec::new();
+        let mut keys = Vec::new();
+        for (index, site) in config.sites.into_iter().enumerate() {
+            if only.is_some_and(|name| name != site.name) {
+                continue;
+            }
+            let id = SiteId(i64::try_from(index).unwrap_or(i64::MAX));
+            keys.push((id, site.property_key.clone()));
+            let choice = format_choice(&site, &formats);
+            let mut logs = site.logs.iter().flat_map(|pattern| discover::expand(pattern));
+            let from_log = logs.find_map(|path| {
+                let opened = file::open(&path).ok()?;
+                decide_format(&choice, None, &first_bytes(&opened).ok()?).filter(|decided| decided.fits)
+            });
+            let Some(decided) = from_log.or_else(|| decide_format(&choice, None, input)) else { continue };
+            let site = Arc::new(pipeline_site(site, id));
+            match pipelines.iter_mut().find(|pipeline| pipeline.format.name() == decided.format.name()) {
+                Some(pipeline) => pipeline.sites.push(site),
+                None => pipelines.push(Pipeline { format: decided.format, sites: vec![site] }),
+            }
+        }
+        if pipelines.is_empty() {
+            return Err(Failure::Failed("there is no line to explain".to_owned()));
+        }
+        Ok(Self { pipelines, keys, max_line, max_events })
+    }
+
+    fn explain<'a>(&'a self, line: Line<'a>, repeats: &mut Repeats) -> Explained<'a> {
+        // The first pipeline whose format fits and that has a site for the line; else the first.
+        let fits = |pipeline: &&Pipeline| {
+            pipeline.format.parse(line.bytes).is_some_and(|entry| pipeline.route(&entry).is_some())
+        };
+        // `new` refuses an empty list.
+        let pipeline = self.pipelines.iter().find(fits).unwrap_or(&self.pipelines[0]);
+        let entry = pipeline.format.parse(line.bytes);
+        let cut = if line.bytes.len() > self.max_line { Cut::TooLong(line.span) } else { Cut::Line(line) };
+        let taken = pipeline.take(cut, LogId(0), repeats);
+        let payload = match &taken.outcome {
+            Outcome::Event(event) => self.payload(event.as_ref().clone()),
+            _ => None,
+        };
+        Explained {
+            line: String::from_utf8_lossy(line.bytes).into_owned(),
+            format: &pipeline.format,
+            pipeline,
+            bytes: line.bytes,
+            entry,
+            taken,
+            payload,
+        }
+    }
+
+    fn payload(&self, event: crate::event::Event) -> Option<Value> {
+        let (_, key) = self.keys.iter().find(|(id, _)| *id == event.origin.site)?;
+        let mut batcher = Batcher::new(self.max_events.max(2));
+        let mut batches: Vec<_> = batcher.add(event, 0_u8).into_iter().collect();
+        batches.extend(batcher.drain());
+        let mut body = Vec::new();
+        payload::body(key, batches.first()?, true, &mut body);
+        serde_json::from_slice(&body).ok()
+    }
+}
+
+impl Explained<'_> {
+    fn site(&self) -> Option<&str> {
+        let only = match self.pipeline.sites.as_slice() {
+            [only] => Some(only),
+            _ => None,
+        };
+        self.taken.site.map(|index| &self.pipeline.sites[index]).or(only).map(|site| site.name.as_str())
+    }
+
+    fn fields(&self) -> Option<Map<String, Value>> {
+        let entry = self.entry.as_ref()?;
+        let mut fields = Map::new();
+        for name in FIELDS.iter().copied().chain(entry.extra.iter().map(|(name, _)| &**name)) {
+            let value = match name {
+                "status" => entry.status.map(Value::from),
+                "bytes" => entry.bytes.map(Value::from),
+                "view_width" => entry.view_width.map(Value::from),
+                name => entry.text(name).map(|text| Value::from(text.into_owned())),
+            };
+            if let Some(value) = value {
+                fields.insert(name.to_owned(), value);
+            }
+        }
+        Some(fields)
+    }
+
+    fn json(&self) -> String {
+        let rule = self.taken.rule.map(|index| index + 1);
+        json!({
+            "line": self.line,
+            "site": self.site(),
+            "format": self.format.name(),
+            "fields": self.fields(),
+            "outcome": self.taken.outcome.name(),
+            "reason": self.taken.outcome.reason(),
+            "rule": rule,
+            "payload": self.payload,
+        })
+        .to_string()
+    }
+
+    fn text(&self) -> String {
+        let mut out = format!("line     {}\n", printable(&self.line));
+        let Some(entry) = &self.entry else {
+            out.push_str(&format!("format   `{}` doesn't fit\n", self.format.name()));
+            if let Some(misfit) = self.format.misfit(self.bytes) {
+                let before = |text: &str, at: usize| printable(text.get(..at).unwrap_or(text)).chars().count();
+                out.push_str(&format!("         {}\n", printable(&misfit.format_text)));
+                let caret = before(&misfit.format_text, misfit.format_span.start);
+                out.push_str(&format!("         {}^ this part of the format\n", " ".repeat(caret)));
+                out.push_str(&format!("         {}\n", printable(&self.line)));
+                let prefix = String::from_utf8_lossy(&self.bytes[..misfit.line_at.min(self.bytes.len())]);
+                let caret = printable(&prefix).chars().count();
+                out.push_str(&format!("         {}^ doesn't fit here\n", " ".repeat(caret)));
+            }
+            out.push_str(&format!("outcome  {}\n", self.taken.outcome.name()));
+            return out;
+        };
+        out.push_str(&format!("format   `{}` fits\n", self.format.name()));
+        let fields = self.fields().unwrap_or_default();
+        let shown: Vec<String> = fields
+            .iter()
+            .map(|(name, value)| format!("{name}={}", printable(value.as_str().unwrap_or(&value.to_string()))))
+            .collect();
+        out.push_str(&format!("entry    {}\n", shown.join(" ")));
+        if let Some(site) = self.taken.site.map(|index| &self.pipeline.sites[index]) {
+            out.push_str(&format!("site     {}\n", site.name));
+            for (index, rule) in site.rules.0.iter().enumerate() {
+                let verdict = match rule.conditions.miss(entry, &site.context) {
+                    Some(miss) => format!("no: {miss}"),
+                    None => "yes".to_owned(),
+                };
+                out.push_str(&format!("rule {:<3} {verdict}\n", index + 1));
+                if self.taken.rule == Some(index) {
+                    break;
+                }
+            }
+        }
+        match &self.taken.outcome {
+            Outcome::Event(event) => {
+                out.push_str(&format!("event    {}  {}", event.name, printable(&event.url)));
+                if entry.query.is_some() && !event.url.contains('?') {
+                    out.push_str("   (query dropped: see `keep_query`)");
+                }
+                out.push('\n');
+            }
+            other => {
+                let reason = other.reason().map_or_else(String::new, |reason| format!(": {reason}"));
+                out.push_str(&format!("outcome  {}{reason}\n", other.name()));
+            }
+        }
+        if let Some(payload) = &self.payload {
+            out.push_str(&format!("POST     {payload}\n"));
+        }
+        out
+    }
+}

@@ -1,0 +1,33 @@
+//! `silktail run`: the daemon.
+
+use std::path::Path;
+
+use super::{Failure, load};
+use crate::{daemon, journal, ledger::Ledger};
+
+/// The arguments of `run`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Set unreadable state aside and begin anew
+    ///
+    /// The broken state file is kept beside the new one. Logs are then begun as `start` says.
+    #[arg(long)]
+    state_reset: bool,
+}
+
+/// Runs the daemon.
+pub fn run(config: &Path, args: &Args) -> Result<(), Failure> {
+    // Before anything else, so that a signal that comes early is not the end of the process but of the run.
+    let signals =
+        daemon::Signals::catch().map_err(|error| Failure::Failed(format!("cannot handle signals: {error}")))?;
+    let config = load(config)?;
+    journal::start();
+    if args.state_reset {
+        match Ledger::reset(&config.state_dir) {
+            Ok(Some(aside)) => tracing::warn!(kept_at = %aside.display(), "state set aside, beginning anew"),
+            Ok(None) => tracing::info!("there was no state to set aside"),
+            Err(error) => return Err(Failure::from_error(&error)),
+        }
+    }
+    daemon::run(config, signals).map_err(|error| Failure::from_error(&error))
+}

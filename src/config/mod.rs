@@ -1,0 +1,103 @@
+//! The configuration: as written (`raw`) → as used ([`Config`]); all problems at once ([`Report`]).
+
+mod raw;
+mod report;
+mod resolve;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+pub use report::Report;
+pub use resolve::load;
+
+use crate::deliver::{EndpointSettings, PropertyKey};
+use crate::format::Format;
+use crate::rules::{Hosts, Rules, SiteContext};
+use crate::visitor::bots::Bots;
+
+/// A configuration in which nothing can be invalid any more.
+#[derive(Debug)]
+pub struct Config {
+    /// Where it was read from.
+    pub path: PathBuf,
+    /// Where the ledger lives.
+    pub state_dir: PathBuf,
+    /// What holds for sites that don't say otherwise.
+    pub endpoint: EndpointSettings,
+    /// How logs are followed.
+    pub follow: Follow,
+    /// The user's formats, in file order.
+    pub formats: Vec<Format>,
+    /// In file order: the first that fits a host wins.
+    pub sites: Vec<Site>,
+}
+
+/// How logs are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Follow {
+    /// Where to begin in logs that a new pattern matches.
+    pub start: Start,
+    /// Longest line, in bytes.
+    pub max_line: usize,
+}
+
+/// Where to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// After the last newline.
+    End,
+    /// At the first byte.
+    Beginning,
+}
+
+/// How a site's logs are read.
+#[derive(Debug, Clone)]
+pub enum FormatChoice {
+    /// By their first lines.
+    Auto,
+    /// So.
+    Fixed(Format),
+}
+
+/// One site.
+#[derive(Debug)]
+pub struct Site {
+    /// Identifies the site in the state.
+    pub name: String,
+    /// What its rules know of it.
+    pub context: SiteContext,
+    /// Its property.
+    pub property_key: PropertyKey,
+    /// Where its events go.
+    pub endpoint: EndpointSettings,
+    /// Paths or globs.
+    pub logs: Vec<String>,
+    /// How they are read.
+    pub format: FormatChoice,
+    /// `hosts`, where it is given.
+    pub hosts: Option<Hosts>,
+    /// By the log's time.
+    pub repeat_window: Duration,
+    /// `None`: bots are sent.
+    pub bots: Option<Arc<Bots>>,
+    /// Clients that never count.
+    pub exclude_ips: Vec<IpNet>,
+    /// Proxies that are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether DNT and Sec-GPC are obeyed.
+    pub respect_dnt: bool,
+    /// First match decides.
+    pub rules: Rules,
+}
+
+/// A configuration that can be used, and what is odd about it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Warnings only.
+    pub warnings: Report,
+}

@@ -1,0 +1,1000 @@
+//! From the TOML as written to the configuration as used.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use jiff::tz::TimeZone;
+use regex::bytes::Regex;
+use toml::de::{DeTable, DeValue};
+use url::Url;
+
+use super::raw::{Table, Value, Walk, nearest, strings_of};
+use super::report::{Problem, Report, Source};
+use super::{Config, Follow, FormatChoice, Loaded, Site, Start};
+use crate::deliver::{EndpointSettings, PropertyKey};
+use crate::entry::FIELDS;
+use crate::follow::discover;
+use crate::format::{BUILTIN, Format};
+use crate::rules::{
+    Conditions, Extensions, Hosts, KeepQuery, PageSource, RefererCondition, Rule, Rules, SiteContext, Template,
+};
+use crate::visitor::bots::{Bots, Group};
+use crate::visitor::client::parse_networks;
+
+type Env<'e> = &'e dyn Fn(&str) -> Option<String>;
+type Text = (String, Range<usize>);
+
+/// Reads a configuration with its includes; all its problems at once.
+///
+/// # Errors
+/// The report of everything that must be mended.
+pub fn load(path: &Path, env: Env<'_>) -> Result<Loaded, Report> {
+    let main = path.display().to_string();
+    let mut problems = Vec::new();
+    let mut sources = Vec::new();
+    let resolved = read_all(path, env, &mut sources, &mut problems);
+    let report = Report::new(main, sources, problems);
+    match resolved {
+        Some(config) if report.errors == 0 => Ok(Loaded { config, warnings: report }),
+        _ => Err(report),
+    }
+}
+
+fn lost(path: &Path, error: &std::io::Error) -> Problem {
+    let help = match error.kind() {
+        std::io::ErrorKind::NotFound => "name the configuration with --config FILE",
+        _ => "let this user read it",
+    };
+    Problem {
+        error: true,
+        source: None,
+        span: 0..0,
+        message: format!("cannot read `{}`: {error}", path.display()),
+        label: String::new(),
+        help: Some(help.to_owned()),
+    }
+}
+
+fn read_all(path: &Path, env: Env<'_>, sources: &mut Vec<Source>, problems: &mut Vec<Problem>) -> Option<Config> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            problems.push(lost(path, &error));
+            return None;
+        }
+    };
+    sources.push(Source { path: path.to_path_buf(), text: text.clone() });
+    let mut parts = vec![Part { source: 0, path: path.to_path_buf(), text }];
+    // Which files are included must be known before anything can be resolved.
+    let patterns = includes(&parts[0], problems);
+    let folder = path.parent().unwrap_or(Path::new(""));
+    for pattern in patterns {
+        let full = folder.join(&pattern).display().to_string();
+        for file in discover::expand(&full) {
+            match std::fs::read_to_string(&file) {
+                Ok(text) => {
+                    let source = sources.len();
+                    sources.push(Source { path: file.clone(), text: text.clone() });
+                    parts.push(Part { source, path: file, text });
+                }
+                Err(error) => problems.push(lost(&file, &error)),
+            }
+        }
+    }
+    let mut tables = Vec::new();
+    for part in &parts {
+        let (table, errors) = DeTable::parse_recoverable(&part.text);
+        for error in errors {
+            let span = error.span().unwrap_or(0..0);
+            let message = format!("this isn't TOML: {}", error.message().trim());
+            let source = Some(part.source);
+            problems.push(Problem { error: true, source, span, message, label: "here".to_owned(), help: None });
+        }
+        tables.push((part, table));
+    }
+    if problems.iter().any(|problem| problem.error) {
+        // What a broken file means can't be told; its other mistakes would be guesses.
+        return None;
+    }
+    Resolver { env, problems, zone: TimeZone::system() }.resolve(path, &tables)
+}
+
+struct Part {
+    source: usize,
+    path: PathBuf,
+    text: String,
+}
+
+fn includes(part: &Part, problems: &mut Vec<Problem>) -> Vec<String> {
+    let (table, _) = DeTable::parse_recoverable(&part.text);
+    let mut walk = Walk { source: part.source, problems };
+    let value = table.get_ref().iter().find(|(key, _)| key.get_ref() == "include").map(|(_, value)| value);
+    let strings = value.and_then(|value| strings_of(&mut walk, value, "include")).unwrap_or_default();
+    strings.into_iter().map(|(text, _)| text).collect()
+}
+
+/// How downloads are counted: statuses and window.
+struct Counting {
+    statuses: Vec<u16>,
+    window: Duration,
+}
+
+struct Resolver<'r> {
+    env: Env<'r>,
+    problems: &'r mut Vec<Problem>,
+    zone: TimeZone,
+}
+
+/// A site with the places that are needed to compare it with the others.
+struct Placed {
+    site: Site,
+    source: usize,
+    name_span: Range<usize>,
+    logs: Vec<Text>,
+    format_span: Option<Range<usize>>,
+}
+
+impl Resolver<'_> {
+    fn walk(&mut self, source: usize) -> Walk<'_> {
+        Walk { source, problems: self.problems }
+    }
+
+    fn resolve(&mut self, path: &Path, parts: &[(&Part, toml::Spanned<DeTable<'_>>)]) -> Option<Config> {
+        let (first, main) = parts.first()?;
+        let mut root = Table::new(main.get_ref(), main.span(), "the configuration");
+        root.take("include");
+        let state_dir = self.state_dir(&mut root, first.source);
+        let endpoint_table = root.table(&mut self.walk(first.source), "endpoint", "[endpoint]");
+        let (endpoint, allow_http) = self.endpoint(endpoint_table, first.source);
+        let follow = self.follow(&mut root, first.source);
+        self.status(&mut root, first.source);
+        if let Some(tests) = root.take("test") {
+            let mut walk = self.walk(first.source);
+            walk.error(tests.span(), "`[[test]]` is not there yet", "this version can't run expectations", None);
+        }
+        let mut roots = vec![(*first, root)];
+        for (part, table) in &parts[1..] {
+            roots.push((
+                *part,
+                Table::new(table.get_ref(), table.span(), "an included file ([[site]] and [formats.*] only)"),
+            ));
+        }
+        let mut formats: Vec<Format> = Vec::new();
+        for (part, root) in &mut roots {
+            self.formats(root, part.source, &mut formats);
+        }
+        let mut sites: Vec<Placed> = Vec::new();
+        for (part, root) in &mut roots {
+            let tables = root.tables(&mut self.walk(part.source), "site", "a site");
+            for table in tables {
+                sites.extend(self.site(table, part, &endpoint, allow_http, &formats));
+            }
+        }
+        for (part, root) in roots {
+            root.finish(&mut self.walk(part.source));
+        }
+        if sites.is_empty() && !self.problems.iter().any(|problem| problem.error) {
+            let help = Some("add a [[site]] with name, base_url, property_key and logs".to_owned());
+            self.walk(first.source).error(0..0, "there is no site", "nothing would be followed", help);
+        }
+        self.compare(&sites);
+        Some(Config {
+            path: path.to_path_buf(),
+            state_dir: state_dir?,
+            endpoint: endpoint.clone(),
+            follow,
+            formats,
+            sites: sites.into_iter().map(|placed| placed.site).collect(),
+        })
+    }
+
+    /// `${NAME}` from the environment, where that is allowed.
+    fn expand(&mut self, source: usize, (text, span): Text) -> Option<Text> {
+        let mut out = String::new();
+        let mut rest = text.as_str();
+        while let Some(at) = rest.find("${") {
+            out.push_str(&rest[..at]);
+            let Some(end) = rest[at..].find('}') else {
+                self.walk(source).error(span, "`${` is never closed", "write ${NAME}", None);
+                return None;
+            };
+            let name = &rest[at + 2..at + end];
+            let Some(value) = (self.env)(name) else {
+                let message = format!("the environment has no `{}`", name.escape_debug());
+                self.walk(source).error(
+                    span,
+                    message,
+                    "not set",
+                    Some("set it for the service, or write the value".to_owned()),
+                );
+                return None;
+            };
+            out.push_str(&value);
+            rest = &rest[at + end + 1..];
+        }
+        out.push_str(rest);
+        Some((out, span))
+    }
+
+    fn state_dir(&mut self, root: &mut Table<'_, '_>, source: usize) -> Option<PathBuf> {
+        match root.string(&mut self.walk(source), "state_dir") {
+            Some(text) => self.expand(source, text).map(|(text, _)| PathBuf::from(text)),
+            None => {
+                let given = (self.env)("STATE_DIRECTORY");
+                // systemd separates several by a colon; the first is the unit's own.
+                let given = given.as_deref().and_then(|list| list.split(':').next()).filter(|path| !path.is_empty());
+                Some(PathBuf::from(given.unwrap_or("/var/lib/silktail")))
+            }
+        }
+    }
+
+    fn duration(&mut self, table: &mut Table<'_, '_>, source: usize, name: &'static str) -> Option<Duration> {
+        let (text, span) = table.string(&mut self.walk(source), name)?;
+        let parsed = parse_duration(&text);
+        if parsed.is_none() {
+            let help = Some("write a number and a unit: 500ms, 2s, 5m, 24h, 30d".to_owned());
+            self.walk(source).error(span, format!("`{name}` is not a duration"), "not a duration", help);
+        }
+        parsed
+    }
+
+    fn endpoint(&mut self, table: Option<Table<'_, '_>>, source: usize) -> (EndpointSettings, bool) {
+        let mut settings = EndpointSettings {
+            // Replaced below, or by each site's own; a site without either is an error.
+            url: no_url(),
+            linger: Duration::from_secs(2),
+            max_events: 50,
+            max_in_flight: 16,
+            timeout: Duration::from_secs(10),
+            retry_max: Duration::from_secs(300),
+            max_rate: 0,
+            max_age: Duration::ZERO,
+            proxy: None,
+            ca_file: None,
+        };
+        let Some(mut table) = table else { return (settings, false) };
+        let allow_http = table.boolean(&mut self.walk(source), "allow_http").unwrap_or(false);
+        if let Some(text) = table.string(&mut self.walk(source), "url")
+            && let Some(url) = self.endpoint_url(source, text, allow_http)
+        {
+            settings.url = url;
+        }
+        for (name, place) in [
+            ("linger", &mut settings.linger),
+            ("timeout", &mut settings.timeout),
+            ("retry_max", &mut settings.retry_max),
+            ("max_age", &mut settings.max_age),
+        ] {
+            if let Some(duration) = self.duration(&mut table, source, name) {
+                *place = duration;
+            }
+        }
+        let mut count = |resolver: &mut Self, name, least| {
+            let number = table.number(&mut resolver.walk(source), name, least);
+            number.and_then(|(number, _)| usize::try_from(number).ok())
+        };
+        settings.max_events = count(self, "max_events", 1).unwrap_or(settings.max_events);
+        settings.max_in_flight = count(self, "max_in_flight", 1).unwrap_or(settings.max_in_flight);
+        settings.max_rate = count(self, "max_rate", 0).and_then(|rate| u32::try_from(rate).ok()).unwrap_or(0);
+        if let Some(text) = table.string(&mut self.walk(source), "proxy")
+            && let Some((text, span)) = self.expand(source, text)
+        {
+            match Url::parse(&text) {
+                Ok(url) if matches!(url.scheme(), "http" | "https") => settings.proxy = Some(url),
+                _ => self.walk(source).error(span, "`proxy` is not a URL", "write http://host:port", None),
+            }
+        }
+        if let Some(text) = table.string(&mut self.walk(source), "ca_file")
+            && let Some((text, span)) = self.expand(source, text)
+        {
+            let pem = std::fs::read(&text).map_err(|error| error.to_string());
+            let certificates =
+                pem.and_then(|pem| reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| error.to_string()));
+            match certificates {
+                Ok(list) if !list.is_empty() => settings.ca_file = Some(PathBuf::from(text)),
+                Ok(_) => self.walk(source).error(span, "`ca_file` has no certificate", "not a PEM file", None),
+                Err(error) => self.walk(source).error(span, format!("`ca_file` can't be used: {error}"), "here", None),
+            }
+        }
+        table.finish(&mut self.walk(source));
+        (settings, allow_http)
+    }
+
+    fn endpoint_url(&mut self, source: usize, text: Text, allow_http: bool) -> Option<Url> {
+        let (text, span) = self.expand(source, text)?;
+        let url = match Url::parse(&text) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") && url.host_str().is_some() => url,
+            _ => {
+                let help = Some("in the browser's console: window.stConfig.endpointUrl".to_owned());
+                self.walk(source).error(span, "the endpoint is not an http or https URL", "not a URL", help);
+                return None;
+            }
+        };
+        let here = match url.host() {
+            Some(url::Host::Domain(name)) => name == "localhost",
+            Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+            None => false,
+        };
+        if url.scheme() == "http" && !here {
+            let message = "http:// sends addresses over the network unencrypted";
+            if allow_http {
+                self.walk(source).warning(span, message, "not encrypted", None);
+            } else {
+                let help = Some("write https://, or say `allow_http = true` in [endpoint]".to_owned());
+                self.walk(source).error(span, message, "not encrypted", help);
+                return None;
+            }
+        }
+        Some(url)
+    }
+
+    fn follow(&mut self, root: &mut Table<'_, '_>, source: usize) -> Follow {
+        let mut follow = Follow { start: Start::End, max_line: 64 * 1024 };
+        let Some(mut table) = root.table(&mut self.walk(source), "follow", "[follow]") else { return follow };
+        if let Some((text, span)) = table.string(&mut self.walk(source), "start") {
+            match text.as_str() {
+                "end" => {}
+                "beginning" => follow.start = Start::Beginning,
+                _ => self.walk(source).error(span, "`start` is \"end\" or \"beginning\"", "neither", None),
+            }
+        }
+        if let Some(value) = table.take("max_line") {
+            let size = match value.get_ref() {
+                DeValue::String(text) => parse_size(text),
+                _ => super::raw::number_of(value),
+            };
+            match size.and_then(|size| usize::try_from(size).ok()).filter(|size| (64..=1 << 30).contains(size)) {
+                Some(size) => follow.max_line = size,
+                None => {
+                    let help = Some("write a number of bytes, or a size like 64KiB; from 64 bytes to 1GiB".to_owned());
+                    self.walk(source).error(value.span(), "`max_line` is not a size", "not a size", help);
+                }
+            }
+        }
+        table.finish(&mut self.walk(source));
+        follow
+    }
+
+    fn status(&mut self, root: &mut Table<'_, '_>, source: usize) {
+        let Some(mut table) = root.table(&mut self.walk(source), "status", "[status]") else { return };
+        if let Some((_, span)) = table.string(&mut self.walk(source), "listen") {
+            self.walk(source).error(span, "`listen` is not there yet", "this version serves no metrics", None);
+        }
+        table.finish(&mut self.walk(source));
+    }
+
+    fn formats(&mut self, root: &mut Table<'_, '_>, source: usize, formats: &mut Vec<Format>) {
+        let Some(table) = root.table(&mut self.walk(source), "formats", "[formats]") else { return };
+        for (name, span, value) in table.entries() {
+            let DeValue::Table(inner) = value.get_ref() else {
+                self.walk(source).error(
+                    value.span(),
+                    format!("format `{name}` must be a table"),
+                    "write [formats.NAME]",
+                    None,
+                );
+                continue;
+            };
+            if name == "auto" || BUILTIN.contains(&name.as_str()) || formats.iter().any(|known| known.name() == name) {
+                self.walk(source).error(
+                    span,
+                    format!("there is a format `{name}` already"),
+                    "choose another name",
+                    None,
+                );
+                continue;
+            }
+            let mut table = Table::new(inner, value.span(), "a format");
+            formats.extend(self.one_format(&name, &span, &mut table, source));
+            table.finish(&mut self.walk(source));
+        }
+    }
+
+    fn one_format(
+        &mut self,
+        name: &str,
+        name_span: &Range<usize>,
+        table: &mut Table<'_, '_>,
+        source: usize,
+    ) -> Option<Format> {
+        for later in ["nginx", "apache", "json"] {
+            if let Some(value) = table.take(later) {
+                let help = Some("write a `regex` for now".to_owned());
+                self.walk(source).error(
+                    value.span(),
+                    format!("`{later}` is not there yet"),
+                    "not in this version",
+                    help,
+                );
+                table.take("regex");
+                table.take("time");
+                table.take("timezone");
+                return None;
+            }
+        }
+        let regex = table.string(&mut self.walk(source), "regex");
+        let time = table.string(&mut self.walk(source), "time");
+        let zone = match table.string(&mut self.walk(source), "timezone") {
+            None => self.zone.clone(),
+            Some((text, span)) => match TimeZone::get(&text) {
+                Ok(zone) => zone,
+                Err(_) => {
+                    let help = Some("a name like Europe/Berlin".to_owned());
+                    self.walk(source).error(
+                        span,
+                        format!("unknown time zone `{text}`"),
+                        "not in the machine's list",
+                        help,
+                    );
+                    return None;
+                }
+            },
+        };
+        let Some((pattern, span)) = regex else {
+            let help = Some("write regex = '…' with named groups".to_owned());
+            self.walk(source).error(name_span.clone(), format!("format `{name}` says nothing"), "no `regex`", help);
+            return None;
+        };
+        match Format::regex(name, &pattern, time.as_ref().map(|(text, _)| text.as_str()), zone) {
+            Ok(format) => Some(format),
+            Err(error) => {
+                self.walk(source).error(span, error.message, "here", error.help);
+                None
+            }
+        }
+    }
+
+    fn property_key(&mut self, table: &mut Table<'_, '_>, part: &Part) -> Option<PropertyKey> {
+        let source = part.source;
+        let given = table.string(&mut self.walk(source), "property_key");
+        let file = table.string(&mut self.walk(source), "property_key_file");
+        let (key, span) = match (given, file) {
+            (Some(_), Some((_, span))) => {
+                self.walk(source).error(
+                    span,
+                    "`property_key` and `property_key_file` are both given",
+                    "take one away",
+                    None,
+                );
+                return None;
+            }
+            (Some(text), None) => self.expand(source, text)?,
+            (None, Some((name, span))) => {
+                let credentials = (self.env)("CREDENTIALS_DIRECTORY").map(|folder| Path::new(&folder).join(&name));
+                let beside = part.path.parent().unwrap_or(Path::new("")).join(&name);
+                let path = credentials.filter(|path| path.exists()).unwrap_or(beside);
+                match std::fs::read_to_string(&path) {
+                    Ok(text) => (text.trim_end_matches(['\n', '\r']).to_owned(), span),
+                    Err(error) => {
+                        let message = format!("cannot read the property key from `{}`: {error}", path.display());
+                        self.walk(source).error(span, message, "this file", None);
+                        return None;
+                    }
+                }
+            }
+            (None, None) => {
+                let help = Some("in the browser's console: window.stConfig.propertyKey".to_owned());
+                self.walk(source).error(table.span.clone(), "a site has no `property_key`", "this site", help);
+                return None;
+            }
+        };
+        if key.is_empty() {
+            let help = Some("in the browser's console: window.stConfig.propertyKey".to_owned());
+            self.walk(source).error(span, "the property key is empty", "fill it in", help);
+            return None;
+        }
+        if key.len() != 32 || !key.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            let help = Some("compare it with window.stConfig.propertyKey".to_owned());
+            self.walk(source).warning(span, "the property key is not 32 letters and digits", "looks wrong", help);
+        }
+        Some(PropertyKey::new(key))
+    }
+
+    fn networks(&mut self, table: &mut Table<'_, '_>, source: usize, name: &'static str) -> Vec<IpNet> {
+        let mut networks = Vec::new();
+        for (text, span) in table.strings(&mut self.walk(source), name).unwrap_or_default() {
+            match parse_networks(&text) {
+                Ok(more) => networks.extend(more),
+                Err(error) => self.walk(source).error(span, format!("bad network in `{name}`"), &error, None),
+            }
+        }
+        networks
+    }
+
+    fn hosts(&mut self, table: &mut Table<'_, '_>, source: usize, name: &'static str) -> Option<Hosts> {
+        let list = table.strings(&mut self.walk(source), name)?;
+        let texts: Vec<String> = list.iter().map(|(text, _)| text.clone()).collect();
+        match Hosts::parse(&texts) {
+            Ok(hosts) => Some(hosts),
+            Err((index, error)) => {
+                let span = list.get(index).map_or(0..0, |(_, span)| span.clone());
+                self.walk(source).error(span, format!("bad host in `{name}`"), &error, None);
+                None
+            }
+        }
+    }
+
+    fn counting(&mut self, table: &mut Table<'_, '_>, source: usize) -> Counting {
+        let default = Counting { statuses: vec![200, 206], window: Duration::from_secs(30) };
+        let Some((text, span)) = table.string(&mut self.walk(source), "counting") else { return default };
+        match text.as_str() {
+            "default" => default,
+            // COUNTER Code of Practice 5.1, section 7: 304 is a success too; double clicks within 30 seconds are one.
+            "counter" => Counting { statuses: vec![200, 206, 304], ..default },
+            // IAB Tech Lab Podcast Measurement 2.3: 200 and 206, the same listener within 24 hours is one.
+            "iab" => Counting { window: Duration::from_secs(24 * 3600), ..default },
+            _ => {
+                let help = nearest(&text, ["default", "counter", "iab"].into_iter())
+                    .map(|near| format!("did you mean `{near}`?"));
+                self.walk(source).error(span, format!("unknown counting `{text}`"), "default, counter or iab", help);
+                default
+            }
+        }
+    }
+
+    fn bots(&mut self, table: &mut Table<'_, '_>, source: usize) -> Option<Arc<Bots>> {
+        let texts = |list: Option<Vec<Text>>| list.unwrap_or_default();
+        let extra = texts(table.strings(&mut self.walk(source), "bots_extra"));
+        let allow = texts(table.strings(&mut self.walk(source), "bots_allow"));
+        let mut groups = Vec::new();
+        match table.strings(&mut self.walk(source), "bots") {
+            None => groups = vec![Group::Crawlers, Group::Libraries, Group::Tools],
+            Some(names) => {
+                for (name, span) in names {
+                    match name.as_str() {
+                        "skip" => groups.extend([Group::Crawlers, Group::Libraries, Group::Tools]),
+                        "send" => return None,
+                        "crawlers" => groups.push(Group::Crawlers),
+                        "libraries" => groups.push(Group::Libraries),
+                        "tools" => groups.push(Group::Tools),
+                        _ => {
+                            let label = "\"skip\", \"send\", or a list of \"crawlers\", \"libraries\", \"tools\"";
+                            self.walk(source).error(span, format!("unknown kind of bots `{name}`"), label, None);
+                        }
+                    }
+                }
+            }
+        }
+        let plain = |list: &[Text]| list.iter().map(|(text, _)| text.clone()).collect::<Vec<_>>();
+        match Bots::new(&groups, &plain(&extra), &plain(&allow)) {
+            Ok(bots) => Some(Arc::new(bots)),
+            Err((pattern, error)) => {
+                let span = extra
+                    .iter()
+                    .chain(&allow)
+                    .find(|(text, _)| *text == pattern)
+                    .map_or(0..0, |(_, span)| span.clone());
+                self.walk(source).error(span, format!("bad regex: {error}"), "here", None);
+                None
+            }
+        }
+    }
+
+    fn site(
+        &mut self,
+        mut table: Table<'_, '_>,
+        part: &Part,
+        general: &EndpointSettings,
+        allow_http: bool,
+        formats: &[Format],
+    ) -> Option<Placed> {
+        let source = part.source;
+        let span = table.span.clone();
+        let name = table.string(&mut self.walk(source), "name");
+        if name.as_ref().is_none_or(|(name, _)| name.is_empty()) {
+            let help = Some("a name identifies the site in the state: name = \"docs\"".to_owned());
+            self.walk(source).error(span.clone(), "a site has no `name`", "this site", help);
+        }
+        let base_url = table.string(&mut self.walk(source), "base_url");
+        let base_url = match base_url {
+            None => {
+                self.walk(source).error(span.clone(), "a site has no `base_url`", "this site", None);
+                None
+            }
+            Some((text, span)) => match Url::parse(&text) {
+                Ok(url) if matches!(url.scheme(), "http" | "https") && url.host_str().is_some() => Some(url),
+                _ => {
+                    let help = Some("write it whole: https://docs.example.org".to_owned());
+                    self.walk(source).error(span, "`base_url` is not an http or https URL", "not a URL", help);
+                    None
+                }
+            },
+        };
+        let property_key = self.property_key(&mut table, part);
+        let mut endpoint = general.clone();
+        match table.string(&mut self.walk(source), "endpoint") {
+            Some(text) => endpoint.url = self.endpoint_url(source, text, allow_http).unwrap_or(endpoint.url),
+            None if general.url == no_url()
+                && !self.problems.iter().any(|problem| {
+                    problem.message.contains("endpoint")
+                        || problem.message.starts_with("http://")
+                        || problem.message.starts_with("the environment")
+                }) =>
+            {
+                let help = Some("add url = \"https://…/v1/events\" to [endpoint]; in the browser's console: window.stConfig.endpointUrl".to_owned());
+                self.walk(source).error(span.clone(), "a site has no endpoint", "this site", help);
+            }
+            None => {}
+        }
+        let logs = table.strings(&mut self.walk(source), "logs").unwrap_or_default();
+        if logs.is_empty() {
+            let help = Some("logs = [\"/var/log/nginx/access.log\"]".to_owned());
+            self.walk(source).error(span.clone(), "a site has no `logs`", "this site", help);
+        }
+        for (pattern, span) in &logs {
+            if discover::is_glob(pattern)
+                && let Err(error) = glob::Pattern::new(pattern)
+            {
+                self.walk(source).error(span.clone(), format!("bad pattern in `logs`: {}", error.msg), "here", None);
+            }
+        }
+        let (format, format_span) = self.format_choice(&mut table, source, formats);
+        let hosts = self.hosts(&mut table, source, "hosts");
+        let view_width =
+            table.number(&mut self.walk(source), "view_width", 1).and_then(|(width, _)| u32::try_from(width).ok());
+        let page = self.page(&mut table, source);
+        let keep_query = self.keep_query(&mut table, source);
+        let counting = self.counting(&mut table, source);
+        let repeat_window = self.duration(&mut table, source, "repeat_window").unwrap_or(counting.window);
+        let bots = self.bots(&mut table, source);
+        let exclude_ips = self.networks(&mut table, source, "exclude_ips");
+        let trusted_proxies = self.networks(&mut table, source, "trusted_proxies");
+        let respect_dnt = table.boolean(&mut self.walk(source), "respect_dnt").unwrap_or(true);
+        let extras: Vec<String> = match &format {
+            FormatChoice::Fixed(format) => format.extra().iter().map(ToString::to_string).collect(),
+            FormatChoice::Auto => {
+                formats.iter().flat_map(|format| format.extra()).map(|name| name.to_string()).collect()
+            }
+        };
+        let rule_tables = table.tables(&mut self.walk(source), "rule", "a rule");
+        let has_rules = !rule_tables.is_empty();
+        let mut rules: Vec<Rule> = Vec::new();
+        for rule_table in rule_tables {
+            let place = rule_table.span.clone();
+            if rules.iter().any(fits_all) {
+                self.walk(source).warning(
+                    place,
+                    "this rule is never reached",
+                    "a rule before it fits every line",
+                    None,
+                );
+            }
+            rules.extend(self.rule(rule_table, source, &counting, &extras));
+        }
+        table.finish(&mut self.walk(source));
+        let rules = if has_rules { Rules(rules) } else { Rules::downloads(counting.statuses) };
+        let ((name, name_span), base_url, property_key) = (name?, base_url?, property_key?);
+        let context = SiteContext {
+            hosts: hosts.clone().unwrap_or_else(|| Hosts::of_base_url(&base_url)),
+            base_url,
+            keep_query,
+            page,
+            view_width,
+        };
+        let site = Site {
+            name,
+            context,
+            property_key,
+            endpoint,
+            logs: logs.iter().map(|(text, _)| text.clone()).collect(),
+            format,
+            hosts,
+            repeat_window,
+            bots,
+            exclude_ips,
+            trusted_proxies,
+            respect_dnt,
+            rules,
+        };
+        Some(Placed { site, source, name_span, logs, format_span })
+    }
+
+    fn format_choice(
+        &mut self,
+        table: &mut Table<'_, '_>,
+        source: usize,
+        formats: &[Format],
+    ) -> (FormatChoice, Option<Range<usize>>) {
+        let Some((name, span)) = table.string(&mut self.walk(source), "format") else {
+            return (FormatChoice::Auto, None);
+        };
+        if name == "auto" {
+            return (FormatChoice::Auto, Some(span));
+        }
+        let own = formats.iter().find(|format| format.name() == name).cloned();
+        if let Some(format) = own.or_else(|| Format::builtin(&name, &self.zone)) {
+            return (FormatChoice::Fixed(format), Some(span));
+        }
+        let known = formats.iter().map(Format::name).chain(BUILTIN.iter().copied()).chain(["auto"]);
+        let help = nearest(&name, known).map(|near| format!("did you mean `{near}`?"));
+        let help = help.or_else(|| Some(format!("there are auto, {}, and what [formats] defines", BUILTIN.join(", "))));
+        self.walk(source).error(span.clone(), format!("unknown format `{name}`"), "no such format", help);
+        (FormatChoice::Auto, Some(span))
+    }
+
+    fn page(&mut self, table: &mut Table<'_, '_>, source: usize) -> Vec<PageSource> {
+        let Some(names) = table.strings(&mut self.walk(source), "page") else {
+            return vec![PageSource::Referer, PageSource::OwnUrl];
+        };
+        let mut page = Vec::new();
+        for (name, span) in names {
+            match name.as_str() {
+                "referer" => page.push(PageSource::Referer),
+                "self" => page.push(PageSource::OwnUrl),
+                "base" => page.push(PageSource::Base),
+                _ => self.walk(source).error(
+                    span,
+                    format!("unknown page `{name}`"),
+                    "\"referer\", \"self\" or \"base\"",
+                    None,
+                ),
+            }
+        }
+        page
+    }
+
+    fn keep_query(&mut self, table: &mut Table<'_, '_>, source: usize) -> KeepQuery {
+        match table.take("keep_query") {
+            None => KeepQuery::Only(Vec::new()),
+            Some(value) => match value.get_ref() {
+                DeValue::Boolean(true) => KeepQuery::All,
+                DeValue::Boolean(false) => KeepQuery::Only(Vec::new()),
+                _ => {
+                    let names = strings_of(&mut self.walk(source), value, "keep_query").unwrap_or_default();
+                    KeepQuery::Only(names.into_iter().map(|(name, _)| name).collect())
+                }
+            },
+        }
+    }
+
+    fn regex(&mut self, table: &mut Table<'_, '_>, source: usize, name: &'static str) -> Option<Regex> {
+        let (pattern, span) = table.string(&mut self.walk(source), name)?;
+        match Regex::new(&pattern) {
+            Ok(regex) => Some(regex),
+            Err(error) => {
+                let text = error.to_string();
+                let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+                self.walk(source).error(span, format!("bad regex in `{name}`: {reason}"), "here", None);
+                None
+            }
+        }
+    }
+
+    fn rule(
+        &mut self,
+        mut table: Table<'_, '_>,
+        source: usize,
+        counting: &Counting,
+        extras: &[String],
+    ) -> Option<Rule> {
+        let span = table.span.clone();
+        let event = table.string(&mut self.walk(source), "event");
+        let skip = table.boolean(&mut self.walk(source), "skip").unwrap_or(false);
+        match (&event, skip) {
+            (Some((_, span)), true) => {
+                self.walk(source).error(span.clone(), "a rule has `event` and `skip`", "take one away", None);
+            }
+            (None, false) => {
+                let help = Some("event = \"download\", or skip = true".to_owned());
+                self.walk(source).error(span, "a rule has no `event`", "this rule", help);
+            }
+            (Some((name, span)), false) if name.is_empty() => {
+                self.walk(source).error(span.clone(), "the event's name is empty", "fill it in", None);
+            }
+            _ => {}
+        }
+        let extensions = table
+            .strings(&mut self.walk(source), "extensions")
+            .map(|list| Extensions::new(&list.into_iter().map(|(text, _)| text).collect::<Vec<_>>()));
+        let path = self.regex(&mut table, source, "path");
+        let host = self.hosts(&mut table, source, "host");
+        let user_agent = self.regex(&mut table, source, "user_agent");
+        let methods = match table.strings(&mut self.walk(source), "method") {
+            None => (!skip).then(|| vec!["GET".to_owned()]),
+            Some(list) if list.iter().any(|(text, _)| text == "any") => None,
+            Some(list) => Some(list.into_iter().map(|(text, _)| text).collect()),
+        };
+        let statuses = self.statuses(&mut table, source, if skip { None } else { Some(&counting.statuses) });
+        let referer = match table.string(&mut self.walk(source), "referer") {
+            None => RefererCondition::Any,
+            Some((text, span)) => match text.as_str() {
+                "any" => RefererCondition::Any,
+                "same-site" => RefererCondition::SameSite,
+                "external" => RefererCondition::External,
+                "none" => RefererCondition::None,
+                _ => {
+                    let known = ["any", "same-site", "external", "none"];
+                    let help = nearest(&text, known.into_iter()).map(|near| format!("did you mean `{near}`?"));
+                    self.walk(source).error(
+                        span,
+                        format!("unknown referer `{text}`"),
+                        "any, same-site, external or none",
+                        help,
+                    );
+                    RefererCondition::Any
+                }
+            },
+        };
+        let groups: Vec<String> =
+            path.iter().flat_map(|regex| regex.capture_names().flatten()).map(str::to_owned).collect();
+        let url = table.string(&mut self.walk(source), "url");
+        let url = url.and_then(|text| self.template(source, text, extras, &groups));
+        let mut properties = Vec::new();
+        if let Some(inner) = table.table(&mut self.walk(source), "properties", "properties") {
+            for (name, name_span, value) in inner.entries() {
+                if name == "event" || name == "url" {
+                    self.walk(source).error(
+                        name_span,
+                        format!("`{name}` can't be a property"),
+                        "the event has it already",
+                        None,
+                    );
+                    continue;
+                }
+                let DeValue::String(text) = value.get_ref() else {
+                    self.walk(source).error(value.span(), format!("property `{name}` must be a string"), "here", None);
+                    continue;
+                };
+                let template = self.template(source, (text.to_string(), value.span()), extras, &groups);
+                properties.extend(template.map(|template| (name, template)));
+            }
+        }
+        let repeat_window = self.duration(&mut table, source, "repeat_window");
+        table.finish(&mut self.walk(source));
+        let conditions = Conditions { extensions, path, host, methods, statuses, user_agent, referer };
+        Some(Rule { event: event.map(|(name, _)| name).filter(|_| !skip), conditions, url, properties, repeat_window })
+    }
+
+    fn statuses(&mut self, table: &mut Table<'_, '_>, source: usize, default: Option<&Vec<u16>>) -> Option<Vec<u16>> {
+        let Some(value) = table.take("status") else { return default.cloned() };
+        let mut statuses = Vec::new();
+        let items: Vec<&Value<'_>> = match value.get_ref() {
+            DeValue::String(text) if text == "any" => return None,
+            DeValue::Array(items) => items.iter().collect(),
+            _ => vec![value],
+        };
+        for item in items {
+            match super::raw::number_of(item).and_then(|number| u16::try_from(number).ok()) {
+                Some(status @ 100..=599) => statuses.push(status),
+                _ => self.walk(source).error(
+                    item.span(),
+                    "`status` is a list of HTTP statuses, or \"any\"",
+                    "not a status",
+                    None,
+                ),
+            }
+        }
+        Some(statuses)
+    }
+
+    fn template(
+        &mut self,
+        source: usize,
+        (text, span): Text,
+        extras: &[String],
+        groups: &[String],
+    ) -> Option<Template> {
+        let inside = |at: &Range<usize>| {
+            // A quote is one byte; in a string with escapes the place is near enough to be found.
+            let start = (span.start + 1 + at.start).min(span.end);
+            start..(span.start + 1 + at.end).clamp(start, span.end)
+        };
+        let template = match Template::parse(&text) {
+            Ok(template) => template,
+            Err(error) => {
+                self.walk(source).error(inside(&error.span), error.message, "here", error.help);
+                return None;
+            }
+        };
+        for (name, at) in template.names() {
+            let known = name == "base_url"
+                || name.strip_prefix("query.").is_some_and(|parameter| !parameter.is_empty())
+                || FIELDS.contains(&name)
+                || extras.iter().chain(groups).any(|extra| extra == name);
+            if !known {
+                let names =
+                    FIELDS.iter().copied().chain(["base_url"]).chain(extras.iter().chain(groups).map(String::as_str));
+                let help = nearest(name, names).map(|near| format!("did you mean `{{{near}}}`?"));
+                self.walk(source).error(
+                    inside(&at),
+                    format!("unknown field `{name}` in a template"),
+                    "no such field",
+                    help,
+                );
+            }
+        }
+        Some(template)
+    }
+
+    /// What only shows when sites are held beside each other.
+    fn compare(&mut self, sites: &[Placed]) {
+        let mut names: HashMap<&str, ()> = HashMap::new();
+        for (index, placed) in sites.iter().enumerate() {
+            if names.insert(&placed.site.name, ()).is_some() {
+                let help = Some("the name identifies the site in the state: choose another".to_owned());
+                let message = format!("two sites are named `{}`", placed.site.name);
+                self.walk(placed.source).error(placed.name_span.clone(), message, "the second one", help);
+            }
+            for (pattern, span) in &placed.logs {
+                let mine = discover::expand(pattern);
+                let shared = sites[..index].iter().find(|other| {
+                    other.logs.iter().any(|(theirs, _)| {
+                        theirs == pattern || discover::expand(theirs).iter().any(|path| mine.contains(path))
+                    })
+                });
+                let Some(other) = shared else { continue };
+                if placed.site.hosts.is_none() || other.site.hosts.is_none() {
+                    let message = format!("sites `{}` and `{}` share a log", other.site.name, placed.site.name);
+                    let help =
+                        Some("give both sites `hosts`, so that each line can be given to one of them".to_owned());
+                    self.walk(placed.source).error(span.clone(), message, "shared", help);
+                }
+                for placed in [other, placed] {
+                    if let FormatChoice::Fixed(format) = &placed.site.format
+                        && !format.gives("host")
+                    {
+                        let message = format!("format `{}` has no host, which a shared log needs", format.name());
+                        let span = placed.format_span.clone().unwrap_or_else(|| placed.name_span.clone());
+                        let help = Some("log the host, as vhost_combined does".to_owned());
+                        if !self.problems.iter().any(|known| known.source == Some(placed.source) && known.span == span)
+                        {
+                            self.walk(placed.source).error(span, message, "no host", help);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Stands for "not given": no site may be sent to it.
+fn no_url() -> Url {
+    // A data URL always parses and is never an endpoint.
+    Url::parse("data:,").unwrap_or_else(|_| unreachable!("a constant that parses"))
+}
+
+/// A rule that every line fits.
+fn fits_all(rule: &Rule) -> bool {
+    let Conditions { extensions, path, host, methods, statuses, user_agent, referer } = &rule.conditions;
+    extensions.is_none()
+        && path.is_none()
+        && host.is_none()
+        && methods.is_none()
+        && statuses.is_none()
+        && user_agent.is_none()
+        && *referer == RefererCondition::Any
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let at = text.find(|c: char| !c.is_ascii_digit())?;
+    let number: u64 = text[..at].parse().ok()?;
+    Some(match text[at..].trim() {
+        "ms" => Duration::from_millis(number),
+        "s" => Duration::from_secs(number),
+        "m" | "min" => Duration::from_secs(number.checked_mul(60)?),
+        "h" => Duration::from_secs(number.checked_mul(3_600)?),
+        "d" => Duration::from_secs(number.checked_mul(86_400)?),
+        _ => return None,
+    })
+    .filter(|duration| *duration <= Duration::from_secs(10 * 366 * 86_400))
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..at].parse().ok()?;
+    let unit: u64 = match text[at..].trim() {
+        "" | "B" => 1,
+        "KiB" | "K" | "k" => 1 << 10,
+        "MiB" | "M" => 1 << 20,
+        "GiB" | "G" => 1 << 30,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        _ => return None,
+    };
+    number.checked_mul(unit)
+}

@@ -1,0 +1,50 @@
+//! When to try again. Pure: the clock and chance are inputs.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+/// The first pause is at most this long.
+const FIRST: Duration = Duration::from_millis(500);
+
+/// The pause after the `failures`-th failure: doubled up to `max`, between half and all of it by `chance` (0 to 1).
+/// What the endpoint asked for is obeyed, up to `max`.
+pub fn pause(failures: u32, max: Duration, retry_after: Option<Duration>, chance: f64) -> Duration {
+    let doubled = FIRST.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(31))).min(max);
+    let jittered = doubled.mul_f64(0.5 + 0.5 * chance.clamp(0.0, 1.0));
+    retry_after.map_or(jittered, |asked| asked.min(max).max(jittered))
+}
+
+/// Reads `Retry-After`: seconds, or an HTTP date.
+pub fn retry_after(header: &str, now: Timestamp) -> Option<Duration> {
+    if let Ok(seconds) = header.trim().parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = jiff::fmt::rfc2822::parse(header.trim()).ok()?.timestamp();
+    Some(Duration::try_from(at.duration_since(now)).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let max = Duration::from_secs(300);
+        assert_eq!(pause(1, max, None, 1.0), FIRST);
+        assert_eq!(pause(2, max, None, 1.0), FIRST * 2);
+        assert_eq!(pause(1, max, None, 0.0), FIRST / 2);
+        assert_eq!(pause(u32::MAX, max, None, 1.0), max);
+        assert_eq!(pause(1, max, Some(Duration::from_secs(7)), 1.0), Duration::from_secs(7));
+        assert_eq!(pause(1, max, Some(Duration::from_secs(86_400)), 1.0), max, "capped");
+    }
+
+    #[test]
+    fn both_forms_of_retry_after_are_read() {
+        let now = "2026-11-10T12:00:00Z".parse().unwrap();
+        assert_eq!(retry_after("120", now), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after("Tue, 10 Nov 2026 12:02:00 GMT", now), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after("Tue, 10 Nov 2026 11:00:00 GMT", now), Some(Duration::ZERO));
+        assert_eq!(retry_after("soon", now), None);
+    }
+}

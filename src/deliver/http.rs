@@ -1,0 +1,101 @@
+//! One POST: the client and its answer.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use reqwest::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use reqwest::redirect::Policy;
+
+use super::{DeliverError, EndpointSettings, backoff};
+
+/// Bytes of an answer that are read at most.
+const ANSWER_MAX: usize = 4 * 1024;
+/// Characters of an answer that are kept.
+const EXCERPT: usize = 300;
+
+/// What came back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// A status, with the beginning of the body.
+    Status {
+        /// The HTTP status.
+        status: u16,
+        /// When to come back.
+        retry_after: Option<Duration>,
+        /// The beginning of the body, control characters replaced.
+        excerpt: String,
+        /// A web page: a captive portal?
+        html: bool,
+    },
+    /// No answer: why.
+    Nothing(String),
+}
+
+/// Builds a client for an endpoint: kept-alive connections, HTTP/2 where offered, no redirects, no proxy but its own.
+///
+/// # Errors
+/// A `ca_file` that can't be read, or TLS that can't be set up.
+pub fn client(settings: &EndpointSettings) -> Result<reqwest::Client, DeliverError> {
+    // Another client of this process may have installed it already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = reqwest::Client::builder()
+        .redirect(Policy::none())
+        .no_proxy()
+        .timeout(settings.timeout)
+        .connect_timeout(settings.timeout)
+        .tcp_nodelay(true)
+        .user_agent(concat!("silktail/", env!("CARGO_PKG_VERSION")));
+    if let Some(proxy) = &settings.proxy {
+        builder = builder.proxy(reqwest::Proxy::all(proxy.clone()).map_err(DeliverError::Client)?);
+    }
+    if let Some(path) = &settings.ca_file {
+        let pem = std::fs::read(path).map_err(|error| DeliverError::CaFile(path.clone(), error))?;
+        let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(DeliverError::Client)?;
+        builder = builder.tls_certs_merge(certificates);
+    }
+    builder.build().map_err(DeliverError::Client)
+}
+
+/// Sends a body, and reads no more of the answer than is needed.
+pub async fn post(client: &reqwest::Client, url: url::Url, idempotency_key: &str, body: Vec<u8>) -> Answer {
+    let request = client
+        .post(url)
+        .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+        .header("Idempotency-Key", idempotency_key)
+        .body(body);
+    let mut response = match request.send().await {
+        Ok(response) => response,
+        Err(error) => return Answer::Nothing(reason(&error)),
+    };
+    let status = response.status().as_u16();
+    let header = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let retry_after = header(RETRY_AFTER).and_then(|text| backoff::retry_after(text, Timestamp::now()));
+    let html = header(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/html"));
+    let mut bytes = Vec::new();
+    while bytes.len() < ANSWER_MAX {
+        match response.chunk().await {
+            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk[..chunk.len().min(ANSWER_MAX - bytes.len())]),
+            Ok(None) => break,
+            // The status was had, and it is what counts.
+            Err(_) => break,
+        }
+    }
+    let excerpt =
+        String::from_utf8_lossy(&bytes).chars().map(|c| if c.is_control() { ' ' } else { c }).take(EXCERPT).collect();
+    Answer::Status { status, retry_after, excerpt, html }
+}
+
+/// Why there was no answer, without the URL.
+fn reason(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "no answer in time".to_owned();
+    }
+    let mut cause = error.source();
+    let mut text = "no answer".to_owned();
+    while let Some(error) = cause {
+        text = error.to_string();
+        cause = error.source();
+    }
+    text
+}

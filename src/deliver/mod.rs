@@ -1,0 +1,668 @@
+//! Sends batches to the endpoint and says what became of them.
+//!
+//! One task decides (batching, whose turn, when to try again); each POST is a task of its own. A POST's place among
+//! `max_in_flight` is free only when its outcome is committed: that bounds what a crash can double.
+
+pub mod backoff;
+pub mod http;
+pub mod payload;
+pub mod verdict;
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use url::Url;
+
+pub use payload::PropertyKey;
+
+use crate::batch::{Batch, Batcher};
+use crate::event::Event;
+use crate::offsets::SiteId;
+use http::Answer;
+use verdict::{Verdict, verdict};
+
+/// After this many failures in a row the whole site pauses.
+const SITE_PAUSES_AFTER: u32 = 5;
+/// After this many refusals in a row, with nothing delivered, it is the set-up and not the events.
+const SETUP_IS_WRONG_AFTER: usize = 20;
+/// A POST that failed this often…
+const POISON_FAILURES: u32 = 20;
+/// …over this long, while others of its site were delivered, is set aside.
+const POISON_AFTER: Duration = Duration::from_secs(3600);
+
+/// How to reach an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointSettings {
+    /// Where POSTs go.
+    pub url: Url,
+    /// How long a visitor's event waits for company.
+    pub linger: Duration,
+    /// Events in one POST.
+    pub max_events: usize,
+    /// POSTs awaiting an answer.
+    pub max_in_flight: usize,
+    /// For connecting and for the answer.
+    pub timeout: Duration,
+    /// Longest pause between tries.
+    pub retry_max: Duration,
+    /// POSTs a second; 0: no limit.
+    pub max_rate: u32,
+    /// Older events are rejected when their turn comes; 0: no limit.
+    pub max_age: Duration,
+    /// An HTTP proxy.
+    pub proxy: Option<Url>,
+    /// More certificate authorities, as PEM.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// A site as delivery sees it.
+#[derive(Debug, Clone)]
+pub struct SiteSettings {
+    /// The ledger's number.
+    pub id: SiteId,
+    /// Its name, for messages.
+    pub name: String,
+    /// Its property.
+    pub property_key: PropertyKey,
+    /// Where its events go.
+    pub endpoint: EndpointSettings,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The endpoint took it.
+    Delivered,
+    /// It never will.
+    Rejected {
+        /// Its answer, if there was one.
+        status: Option<u16>,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A batch with its outcome.
+#[derive(Debug, Clone)]
+pub struct Settlement {
+    /// What was sent.
+    pub batch: Batch,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// Who remembers outcomes.
+pub trait Settle: Send + Sync + 'static {
+    /// Resolves when the outcome is committed.
+    fn settle(&self, settlement: Settlement) -> impl Future<Output = ()> + Send;
+}
+
+/// Why delivery can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliverError {
+    /// A certificate file.
+    #[error("cannot read ca_file `{}`: {}", .0.display(), .1)]
+    CaFile(PathBuf, std::io::Error),
+    /// The HTTP client.
+    #[error("cannot set up HTTPS: {0}")]
+    Client(reqwest::Error),
+}
+
+/// One site's delivery, seen from outside.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SiteSnapshot {
+    /// Which.
+    pub id: SiteIdOrNone,
+    /// Events that wait for their POST.
+    pub waiting: usize,
+    /// POSTs under way.
+    pub in_flight: usize,
+    /// `sending`, `pausing` or `misconfigured`.
+    pub state: &'static str,
+    /// What went wrong last, until something is delivered.
+    pub last_error: Option<String>,
+}
+
+/// A site's number in a snapshot.
+pub type SiteIdOrNone = SiteId;
+
+impl Default for SiteId {
+    fn default() -> Self {
+        SiteId(0)
+    }
+}
+
+/// A running delivery.
+#[derive(Debug)]
+pub struct Delivery<S> {
+    commands: mpsc::UnboundedSender<Command>,
+    shared: Arc<Shared<S>>,
+}
+
+#[derive(Debug)]
+struct Shared<S> {
+    settle: Arc<S>,
+    requests: AtomicU64,
+    snapshot: Mutex<Vec<SiteSnapshot>>,
+}
+
+enum Command {
+    Event(Box<Event>),
+    Batch(Box<Batch>),
+    Answered(Box<Post>, Answer),
+    Committed(SiteId),
+    Stop(oneshot::Sender<()>),
+}
+
+#[derive(Debug, Clone)]
+struct Post {
+    batch: Batch,
+    failures: u32,
+    since: Option<Instant>,
+    /// Deliveries of its site when it first failed.
+    delivered_then: u64,
+}
+
+impl Post {
+    fn new(batch: Batch) -> Self {
+        Self { batch, failures: 0, since: None, delivered_then: 0 }
+    }
+}
+
+impl<S: Settle> Delivery<S> {
+    /// Starts on the tokio runtime that this is called in.
+    ///
+    /// # Errors
+    /// [`DeliverError`].
+    pub fn start(sites: Vec<SiteSettings>, settle: Arc<S>) -> Result<Self, DeliverError> {
+        let (commands, received) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared { settle, requests: AtomicU64::new(0), snapshot: Mutex::default() });
+        let dispatcher = Dispatcher::new(sites, Arc::clone(&shared), commands.clone())?;
+        dispatcher.show();
+        tokio::spawn(dispatcher.run(received));
+        Ok(Self { commands, shared })
+    }
+
+    /// Takes an event; it lingers for company. Never blocks: how much waits is bounded by the caller.
+    pub fn submit(&self, event: Event) {
+        // The dispatcher outlives all handles but at the very end, when nothing is sent any more.
+        let _ = self.commands.send(Command::Event(Box::new(event)));
+    }
+
+    /// Takes a batch that has lingered already.
+    pub fn submit_batch(&self, batch: Batch) {
+        let _ = self.commands.send(Command::Batch(Box::new(batch)));
+    }
+
+    /// POSTs sent so far.
+    pub fn requests(&self) -> u64 {
+        self.shared.requests.load(Ordering::Relaxed)
+    }
+
+    /// Each site as it is now.
+    pub fn snapshot(&self) -> Vec<SiteSnapshot> {
+        self.shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sends what waits, without lingering and without waiting for another try; gives up after `grace`. Returns how many
+    /// events were left.
+    pub async fn stop(&self, grace: Duration) -> usize {
+        let (done, stopped) = oneshot::channel();
+        if self.commands.send(Command::Stop(done)).is_ok() {
+            // Out of time: what is in flight is cut off.
+            let _ = tokio::time::timeout(grace, stopped).await;
+        }
+        self.snapshot().iter().map(|site| site.waiting + site.in_flight).sum()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Health {
+    Sending,
+    Pausing(Instant),
+    Misconfigured(Instant),
+}
+
+struct Site {
+    settings: SiteSettings,
+    endpoint: usize,
+    ready: VecDeque<Post>,
+    delayed: Vec<(Instant, Post)>,
+    /// Single events that were refused: set aside once it is known that others are taken.
+    suspects: Vec<(Post, u16, String)>,
+    refused_in_a_row: usize,
+    failures: u32,
+    setup_failures: u32,
+    in_flight: usize,
+    committing: usize,
+    lingering: usize,
+    health: Health,
+    delivered: u64,
+    last_error: Option<String>,
+    warned_html: bool,
+}
+
+struct Endpoint {
+    client: reqwest::Client,
+    settings: EndpointSettings,
+    busy: usize,
+    next_start: Instant,
+}
+
+struct Dispatcher<S> {
+    sites: Vec<Site>,
+    by_id: HashMap<SiteId, usize>,
+    endpoints: Vec<Endpoint>,
+    batcher: Batcher<Instant>,
+    shared: Arc<Shared<S>>,
+    commands: mpsc::UnboundedSender<Command>,
+    stopping: Option<oneshot::Sender<()>>,
+    chance: RandomState,
+    turn: usize,
+}
+
+impl<S: Settle> Dispatcher<S> {
+    fn new(
+        sites: Vec<SiteSettings>,
+        shared: Arc<Shared<S>>,
+        commands: mpsc::UnboundedSender<Command>,
+    ) -> Result<Self, DeliverError> {
+        let mut endpoints: Vec<Endpoint> = Vec::new();
+        let mut all = Vec::new();
+        let mut by_id = HashMap::new();
+        let max_events = sites.iter().map(|site| site.endpoint.max_events).max().unwrap_or(1);
+        for settings in sites {
+            let known = endpoints.iter().position(|endpoint| endpoint.settings == settings.endpoint);
+            let endpoint = match known {
+                Some(known) => known,
+                None => {
+                    let client = http::client(&settings.endpoint)?;
+                    let settings = settings.endpoint.clone();
+                    endpoints.push(Endpoint { client, settings, busy: 0, next_start: Instant::now() });
+                    endpoints.len() - 1
+                }
+            };
+            by_id.insert(settings.id, all.len());
+            all.push(Site {
+                settings,
+                endpoint,
+                ready: VecDeque::new(),
+                delayed: Vec::new(),
+                suspects: Vec::new(),
+                refused_in_a_row: 0,
+                failures: 0,
+                setup_failures: 0,
+                in_flight: 0,
+                committing: 0,
+                lingering: 0,
+                health: Health::Sending,
+                delivered: 0,
+                last_error: None,
+                warned_html: false,
+            });
+        }
+        Ok(Self {
+            sites: all,
+            by_id,
+            endpoints,
+            batcher: Batcher::new(max_events),
+            shared,
+            commands,
+            stopping: None,
+            chance: RandomState::new(),
+            turn: 0,
+        })
+    }
+
+    async fn run(mut self, mut received: mpsc::UnboundedReceiver<Command>) {
+        loop {
+            let wake = self.next_wake();
+            let command = match wake {
+                Some(at) => tokio::select! {
+                    command = received.recv() => command,
+                    () = tokio::time::sleep_until(at) => None,
+                },
+                None => received.recv().await,
+            };
+            if let Some(command) = command {
+                self.take(command);
+                // All that has come, before anything is started.
+                while let Ok(command) = received.try_recv() {
+                    self.take(command);
+                }
+            }
+            let now = Instant::now();
+            for batch in self.batcher.due(now) {
+                self.enqueue(batch);
+            }
+            self.start_posts(now);
+            self.show();
+            if self.stopping.is_some()
+                && self.nothing_more_can_be_sent()
+                && let Some(done) = self.stopping.take()
+            {
+                let _ = done.send(());
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Event(event) => {
+                let Some(&index) = self.by_id.get(&event.origin.site) else { return };
+                let linger = self.sites[index].settings.endpoint.linger;
+                self.sites[index].lingering += 1;
+                let due = Instant::now() + if self.stopping.is_some() { Duration::ZERO } else { linger };
+                if let Some(full) = self.batcher.add(*event, due) {
+                    self.enqueue(full);
+                }
+            }
+            Command::Batch(batch) => {
+                let Some(&index) = self.by_id.get(&batch.site) else { return };
+                self.sites[index].lingering += batch.events.len();
+                self.enqueue(*batch);
+            }
+            Command::Answered(post, answer) => self.answered(*post, answer),
+            Command::Committed(site) => {
+                let Some(&index) = self.by_id.get(&site) else { return };
+                let site = &mut self.sites[index];
+                site.committing = site.committing.saturating_sub(1);
+                let endpoint = site.endpoint;
+                self.endpoints[endpoint].busy = self.endpoints[endpoint].busy.saturating_sub(1);
+            }
+            Command::Stop(done) => {
+                self.stopping = Some(done);
+                for batch in self.batcher.drain() {
+                    self.enqueue(batch);
+                }
+            }
+        }
+    }
+
+    fn enqueue(&mut self, batch: Batch) {
+        let Some(&index) = self.by_id.get(&batch.site) else { return };
+        let site = &mut self.sites[index];
+        site.lingering = site.lingering.saturating_sub(batch.events.len());
+        site.ready.push_back(Post::new(batch));
+    }
+
+    /// Starts what may start, a site after the other, so that none waits for another's backlog.
+    fn start_posts(&mut self, now: Instant) {
+        for site in &mut self.sites {
+            let mut index = 0;
+            while index < site.delayed.len() {
+                if site.delayed[index].0 <= now {
+                    let (_, post) = site.delayed.swap_remove(index);
+                    site.ready.push_front(post);
+                } else {
+                    index += 1;
+                }
+            }
+        }
+        let count = self.sites.len();
+        loop {
+            let mut started = false;
+            for offset in 0..count {
+                let index = (self.turn + offset) % count;
+                started |= self.start_one(index, now);
+            }
+            self.turn = self.turn.wrapping_add(1) % count.max(1);
+            if !started {
+                return;
+            }
+        }
+    }
+
+    fn start_one(&mut self, index: usize, now: Instant) -> bool {
+        let site = &mut self.sites[index];
+        let endpoint = &mut self.endpoints[site.endpoint];
+        let may = match site.health {
+            Health::Sending => true,
+            // One tries for all; at a stop nobody waits for a pause.
+            Health::Pausing(until) | Health::Misconfigured(until) => now >= until && site.in_flight == 0,
+        };
+        if !may || endpoint.busy >= endpoint.settings.max_in_flight.max(1) || now < endpoint.next_start {
+            return false;
+        }
+        let Some(post) = site.ready.pop_front() else { return false };
+        endpoint.busy += 1;
+        if let Some(too_old) = too_old(&post.batch, &endpoint.settings) {
+            site.committing += 1;
+            self.commit(post.batch, Outcome::Rejected { status: None, reason: too_old });
+            return true;
+        }
+        if endpoint.settings.max_rate > 0 {
+            endpoint.next_start = now + Duration::from_secs(1) / endpoint.settings.max_rate;
+        }
+        site.in_flight += 1;
+        let (client, url) = (endpoint.client.clone(), endpoint.settings.url.clone());
+        let key = site.settings.property_key.clone();
+        let commands = self.commands.clone();
+        self.shared.requests.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(async move {
+            let mut body = Vec::new();
+            payload::body(&key, &post.batch, false, &mut body);
+            let idempotency_key = payload::idempotency_key(&post.batch);
+            let answer = http::post(&client, url, &idempotency_key, body).await;
+            let _ = commands.send(Command::Answered(Box::new(post), answer));
+        });
+        true
+    }
+
+    /// The place among those in flight stays taken until the outcome is committed.
+    fn commit(&self, batch: Batch, outcome: Outcome) {
+        let (shared, commands) = (Arc::clone(&self.shared), self.commands.clone());
+        tokio::spawn(async move {
+            let site = batch.site;
+            shared.settle.settle(Settlement { batch, outcome }).await;
+            let _ = commands.send(Command::Committed(site));
+        });
+    }
+
+    fn answered(&mut self, mut post: Post, answer: Answer) {
+        let Some(&index) = self.by_id.get(&post.batch.site) else { return };
+        let now = Instant::now();
+        let chance = self.chance();
+        let site = &mut self.sites[index];
+        site.in_flight = site.in_flight.saturating_sub(1);
+        let name = site.settings.name.clone();
+        let retry_max = site.settings.endpoint.retry_max;
+        let (said, status, asked, text, html) = match answer {
+            Answer::Status { status, retry_after, excerpt, html } => {
+                (verdict(status), Some(status), retry_after, excerpt, html)
+            }
+            Answer::Nothing(reason) => (Verdict::Retry, None, None, reason, false),
+        };
+        let shown = status.map_or_else(|| text.clone(), |status| format!("status {status} {text}").trim().to_owned());
+        if said != Verdict::Delivered {
+            site.last_error = Some(shown);
+        }
+        match said {
+            Verdict::Delivered => {
+                if site.health != Health::Sending {
+                    tracing::info!(site = name, "the endpoint takes events again");
+                }
+                if html && !site.warned_html {
+                    site.warned_html = true;
+                    tracing::warn!(
+                        site = name,
+                        hint = "compare url with window.stConfig.endpointUrl",
+                        "the endpoint answers with a web page: is something in between?"
+                    );
+                }
+                (site.health, site.failures, site.setup_failures, site.refused_in_a_row) = (Health::Sending, 0, 0, 0);
+                site.delivered += 1;
+                site.last_error = None;
+                site.committing += 1;
+                self.commit(post.batch, Outcome::Delivered);
+                self.reject_suspects(index);
+            }
+            Verdict::Retry => {
+                self.endpoints[self.sites[index].endpoint].busy -= 1;
+                let site = &mut self.sites[index];
+                post.failures += 1;
+                if post.since.is_none() {
+                    (post.since, post.delivered_then) = (Some(now), site.delivered);
+                }
+                let old = post.since.is_some_and(|since| now.duration_since(since) >= POISON_AFTER);
+                if post.failures >= POISON_FAILURES && old && site.delivered > post.delivered_then {
+                    self.reject(index, post, status, text);
+                    return;
+                }
+                site.failures += 1;
+                let pause = backoff::pause(post.failures, retry_max, asked, chance);
+                if site.failures >= SITE_PAUSES_AFTER {
+                    let pause = backoff::pause(site.failures - SITE_PAUSES_AFTER + 1, retry_max, asked, chance);
+                    if site.health == Health::Sending {
+                        let waiting_events = site.waiting() + post.batch.events.len();
+                        tracing::warn!(site = name, status, reason = text, wait = ?pause, waiting_events, "endpoint unavailable, will retry");
+                    }
+                    site.health = Health::Pausing(now + pause);
+                }
+                site.delayed.push((now + pause, post));
+            }
+            Verdict::Refused => {
+                self.endpoints[self.sites[index].endpoint].busy -= 1;
+                let site = &mut self.sites[index];
+                if post.batch.events.len() > 1 {
+                    let rest = post.batch.events.split_off(post.batch.events.len() / 2);
+                    let other = Batch { events: rest, ..post.batch.clone() };
+                    site.ready.push_front(Post::new(other));
+                    site.ready.push_front(Post::new(post.batch));
+                    return;
+                }
+                site.refused_in_a_row += 1;
+                site.suspects.push((post, status.unwrap_or(0), text));
+                if site.refused_in_a_row >= SETUP_IS_WRONG_AFTER {
+                    let suspects: Vec<Post> = site.suspects.drain(..).map(|(post, _, _)| post).collect();
+                    for post in suspects.into_iter().rev() {
+                        site.ready.push_front(post);
+                    }
+                    self.misconfigured(index, status, now, chance);
+                } else if site.is_idle() {
+                    // Nothing else is there to tell whether it is this event or the set-up.
+                    self.reject_suspects(index);
+                }
+            }
+            Verdict::Misconfigured => {
+                self.endpoints[self.sites[index].endpoint].busy -= 1;
+                self.sites[index].ready.push_front(post);
+                self.misconfigured(index, status, now, chance);
+            }
+        }
+    }
+
+    fn misconfigured(&mut self, index: usize, status: Option<u16>, now: Instant, chance: f64) {
+        let site = &mut self.sites[index];
+        if !matches!(site.health, Health::Misconfigured(_)) {
+            let hint = match status {
+                Some(300..=399) => "redirects aren't followed: compare url with window.stConfig.endpointUrl",
+                _ => "compare property_key with window.stConfig.propertyKey and url with window.stConfig.endpointUrl",
+            };
+            tracing::error!(site = site.settings.name, status, hint, "property refused, this site waits");
+        }
+        site.setup_failures += 1;
+        let pause = backoff::pause(site.setup_failures, site.settings.endpoint.retry_max, None, chance);
+        site.health = Health::Misconfigured(now + pause);
+    }
+
+    fn reject_suspects(&mut self, index: usize) {
+        for (post, status, reason) in std::mem::take(&mut self.sites[index].suspects) {
+            self.reject(index, post, Some(status), reason);
+        }
+    }
+
+    fn reject(&mut self, index: usize, post: Post, status: Option<u16>, reason: String) {
+        let site = &mut self.sites[index];
+        let offset = post.batch.events.first().map(|event| event.origin.line.start);
+        tracing::error!(
+            site = site.settings.name,
+            status,
+            offset,
+            events = post.batch.events.len(),
+            hint = "see `silktail status`",
+            "event rejected"
+        );
+        site.committing += 1;
+        self.endpoints[site.endpoint].busy += 1;
+        self.commit(post.batch, Outcome::Rejected { status, reason });
+    }
+
+    fn next_wake(&mut self) -> Option<Instant> {
+        let mut wake = self.batcher.next_due();
+        let mut sooner = |at: Instant| wake = Some(wake.map_or(at, |known| known.min(at)));
+        for site in &self.sites {
+            site.delayed.iter().for_each(|(at, _)| sooner(*at));
+            if site.ready.is_empty() {
+                continue;
+            }
+            let endpoint = &self.endpoints[site.endpoint];
+            match site.health {
+                Health::Pausing(until) | Health::Misconfigured(until) if site.in_flight == 0 => sooner(until),
+                Health::Sending if endpoint.next_start > Instant::now() => sooner(endpoint.next_start),
+                _ => {}
+            }
+        }
+        wake
+    }
+
+    fn nothing_more_can_be_sent(&self) -> bool {
+        self.sites.iter().all(|site| {
+            let stuck = site.ready.is_empty() || site.health != Health::Sending;
+            site.in_flight == 0 && site.committing == 0 && stuck && site.lingering == 0
+        })
+    }
+
+    fn show(&self) {
+        let sites = self.sites.iter().map(|site| SiteSnapshot {
+            id: site.settings.id,
+            waiting: site.waiting(),
+            in_flight: site.in_flight,
+            state: match site.health {
+                Health::Sending => "sending",
+                Health::Pausing(_) => "pausing",
+                Health::Misconfigured(_) => "misconfigured",
+            },
+            last_error: site.last_error.clone(),
+        });
+        *self.shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = sites.collect();
+    }
+
+    /// A number between 0 and 1, different each time.
+    fn chance(&self) -> f64 {
+        let requests = self.shared.requests.load(Ordering::Relaxed);
+        (self.chance.hash_one((requests, Instant::now())) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+impl Site {
+    /// Events that wait for their POST.
+    fn waiting(&self) -> usize {
+        let posts = self.ready.iter().chain(self.delayed.iter().map(|(_, post)| post));
+        let suspects = self.suspects.iter().map(|(post, _, _)| post);
+        posts.chain(suspects).map(|post| post.batch.events.len()).sum::<usize>() + self.lingering
+    }
+
+    fn is_idle(&self) -> bool {
+        self.ready.is_empty() && self.delayed.is_empty() && self.in_flight == 0
+    }
+}
+
+/// Why a batch is too old to be sent as happening now.
+fn too_old(batch: &Batch, settings: &EndpointSettings) -> Option<String> {
+    if settings.max_age.is_zero() {
+        return None;
+    }
+    let newest = batch.events.iter().filter_map(|event| event.time).max()?;
+    let age = Duration::try_from(Timestamp::now().duration_since(newest)).ok()?;
+    (age > settings.max_age).then(|| "too old: see max_age".to_owned())
+}

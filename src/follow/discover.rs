@@ -1,0 +1,88 @@
+//! From patterns to the files that match them now.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Whether a `logs` entry is a glob rather than a plain path.
+pub fn is_glob(pattern: &str) -> bool {
+    pattern.contains(['*', '?', '['])
+}
+
+/// The paths that a pattern matches now. A plain path is given out whether it exists or not: a directory may be
+/// searchable and not readable.
+pub fn expand(pattern: &str) -> Vec<PathBuf> {
+    if !is_glob(pattern) {
+        return vec![PathBuf::from(pattern)];
+    }
+    // A bad pattern was refused with the configuration; an unreadable directory matches nothing until it can be read.
+    glob::glob(pattern).map(|paths| paths.flatten().filter(|path| !path.is_dir()).collect()).unwrap_or_default()
+}
+
+/// Every path that any pattern matches, with the indices of the patterns that match it.
+pub fn paths(patterns: &[String]) -> BTreeMap<PathBuf, Vec<usize>> {
+    let mut found: BTreeMap<PathBuf, Vec<usize>> = BTreeMap::new();
+    for (index, pattern) in patterns.iter().enumerate() {
+        for path in expand(pattern) {
+            found.entry(path).or_default().push(index);
+        }
+    }
+    found
+}
+
+/// The directory in which something must happen before a pattern matches other files: its longest part without wildcards.
+pub fn watched_directory(pattern: &str) -> PathBuf {
+    let literal: PathBuf =
+        Path::new(pattern).components().take_while(|part| !is_glob(&part.as_os_str().to_string_lossy())).collect();
+    if is_glob(pattern) { literal } else { literal.parent().map(Path::to_path_buf).unwrap_or_default() }
+}
+
+/// The rotated siblings of a log: `access.log.1`, `access.log-20261110.gz`; oldest first by their last write.
+pub fn siblings(path: &Path) -> Vec<PathBuf> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Vec::new() };
+    let name = name.as_encoded_bytes();
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut found: Vec<_> = entries
+        .flatten()
+        .filter(|entry| {
+            let other = entry.file_name();
+            let rest = other.as_encoded_bytes().strip_prefix(name);
+            rest.is_some_and(|rest| matches!(rest.first(), Some(b'.' | b'-' | b'_')))
+        })
+        .filter_map(|entry| {
+            let meta = entry.metadata().ok().filter(std::fs::Metadata::is_file)?;
+            Some((meta.modified().ok(), entry.path()))
+        })
+        .collect();
+    found.sort();
+    found.into_iter().map(|(_, path)| path).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_and_plain_paths_are_told_apart() {
+        for (pattern, directory) in [
+            ("/var/log/nginx/docs.log", "/var/log/nginx"),
+            ("/var/log/nginx/*.log", "/var/log/nginx"),
+            ("/srv/*/logs/access.log", "/srv"),
+        ] {
+            assert_eq!(watched_directory(pattern), Path::new(directory), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn siblings_are_those_that_rotation_makes_of_a_name() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["access.log", "access.log.1", "access.log-20261110.gz", "access.logs", "other.log.1"] {
+            std::fs::write(folder.path().join(name), name).unwrap();
+        }
+        let mut names: Vec<_> = siblings(&folder.path().join("access.log"))
+            .iter()
+            .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["access.log-20261110.gz", "access.log.1"]);
+    }
+}

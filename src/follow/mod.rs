@@ -1,0 +1,588 @@
+//! Follows the logs: finds them, reads each on across its life, and sends every line through its pipeline.
+//!
+//! In: patterns, wakes, the ledger's positions. Out: events and advances, to a [`source::Sink`]. One plain thread takes
+//! fair turns over the files with unread bytes; it blocks when there is nothing to do.
+
+pub mod discover;
+pub mod file;
+pub mod identity;
+pub mod source;
+pub mod watch;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant, SystemTime};
+
+use jiff::Timestamp;
+
+use crate::format::{self, Format};
+use crate::ledger::{Fingerprint, Ledger, LedgerError, LogRow, MARK_MAX, Mark};
+use crate::lines::Cutter;
+use crate::offsets::{LogId, SiteId};
+use crate::pipeline::{Pipeline, Site};
+use crate::visitor::repeats::Repeats;
+use file::Opened;
+use identity::Who;
+use source::{Reader, Sink, Source, Turn};
+use watch::{Wake, Watches};
+
+/// How long a renamed file must have been quiet before its handle is closed: the server writes on until it reopens.
+const QUIET: Duration = Duration::from_secs(5);
+/// Bytes of a log's beginning from which `auto` decides.
+const DETECT_BYTES: usize = 64 * 1024;
+/// Lines from which `auto` decides.
+const DETECT_LINES: usize = 100;
+
+/// How a site's lines are read.
+#[derive(Debug, Clone)]
+pub enum FormatChoice {
+    /// The most specific of these that fits the log.
+    Auto(Vec<Format>),
+    /// This one.
+    Fixed(Format),
+}
+
+/// A site's wish to follow what matches a pattern.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// A path or a glob.
+    pub pattern: String,
+    /// Who reads it.
+    pub site: Arc<Site>,
+    /// How.
+    pub format: FormatChoice,
+}
+
+/// Where to begin in logs that match a pattern when it is first run with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Start {
+    /// After the last newline.
+    #[default]
+    End,
+    /// At the first byte.
+    Beginning,
+}
+
+/// Decides how a log's lines are read, by its first lines; `None` while it has no complete line.
+pub fn decide_format(choice: &FormatChoice, stored: Option<&str>, first_bytes: &[u8]) -> Option<Decided> {
+    let candidates = match choice {
+        FormatChoice::Fixed(format) => return Some(Decided { format: format.clone(), fits: true }),
+        FormatChoice::Auto(candidates) => candidates,
+    };
+    // A decision holds for the file's life, so that a restart in the middle of garbage doesn't change it.
+    if let Some(format) = stored.and_then(|name| candidates.iter().find(|format| format.name() == name)) {
+        return Some(Decided { format: format.clone(), fits: true });
+    }
+    let end = memchr::memrchr(b'\n', first_bytes)?;
+    let lines: Vec<&[u8]> =
+        first_bytes[..end].split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).take(DETECT_LINES).collect();
+    match format::detect(candidates, &lines) {
+        Some(format) => Some(Decided { format, fits: true }),
+        None => candidates
+            .iter()
+            .find(|format| format.name() == "combined")
+            .or(candidates.first())
+            .map(|format| Decided { format: format.clone(), fits: false }),
+    }
+}
+
+/// A format, and whether the lines at hand fit it.
+#[derive(Debug, Clone)]
+pub struct Decided {
+    /// The format.
+    pub format: Format,
+    /// `false`: nothing fitted, and this is the guess that will show as `unparsed`.
+    pub fits: bool,
+}
+
+/// The bytes from which [`decide_format`] decides.
+///
+/// # Errors
+/// Those of reading the file.
+pub fn first_bytes(opened: &Opened) -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![0; DETECT_BYTES];
+    let filled = file::read_at(&opened.file, &mut bytes, 0)?;
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+/// The follower and all the logs it holds.
+pub struct Follower<S> {
+    targets: Vec<Target>,
+    start: Start,
+    max_line: usize,
+    ledger: Ledger,
+    repeats: Repeats,
+    sink: S,
+    watches: Watches,
+    wakes: Receiver<Wake>,
+    sources: Vec<Source>,
+    /// Patterns that no earlier run had.
+    new_patterns: BTreeSet<String>,
+    /// What was said of paths that can't be followed: once, until it changes.
+    troubles: BTreeMap<PathBuf, String>,
+    /// Other names under which notifications may report a log.
+    real_paths: BTreeMap<PathBuf, PathBuf>,
+}
+
+impl<S: Sink> Follower<S> {
+    /// Builds a follower that has looked at nothing yet.
+    ///
+    /// # Errors
+    /// Those of reading the ledger.
+    #[expect(clippy::too_many_arguments, reason = "the wiring names each part once, in daemon.rs")]
+    pub fn new(
+        targets: Vec<Target>,
+        start: Start,
+        max_line: usize,
+        ledger: Ledger,
+        repeats: Repeats,
+        sink: S,
+        watches: Watches,
+        wakes: Receiver<Wake>,
+    ) -> Result<Self, LedgerError> {
+        let known: HashSet<String> = ledger.patterns()?.into_iter().collect();
+        let new_patterns =
+            targets.iter().map(|target| target.pattern.clone()).filter(|pattern| !known.contains(pattern)).collect();
+        Ok(Self {
+            targets,
+            start,
+            max_line,
+            ledger,
+            repeats,
+            sink,
+            watches,
+            wakes,
+            sources: Vec::new(),
+            new_patterns,
+            troubles: BTreeMap::new(),
+            real_paths: BTreeMap::new(),
+        })
+    }
+
+    /// Follows until it is told to stop; `ready` is called once every log that can be read has been opened.
+    ///
+    /// # Errors
+    /// Those of the ledger: without it nothing could be remembered.
+    pub fn run(mut self, ready: impl FnOnce(usize)) -> Result<(), LedgerError> {
+        self.look()?;
+        self.find_what_was_rotated_away()?;
+        for pattern in std::mem::take(&mut self.new_patterns) {
+            self.ledger.add_pattern(&pattern)?;
+        }
+        ready(self.sources.len());
+        let mut buffer = Vec::new();
+        loop {
+            let more = self.turns(&mut buffer)?;
+            let wait = if more { Duration::ZERO } else { self.patience() };
+            if self.wait(wait)? == Flow::Stop {
+                return Ok(());
+            }
+        }
+    }
+
+    /// One turn for each log with unread bytes. `true`: some have more.
+    fn turns(&mut self, buffer: &mut Vec<u8>) -> Result<bool, LedgerError> {
+        let mut more = false;
+        let mut replaced = Vec::new();
+        for index in 0..self.sources.len() {
+            let source = &mut self.sources[index];
+            if !source.due {
+                continue;
+            }
+            match source.turn(buffer, &mut self.repeats, &self.sink) {
+                Ok(Turn::More) => {
+                    more = true;
+                    if let Some(since) = &mut source.leaving {
+                        *since = Instant::now();
+                    }
+                }
+                Ok(Turn::End) => {
+                    source.due = false;
+                    if source.leaving.is_some_and(|since| since.elapsed() >= QUIET) {
+                        source.finish(buffer, &mut self.repeats, &self.sink).unwrap_or_else(|error| {
+                            tracing::warn!(path = %source.path.display(), %error, "can't read the last line");
+                        });
+                        source.row.ended = true;
+                        self.sink.update(source.row.clone());
+                        replaced.push(index);
+                    }
+                }
+                Ok(Turn::Full) => source.due = false,
+                Ok(Turn::Truncated) => {
+                    tracing::info!(path = %source.path.display(), "file truncated or overwritten, reading its new content");
+                    source.row.ended = true;
+                    self.sink.update(source.row.clone());
+                    replaced.push(index);
+                }
+                Err(error) => {
+                    // Tried again at the next poll.
+                    source.due = false;
+                    self.troubles.entry(source.path.clone()).or_insert_with(|| {
+                        tracing::warn!(path = %source.path.display(), %error, "can't read file, will keep trying");
+                        error.to_string()
+                    });
+                }
+            }
+        }
+        if !replaced.is_empty() {
+            for index in replaced.into_iter().rev() {
+                self.sources.remove(index);
+            }
+            self.look()?;
+        }
+        Ok(more)
+    }
+
+    fn patience(&self) -> Duration {
+        let poll = self.watches.poll_interval();
+        if self.sources.iter().any(|source| source.leaving.is_some()) { poll.min(QUIET / 5) } else { poll }
+    }
+
+    /// Waits for a wake, and takes all that have come.
+    fn wait(&mut self, patience: Duration) -> Result<Flow, LedgerError> {
+        let mut look = false;
+        let first = match self.wakes.recv_timeout(patience) {
+            Ok(wake) => Some(wake),
+            Err(RecvTimeoutError::Timeout) if patience.is_zero() => None,
+            Err(RecvTimeoutError::Timeout) => {
+                look = true;
+                None
+            }
+            Err(RecvTimeoutError::Disconnected) => return Ok(Flow::Stop),
+        };
+        let mut next = first;
+        while let Some(wake) = next {
+            match wake {
+                Wake::Stop => return Ok(Flow::Stop),
+                Wake::Renamed => look = true,
+                Wake::Room => self.sources.iter_mut().for_each(|source| source.due = true),
+                Wake::Written(paths) => look |= paths.iter().any(|path| !self.mark_due(path)),
+            }
+            next = self.wakes.try_recv().ok();
+        }
+        if look || self.watches.missed() {
+            self.look()?;
+            self.sources.iter_mut().for_each(|source| source.due = true);
+        }
+        Ok(Flow::On)
+    }
+
+    /// `false`: no log of that name is open.
+    fn mark_due(&mut self, path: &Path) -> bool {
+        let path = self.real_paths.get(path).map_or(path, PathBuf::as_path);
+        let mut known = false;
+        for source in self.sources.iter_mut().filter(|source| source.path == path || source.leaving.is_some()) {
+            source.due = true;
+            known |= source.path == path;
+        }
+        known
+    }
+
+    /// Holds the open files against the names there are now.
+    fn look(&mut self) -> Result<(), LedgerError> {
+        let patterns: Vec<String> = self.targets.iter().map(|target| target.pattern.clone()).collect();
+        let found = discover::paths(&patterns);
+        for source in self.sources.iter_mut().filter(|source| source.leaving.is_none()) {
+            let still_there = std::fs::metadata(&source.path).is_ok_and(|meta| {
+                use std::os::unix::fs::MetadataExt;
+                (meta.dev(), meta.ino()) == (source.row.dev, source.row.ino)
+            });
+            if !still_there {
+                tracing::info!(path = %source.path.display(), "file renamed or removed, reading it to its end");
+                source.leaving = Some(Instant::now());
+                source.due = true;
+            }
+        }
+        let mut rows = None;
+        for (path, targets) in &found {
+            if self.sources.iter().any(|source| source.leaving.is_none() && source.path == *path) {
+                continue;
+            }
+            self.open(path, targets, &mut rows)?;
+        }
+        self.real_paths = found
+            .keys()
+            .filter_map(|path| Some((std::fs::canonicalize(path).ok()?, path.clone())))
+            .filter(|(real, path)| real != path)
+            .collect();
+        let mut directories: BTreeSet<PathBuf> =
+            patterns.iter().map(|pattern| discover::watched_directory(pattern)).collect();
+        directories.extend(found.keys().filter_map(|path| path.parent().map(Path::to_path_buf)));
+        directories.extend(self.real_paths.keys().filter_map(|path| path.parent().map(Path::to_path_buf)));
+        self.watches.set(directories);
+        Ok(())
+    }
+
+    /// Opens a log by its name, if it can be read and has a line to decide its format by.
+    fn open(&mut self, path: &Path, targets: &[usize], rows: &mut Option<Vec<LogRow>>) -> Result<(), LedgerError> {
+        let opened = match file::open(path) {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.say_trouble(path, &error);
+                return Ok(());
+            }
+        };
+        if let Some(source) =
+            self.sources.iter_mut().find(|source| (source.row.dev, source.row.ino) == (opened.dev, opened.ino))
+        {
+            // Renamed to a name that is followed too, or a second name of one file.
+            if source.leaving.take().is_some() {
+                source.path = path.to_path_buf();
+                source.row.path = path.to_path_buf();
+                source.due = true;
+            }
+            return Ok(());
+        }
+        if rows.is_none() {
+            *rows = Some(self.ledger.logs()?);
+        }
+        let known: &[LogRow] = rows.as_deref().unwrap_or_default();
+        let taken: HashSet<LogId> = self.sources.iter().map(|source| source.row.id).collect();
+        let who = match identity::identify(path, &opened, known, &taken) {
+            Ok(who) => who,
+            Err(error) => {
+                self.say_trouble(path, &error);
+                return Ok(());
+            }
+        };
+        self.troubles.remove(path);
+        let source = self.adopt(path, opened, who, known, targets)?;
+        self.sources.extend(source);
+        Ok(())
+    }
+
+    /// Makes a source of an opened file whose identity is known; `None` while its format can't be decided.
+    fn adopt(
+        &mut self,
+        path: &Path,
+        opened: Opened,
+        who: Who,
+        rows: &[LogRow],
+        targets: &[usize],
+    ) -> Result<Option<Source>, LedgerError> {
+        let row = match &who {
+            Who::Known(index) | Who::CutBack(index, _) => rows.get(*index),
+            Who::New => None,
+        };
+        let first = match first_bytes(&opened) {
+            Ok(first) => first,
+            Err(error) => {
+                self.say_trouble(path, &error);
+                return Ok(None);
+            }
+        };
+        let Some(choice) = targets.first().and_then(|index| self.targets.get(*index)).map(|target| &target.format)
+        else {
+            return Ok(None);
+        };
+        let Some(decided) = decide_format(choice, row.and_then(|row| row.format.as_deref()), &first) else {
+            return Ok(None);
+        };
+        if !decided.fits {
+            tracing::warn!(
+                path = %path.display(),
+                format = decided.format.name(),
+                hint = "name a format, or give your own in [formats]; `silktail explain` shows where a line stops fitting",
+                "no known format fits the log"
+            );
+        }
+        let mut sites: Vec<Arc<Site>> = Vec::new();
+        for target in targets.iter().filter_map(|index| self.targets.get(*index)) {
+            if !sites.iter().any(|site| site.id == target.site.id) {
+                sites.push(Arc::clone(&target.site));
+            }
+        }
+        let fresh = targets
+            .iter()
+            .filter_map(|index| self.targets.get(*index))
+            .all(|target| self.new_patterns.contains(&target.pattern));
+        let start = match (&who, self.start) {
+            (Who::CutBack(_, offset), _) => *offset,
+            (Who::New | Who::Known(_), Start::End) if fresh => {
+                match file::after_last_newline(&opened.file, opened.size) {
+                    Ok(offset) => offset,
+                    Err(error) => {
+                        self.say_trouble(path, &error);
+                        return Ok(None);
+                    }
+                }
+            }
+            _ => 0,
+        };
+        let mut row = match (&who, row) {
+            (Who::Known(_), Some(row)) => row.clone(),
+            (Who::CutBack(_, offset), Some(row)) => {
+                tracing::warn!(path = %path.display(), offset, "the end of the log is gone, reading on from where it agrees");
+                let mut row = row.clone();
+                row.fingerprint.marks.retain(|mark| mark.offset <= *offset);
+                row.id = self.ledger.add_log(&row)?;
+                row
+            }
+            _ => self.new_row(path, &opened, start)?,
+        };
+        row.path = path.to_path_buf();
+        (row.dev, row.ino, row.ended) = (opened.dev, opened.ino, false);
+        row.format = Some(decided.format.name().to_owned());
+        let own = self.reader(None, None, row.id, start, None)?;
+        let followed_to = self.ledger.position(None, row.id)?.map(|position| position.watermark);
+        let mut readers = vec![own];
+        for (index, site) in sites.iter().enumerate() {
+            readers.push(self.reader(Some(index), Some(site.id), row.id, start, followed_to)?);
+        }
+        let offset = readers.iter().map(|reader| reader.cutter.offset()).min().unwrap_or(start);
+        let from = match who {
+            Who::New => "start",
+            _ => "checkpoint",
+        };
+        let names: Vec<&str> = sites.iter().map(|site| site.name.as_str()).collect();
+        tracing::info!(
+            sites = names.join(","), path = %path.display(), from, offset, format = decided.format.name(),
+            "following file"
+        );
+        self.sink.update(row.clone());
+        Ok(Some(Source {
+            row,
+            file: opened.file,
+            pipeline: Arc::new(Pipeline { format: decided.format, sites }),
+            readers,
+            leaving: None,
+            path: path.to_path_buf(),
+            due: true,
+        }))
+    }
+
+    fn new_row(&self, path: &Path, opened: &Opened, start: u64) -> Result<LogRow, LedgerError> {
+        // What can't be read now leaves the fingerprint empty; it grows with the reading.
+        let head = identity::head(opened).unwrap_or_default();
+        let mut fingerprint = Fingerprint::of_head(&head);
+        if start > 0
+            && let Ok(before) = file::read_before(&opened.file, start, MARK_MAX)
+        {
+            fingerprint.push_mark(Mark::of(start, &before));
+        }
+        let mut row = LogRow {
+            id: LogId(0),
+            path: path.to_path_buf(),
+            dev: opened.dev,
+            ino: opened.ino,
+            fingerprint,
+            format: None,
+            last_read: Timestamp::try_from(SystemTime::now()).ok(),
+            ended: false,
+        };
+        row.id = self.ledger.add_log(&row)?;
+        Ok(row)
+    }
+
+    /// Where a site, or the log's own count, goes on.
+    fn reader(
+        &self,
+        site: Option<usize>,
+        id: Option<SiteId>,
+        log: LogId,
+        start: u64,
+        followed_to: Option<u64>,
+    ) -> Result<Reader, LedgerError> {
+        if let Some(position) = self.ledger.position(id, log)? {
+            let cutter = Cutter::new(position.watermark, self.max_line);
+            return Ok(Reader { site, cutter, settled: position.settled.into_iter().collect() });
+        }
+        let covered = match id {
+            Some(id) => self.ledger.covered_until(id, log)?,
+            None => None,
+        };
+        let from = covered.or(followed_to).unwrap_or(start);
+        self.ledger.begin(id, log, from, None)?;
+        Ok(Reader { site, cutter: Cutter::new(from, self.max_line), settled: HashSet::new() })
+    }
+
+    /// At start: logs that were followed and whose name holds another file now are looked for among its siblings, and
+    /// their rest is read first.
+    fn find_what_was_rotated_away(&mut self) -> Result<(), LedgerError> {
+        let patterns: Vec<String> = self.targets.iter().map(|target| target.pattern.clone()).collect();
+        let found = discover::paths(&patterns);
+        let rows = self.ledger.logs()?;
+        let mut first = Vec::new();
+        for row in rows.iter().filter(|row| !row.ended) {
+            let open: HashSet<LogId> = self.sources.iter().chain(&first).map(|source| source.row.id).collect();
+            let Some(targets) = found.get(&row.path) else { continue };
+            if open.contains(&row.id) || self.ledger.position(None, row.id)?.is_none() {
+                continue;
+            }
+            let mut rest = None;
+            let mut unseen = Vec::new();
+            for sibling in discover::siblings(&row.path) {
+                let Ok(opened) = file::open(&sibling) else { continue };
+                if self.sources.iter().chain(&first).any(|s| (s.row.dev, s.row.ino) == (opened.dev, opened.ino)) {
+                    continue;
+                }
+                match identity::identify(&sibling, &opened, &rows, &open) {
+                    Ok(Who::Known(index)) if rows.get(index).is_some_and(|found| found.id == row.id) => {
+                        rest = Some((sibling, opened, Who::Known(index)));
+                    }
+                    Ok(Who::New) => unseen.push((sibling, opened)),
+                    _ => {}
+                }
+            }
+            if let Some((sibling, opened, who)) = rest {
+                first.extend(self.adopt(&sibling, opened, who, &rows, targets)?);
+            } else {
+                let read = row.fingerprint.marks.last().map_or(0, |mark| mark.offset);
+                tracing::warn!(
+                    path = %row.path.display(), offset = read,
+                    hint = "if the rotated file is still to be had, `silktail backfill` reads it",
+                    "the log that was followed is gone; what was written to it after this offset is unaccounted for"
+                );
+            }
+            // Rotated twice while we were down: what came after our last look was never seen.
+            let last_read = row.last_read.and_then(|at| SystemTime::try_from(at).ok());
+            for (sibling, opened) in unseen {
+                let later = last_read.zip(opened.modified).is_some_and(|(read, written)| written > read);
+                if later && !is_compressed(&sibling) {
+                    first.extend(self.adopt(&sibling, opened, Who::New, &rows, targets)?);
+                } else if later {
+                    tracing::warn!(
+                        path = %sibling.display(), hint = "read it with `silktail backfill` once it is unpacked",
+                        "a compressed log that was never read"
+                    );
+                }
+            }
+        }
+        for source in &mut first {
+            source.leaving = Some(Instant::now());
+        }
+        self.sources.splice(0..0, first);
+        Ok(())
+    }
+
+    fn say_trouble(&mut self, path: &Path, error: &std::io::Error) {
+        let text = error.to_string();
+        if self.troubles.get(path) == Some(&text) {
+            return;
+        }
+        match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), "log doesn't exist yet, waiting for it");
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                let hint = "add the service's user to the group that may read it (Debian: adm)";
+                tracing::warn!(path = %path.display(), %error, hint, "can't read file, will keep trying");
+            }
+            _ => tracing::warn!(path = %path.display(), %error, "can't read file, will keep trying"),
+        }
+        self.troubles.insert(path.to_path_buf(), text);
+    }
+}
+
+fn is_compressed(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| ["gz", "zst", "bz2", "xz"].iter().any(|known| extension == *known))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    On,
+    Stop,
+}

@@ -1,0 +1,332 @@
+//! One open log, read on for every site that reads it.
+//!
+//! Sites at the same place share one reading. A site that is full stays where it is; when it has room again it reads
+//! its part by itself until it has caught up with the others.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::file;
+use super::identity;
+use crate::event::Event;
+use crate::ledger::{Advance, Counts, Fingerprint, HEAD_MAX, LogRow, MARK_MAX, Mark, Step};
+use crate::lines::{Cut, Cutter};
+use crate::offsets::SiteId;
+use crate::pipeline::{Outcome, Pipeline};
+use crate::visitor::repeats::Repeats;
+
+/// Bytes read at a time: more makes no difference in speed, and costs memory.
+pub const BLOCK: usize = 256 * 1024;
+
+/// Where what was read goes.
+pub trait Sink {
+    /// An event that is to be sent.
+    fn submit(&self, event: Event);
+    /// Whether a site's queue takes another event.
+    fn has_room(&self, site: SiteId) -> bool;
+    /// What was read of a log.
+    fn advance(&self, advance: Advance);
+    /// An event's line was read again that an earlier run had settled.
+    fn already_sent(&self, site: SiteId);
+    /// What is known of a log's file.
+    fn update(&self, row: LogRow);
+}
+
+/// How far one site has read, or the log's own count of lines that are no site's.
+#[derive(Debug)]
+pub struct Reader {
+    /// Index into the pipeline's sites; `None`: the log's own.
+    pub site: Option<usize>,
+    /// Where it stands.
+    pub cutter: Cutter,
+    /// Ends of lines ahead that an earlier run has settled: they are read, and not sent.
+    pub settled: HashSet<u64>,
+}
+
+/// What a turn came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// There is more to read now.
+    More,
+    /// Nothing more until the file grows.
+    End,
+    /// There is more, but a site has no room.
+    Full,
+    /// What was read is no longer there: the file was truncated or overwritten in place.
+    Truncated,
+}
+
+/// An open log.
+#[derive(Debug)]
+pub struct Source {
+    /// What the ledger stores of it.
+    pub row: LogRow,
+    /// The handle: reads go on after a rename or removal.
+    pub file: File,
+    /// The format and the sites.
+    pub pipeline: Arc<Pipeline>,
+    /// One for each site, and the log's own.
+    pub readers: Vec<Reader>,
+    /// Since when the file has another name or none; its end is read until it has been quiet for a while.
+    pub leaving: Option<Instant>,
+    /// The path this source was opened by.
+    pub path: PathBuf,
+    /// Whether it has, perhaps, more to read.
+    pub due: bool,
+}
+
+impl Source {
+    /// Reads one block, at the place that is furthest behind of those whose sites have room.
+    ///
+    /// # Errors
+    /// Those of reading the file; nothing has moved then.
+    pub fn turn(&mut self, buffer: &mut Vec<u8>, repeats: &mut Repeats, sink: &impl Sink) -> io::Result<Turn> {
+        self.turn_until(u64::MAX, buffer, repeats, sink)
+    }
+
+    /// The same, but no further than `until`.
+    ///
+    /// # Errors
+    /// Those of reading the file; nothing has moved then.
+    pub fn turn_until(
+        &mut self,
+        until: u64,
+        buffer: &mut Vec<u8>,
+        repeats: &mut Repeats,
+        sink: &impl Sink,
+    ) -> io::Result<Turn> {
+        let size = self.file.metadata()?.len();
+        if !self.holds_what_was_read(size)? {
+            return Ok(Turn::Truncated);
+        }
+        let size = size.min(until);
+        let sites = &self.pipeline.sites;
+        let has_room = |reader: &Reader| reader.site.is_none_or(|site| sites[site].id_has_room(sink));
+        let full = self.readers.iter().any(|reader| !has_room(reader) && reader.cutter.wants() < size);
+        let waiting = if full { Turn::Full } else { Turn::End };
+        let Some(at) = self.readers.iter().filter(|reader| has_room(reader)).map(|reader| reader.cutter.wants()).min()
+        else {
+            return Ok(waiting);
+        };
+        // Those further ahead are caught up with at a line's start (or in the middle of a line that is being let go):
+        // from there on the reading is shared.
+        let place = |cutter: &Cutter| if cutter.offset() > at { cutter.offset() } else { cutter.wants() };
+        let ahead =
+            self.readers.iter().filter(|reader| reader.cutter.wants() > at).map(|reader| place(&reader.cutter)).min();
+        let cohort: Vec<bool> =
+            self.readers.iter().map(|reader| reader.cutter.wants() == at && has_room(reader)).collect();
+
+        let limit = ahead.unwrap_or(size).saturating_sub(at);
+        let longest = self.readers.iter().map(|reader| reader.cutter.max_line()).max().unwrap_or(0);
+        let block = BLOCK.max(longest.saturating_add(2));
+        let want = usize::try_from(limit).unwrap_or(block).min(block);
+        buffer.resize(block, 0);
+        let filled = file::read_at(&self.file, &mut buffer[..want], at)?;
+        if filled == 0 {
+            return Ok(waiting);
+        }
+        let bytes = &buffer[..filled];
+        let stopped = self.read(bytes, &cohort, repeats, sink, false);
+        self.remember(at, bytes, sink);
+        let moved = self.readers.iter().zip(&cohort).any(|(reader, member)| *member && reader.cutter.wants() > at);
+        let more = stopped == Stopped::Full || ahead.is_some() || at + (filled as u64) < size;
+        Ok(if moved && more { Turn::More } else { waiting })
+    }
+
+    /// Takes the unfinished last line of a file that nobody writes any more.
+    ///
+    /// # Errors
+    /// Those of reading the file.
+    pub fn finish(&mut self, buffer: &mut Vec<u8>, repeats: &mut Repeats, sink: &impl Sink) -> io::Result<()> {
+        self.finish_until(u64::MAX, buffer, repeats, sink)
+    }
+
+    /// The same, but no further than `until`.
+    ///
+    /// # Errors
+    /// Those of reading the file.
+    pub fn finish_until(
+        &mut self,
+        until: u64,
+        buffer: &mut Vec<u8>,
+        repeats: &mut Repeats,
+        sink: &impl Sink,
+    ) -> io::Result<()> {
+        let size = self.file.metadata()?.len().min(until);
+        let furthest = self.readers.iter().map(|reader| reader.cutter.wants()).max().unwrap_or(size);
+        if furthest >= size {
+            return Ok(());
+        }
+        let cohort: Vec<bool> = self.readers.iter().map(|reader| reader.cutter.wants() == furthest).collect();
+        buffer.resize(BLOCK.max(buffer.len()), 0);
+        let want = usize::try_from(size - furthest).unwrap_or(buffer.len()).min(buffer.len());
+        let filled = file::read_at(&self.file, &mut buffer[..want], furthest)?;
+        let bytes = &buffer[..filled];
+        self.read(bytes, &cohort, repeats, sink, true);
+        self.remember(furthest, bytes, sink);
+        Ok(())
+    }
+
+    /// Takes bytes that don't come from the file (standard input), and says how many at their end must be shown again.
+    pub fn feed(&mut self, bytes: &[u8], finish: bool, repeats: &mut Repeats, sink: &impl Sink) -> usize {
+        let cohort = vec![true; self.readers.len()];
+        let at = self.readers.first().map_or(0, |reader| reader.cutter.wants());
+        let mut rest = bytes;
+        // What can't be read again isn't stopped at a line: a full site is waited for after the block.
+        while self.read(rest, &cohort, repeats, sink, finish) == Stopped::Full {
+            let read = self.readers.first().map_or(at, |reader| reader.cutter.wants()) - at;
+            rest = bytes.get(usize::try_from(read).unwrap_or(bytes.len())..).unwrap_or_default();
+        }
+        let read = self.readers.first().map_or(at, |reader| reader.cutter.wants()) - at;
+        bytes.len().saturating_sub(usize::try_from(read).unwrap_or(bytes.len()))
+    }
+
+    /// Bytes that no site has read yet.
+    pub fn backlog(&self) -> u64 {
+        let size = self.file.metadata().map_or(0, |meta| meta.len());
+        let read = self.readers.iter().map(|reader| reader.cutter.offset()).min().unwrap_or(size);
+        size.saturating_sub(read)
+    }
+
+    fn holds_what_was_read(&self, size: u64) -> io::Result<bool> {
+        let read = self.readers.iter().map(|reader| reader.cutter.wants()).max().unwrap_or(0);
+        if size < read {
+            return Ok(false);
+        }
+        // A copytruncate may have grown past the old offset before we look: the bytes before it tell.
+        self.row.fingerprint.marks.last().map_or(Ok(true), |mark| identity::mark_agrees(&self.file, mark))
+    }
+
+    /// Sends the lines in `bytes` through the pipeline for the readers of the cohort.
+    fn read(
+        &mut self,
+        mut bytes: &[u8],
+        cohort: &[bool],
+        repeats: &mut Repeats,
+        sink: &impl Sink,
+        finish: bool,
+    ) -> Stopped {
+        let Some(first) = cohort.iter().position(|member| *member) else { return Stopped::AtEnd };
+        let mut cutter = self.readers[first].cutter;
+        let mut readings: Vec<Reading> = self.readers.iter().map(|_| Reading::default()).collect();
+        let mut stopped = Stopped::AtEnd;
+        loop {
+            let cut = match cutter.next_line(&mut bytes) {
+                Some(cut) => cut,
+                None if finish => match cutter.last_line(std::mem::take(&mut bytes)) {
+                    Some(cut) => cut,
+                    None => break,
+                },
+                None => break,
+            };
+            if self.read_line(cut, cohort, &mut readings, repeats, sink) == Stopped::Full {
+                stopped = Stopped::Full;
+                break;
+            }
+        }
+        let read_to = cutter.offset();
+        for ((reader, reading), member) in self.readers.iter_mut().zip(readings).zip(cohort) {
+            if !member {
+                continue;
+            }
+            let before = reader.cutter.offset();
+            reader.cutter = cutter;
+            if read_to > before {
+                let site = reader.site.map(|site| self.pipeline.sites[site].id);
+                let Reading { steps, tail } = reading;
+                sink.advance(Advance { site, log: self.row.id, read_to, steps, tail });
+            }
+        }
+        stopped
+    }
+
+    /// Gives one line its fate, and stops where its site has no room for another event.
+    fn read_line(
+        &mut self,
+        cut: Cut<'_>,
+        cohort: &[bool],
+        readings: &mut [Reading],
+        repeats: &mut Repeats,
+        sink: &impl Sink,
+    ) -> Stopped {
+        let taken = self.pipeline.take(cut, self.row.id, repeats);
+        let owner = self.readers.iter().position(|reader| reader.site == taken.site);
+        let Some(owner) = owner.filter(|owner| cohort.get(*owner) == Some(&true)) else { return Stopped::AtEnd };
+        let (reader, reading) = (&mut self.readers[owner], &mut readings[owner]);
+        taken.outcome.count(&mut reading.tail.counts);
+        reading.tail.touches.extend(taken.touch);
+        let Outcome::Event(event) = taken.outcome else { return Stopped::AtEnd };
+        reading.tail.open = Some(cut.span());
+        reading.steps.push(std::mem::take(&mut reading.tail));
+        if reader.settled.remove(&cut.span().end) {
+            sink.already_sent(event.origin.site);
+            return Stopped::AtEnd;
+        }
+        let site = event.origin.site;
+        sink.submit(*event);
+        if sink.has_room(site) { Stopped::AtEnd } else { Stopped::Full }
+    }
+
+    /// Stores the fingerprint as it is after this reading.
+    fn remember(&mut self, at: u64, bytes: &[u8], sink: &impl Sink) {
+        let read = self.readers.iter().map(|reader| reader.cutter.wants()).max().unwrap_or(0);
+        let known = &mut self.row.fingerprint;
+        let known_to = known.marks.last().map_or(0, |mark| mark.offset);
+        if read <= known_to {
+            return;
+        }
+        if (known.head_len as usize) < HEAD_MAX {
+            let mut head = vec![0; HEAD_MAX.min(usize::try_from(read).unwrap_or(HEAD_MAX))];
+            // A head that can't be read now is taken at the next turn.
+            if let Ok(filled) = file::read_at(&self.file, &mut head, 0) {
+                head.truncate(filled);
+                let marks = std::mem::take(&mut known.marks);
+                *known = Fingerprint::of_head(&head);
+                known.marks = marks;
+            }
+        }
+        let end = usize::try_from(read - at).unwrap_or(0).min(bytes.len());
+        let before = if end >= MARK_MAX || at == 0 {
+            Some(bytes[end.saturating_sub(MARK_MAX)..end].to_vec())
+        } else {
+            // Without its mark this offset isn't vouched for; the former mark still is.
+            file::read_before(&self.file, read, MARK_MAX).ok()
+        };
+        if let Some(before) = before {
+            known.push_mark(Mark::of(read, &before));
+        }
+        self.row.last_read = jiff::Timestamp::try_from(SystemTime::now()).ok();
+        sink.update(self.row.clone());
+    }
+}
+
+#[derive(Debug, Default)]
+struct Reading {
+    steps: Vec<Step>,
+    tail: Step,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stopped {
+    AtEnd,
+    Full,
+}
+
+impl crate::pipeline::Site {
+    fn id_has_room(&self, sink: &impl Sink) -> bool {
+        sink.has_room(self.id)
+    }
+}
+
+/// Sums what a reading counted, for those that show it before the ledger has it.
+pub fn counts_of(advance: &Advance) -> Counts {
+    let mut counts = advance.tail.counts;
+    for step in &advance.steps {
+        counts += step.counts;
+    }
+    counts
+}

@@ -1,0 +1,113 @@
+//! Wakes the follower when something happens in a directory; a poll stands behind it where notifications don't work.
+//!
+//! Directories are watched, not files: ten thousand logs in a hundred directories cost a hundred watches.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use notify::{EventKind, RecursiveMode, Watcher as _};
+
+/// Why the follower wakes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wake {
+    /// These files have new bytes, perhaps.
+    Written(Vec<PathBuf>),
+    /// Names have come, gone or changed.
+    Renamed,
+    /// A site that was full has room again.
+    Room,
+    /// Read no further.
+    Stop,
+}
+
+/// How often all files are looked at where notifications work; they may still be lost, on network file systems always.
+pub const SAFETY_POLL: Duration = Duration::from_secs(10);
+/// The same where a directory can't be watched.
+pub const FALLBACK_POLL: Duration = Duration::from_millis(500);
+
+/// The watches that are held now.
+pub struct Watches {
+    watcher: Option<notify::RecommendedWatcher>,
+    watched: BTreeSet<PathBuf>,
+    failed: BTreeSet<PathBuf>,
+    missed: Arc<AtomicBool>,
+}
+
+impl std::fmt::Debug for Watches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watches").field("watched", &self.watched).field("failed", &self.failed).finish()
+    }
+}
+
+impl Watches {
+    /// Watches nothing yet; what happens is told to `wakes`.
+    pub fn new(wakes: SyncSender<Wake>) -> Self {
+        let missed = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&missed);
+        let tell = move |event: notify::Result<notify::Event>| {
+            let wake = match event {
+                Ok(event) => match event.kind {
+                    EventKind::Access(_) => return,
+                    EventKind::Modify(notify::event::ModifyKind::Data(_)) => Wake::Written(event.paths),
+                    _ => Wake::Renamed,
+                },
+                // Lost notifications: look at everything.
+                Err(_) => Wake::Renamed,
+            };
+            // A full channel means that the follower is behind anyway: it looks at all files when it gets there.
+            if wakes.try_send(wake).is_err() {
+                told.store(true, Ordering::Release);
+            }
+        };
+        let watcher = notify::recommended_watcher(tell)
+            .inspect_err(|error| {
+                tracing::warn!(%error, hint = "files are polled instead", "can't watch for changes");
+            })
+            .ok();
+        Self { watcher, watched: BTreeSet::new(), failed: BTreeSet::new(), missed }
+    }
+
+    /// Watches exactly these directories from now on.
+    pub fn set(&mut self, directories: BTreeSet<PathBuf>) {
+        let Some(watcher) = &mut self.watcher else { return };
+        for gone in self.watched.difference(&directories) {
+            // It may be gone already, and the watch with it.
+            let _ = watcher.unwatch(gone);
+        }
+        self.watched.retain(|path| directories.contains(path));
+        for path in directories {
+            if self.watched.contains(&path) {
+                continue;
+            }
+            match watcher.watch(&path, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    self.failed.remove(&path);
+                    self.watched.insert(path);
+                }
+                Err(error) => {
+                    if self.failed.insert(path.clone()) {
+                        let hint = match error.kind {
+                            notify::ErrorKind::MaxFilesWatch => "raise fs.inotify.max_user_watches; polled meanwhile",
+                            _ => "its files are polled instead",
+                        };
+                        tracing::warn!(path = %path.display(), %error, hint, "can't watch directory");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether wakes were lost since the last call.
+    pub fn missed(&self) -> bool {
+        self.missed.swap(false, Ordering::AcqRel)
+    }
+
+    /// How long the follower may sleep before it looks at all files by itself.
+    pub fn poll_interval(&self) -> Duration {
+        if self.watcher.is_none() || !self.failed.is_empty() { FALLBACK_POLL } else { SAFETY_POLL }
+    }
+}

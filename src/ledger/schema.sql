@@ -1,0 +1,25 @@
+CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE site (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, delivered INTEGER NOT NULL DEFAULT 0, rejected INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE pattern (text TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE log (
+    id INTEGER PRIMARY KEY, path BLOB NOT NULL, dev INTEGER NOT NULL, ino INTEGER NOT NULL,
+    fingerprint TEXT NOT NULL, format TEXT, last_read INTEGER, ended INTEGER NOT NULL DEFAULT 0
+);
+-- What was read: site 0 is the log's own row. until_offset is NULL where `run` follows: all from from_offset on is its.
+CREATE TABLE range (
+    id INTEGER PRIMARY KEY, site INTEGER NOT NULL, log INTEGER NOT NULL,
+    from_offset INTEGER NOT NULL, until_offset INTEGER, watermark INTEGER NOT NULL, settled TEXT NOT NULL DEFAULT '[]',
+    lines INTEGER NOT NULL DEFAULT 0, too_long INTEGER NOT NULL DEFAULT 0, unparsed INTEGER NOT NULL DEFAULT 0,
+    unmatched INTEGER NOT NULL DEFAULT 0, excluded INTEGER NOT NULL DEFAULT 0, bot INTEGER NOT NULL DEFAULT 0,
+    repeat INTEGER NOT NULL DEFAULT 0, event INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX range_of ON range (site, log);
+-- The repeat window as it is after the lines below the watermarks.
+CREATE TABLE kept (
+    key BLOB PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL,
+    site INTEGER NOT NULL, log INTEGER NOT NULL, line_start INTEGER NOT NULL, line_end INTEGER NOT NULL, used INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE rejected (
+    id INTEGER PRIMARY KEY, site INTEGER NOT NULL, log INTEGER NOT NULL, line_end INTEGER NOT NULL, at INTEGER NOT NULL,
+    status INTEGER, reason TEXT NOT NULL, event TEXT NOT NULL
+);

@@ -1,0 +1,1198 @@
+//! The ledger's storage: one SQLite database in `state_dir`, one thread that writes.
+//!
+//! The writer commits whatever has come since its last commit, outcomes before advances, and answers an outcome only
+//! when it is committed. It syncs to disk at most one second after a commit. A commit that fails (a full disk) is tried
+//! again until it works; meanwhile nothing is answered, so nothing is sent that could not be remembered.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use tokio::sync::oneshot;
+
+use super::{Advance, Counts, Fingerprint, Progress};
+use crate::event::Event;
+use crate::offsets::{LogId, Origin, SiteId, Span};
+use crate::visitor::repeats::{Kept, Key, Touch};
+
+/// The layout that this version writes.
+const VERSION: i64 = 1;
+/// A commit reaches the disk after this long at most.
+const SYNC_AFTER: Duration = Duration::from_secs(1);
+/// Advances that may wait for the writer before reading stops.
+const QUEUE: usize = 64;
+/// Rejected events are kept this long.
+const REJECTED_SECONDS: i64 = 30 * 24 * 3600;
+/// Rejected events that are kept at most; the oldest go first. An event is at most some tens of KiB, usually 500 bytes.
+const REJECTED_MAX: i64 = 100_000;
+/// Entries of the repeat window that are stored at most.
+const KEPT_MAX: i64 = 262_144;
+
+/// Why the state can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The directory or a file in it.
+    #[error("cannot use state_dir `{}`: {error}; it must be a directory on a local disk that this user may write to", .path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Another process holds it.
+    #[error("state_dir `{}` is in use by another silktail {who}; stop it first, or give each its own state_dir", .path.display())]
+    Locked {
+        /// Which.
+        path: PathBuf,
+        /// `daemon` or `backfill`.
+        who: &'static str,
+    },
+    /// A network file system.
+    #[error("state_dir `{}` is on a network file system, which cannot hold the state safely; use a local disk", .0.display())]
+    Network(PathBuf),
+    /// A newer version wrote it.
+    #[error("the state in `{}` was written by a newer silktail (layout {found}, this one knows {VERSION}); use that version", .path.display())]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// Its layout.
+        found: i64,
+    },
+    /// Not a database, or a damaged one.
+    #[error("the state in `{}` cannot be read ({reason}); restore it, or begin anew with `silktail run --state-reset`, which keeps the broken file", .path.display())]
+    Broken {
+        /// Which file.
+        path: PathBuf,
+        /// SQLite's words.
+        reason: String,
+    },
+    /// Any other trouble with the database.
+    #[error("cannot read or write the state in `{}`: {error}", .path.display())]
+    Database {
+        /// Which file.
+        path: PathBuf,
+        /// SQLite's words.
+        error: rusqlite::Error,
+    },
+    /// The writer's thread is gone.
+    #[error("the state's writer has ended")]
+    WriterGone,
+}
+
+/// What a process may do with the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// `run`: one for each state directory.
+    Daemon,
+    /// `backfill`: beside the daemon.
+    Beside,
+}
+
+/// What is known of a log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogRow {
+    /// The ledger's number for it.
+    pub id: LogId,
+    /// Its last name.
+    pub path: PathBuf,
+    /// Device number, a hint.
+    pub dev: u64,
+    /// Inode number, a hint.
+    pub ino: u64,
+    /// Who it is.
+    pub fingerprint: Fingerprint,
+    /// The format that `auto` decided on.
+    pub format: Option<String>,
+    /// When it was last read from.
+    pub last_read: Option<Timestamp>,
+    /// Read to its end and closed; nobody writes to it any more.
+    pub ended: bool,
+}
+
+/// Where a followed log goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// Everything before is settled.
+    pub watermark: u64,
+    /// Ends of settled lines above it.
+    pub settled: Vec<u64>,
+}
+
+/// Bytes of a log that a backfill has to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Range {
+    /// Where to begin.
+    pub from: u64,
+    /// Where to end.
+    pub until: u64,
+    /// Ends of settled lines in it.
+    pub settled: Vec<u64>,
+    /// An earlier run has claimed it and not finished.
+    pub resumed: bool,
+}
+
+/// An event that was refused for good.
+#[derive(Debug, Clone)]
+pub struct Rejection {
+    origin: Origin,
+    status: Option<u16>,
+    reason: String,
+    event: String,
+}
+
+impl Rejection {
+    /// Keeps what is needed to look at it and to send it again.
+    pub fn new(event: &Event, status: Option<u16>, reason: &str) -> Self {
+        let json = serde_json::json!({
+            "ip": event.visitor.ip, "user_agent": event.visitor.user_agent, "view_width": event.visitor.view_width,
+            "page": event.page, "event": event.name, "url": event.url, "properties": event.properties,
+        });
+        Self { origin: event.origin, status, reason: reason.to_owned(), event: json.to_string() }
+    }
+}
+
+/// Counts of one site (or of nobody) in one log, for `status`.
+#[derive(Debug, Clone)]
+pub struct StatusRow {
+    /// `None`: lines that belong to no site.
+    pub site: Option<String>,
+    /// The log.
+    pub log: LogId,
+    /// Its last name.
+    pub path: PathBuf,
+    /// Its last inode.
+    pub ino: u64,
+    /// The furthest watermark.
+    pub watermark: u64,
+    /// Lines below the watermark.
+    pub counts: Counts,
+}
+
+/// What became of a site's events.
+#[derive(Debug, Clone)]
+pub struct SiteTotal {
+    /// The site.
+    pub site: String,
+    /// Events.
+    pub delivered: u64,
+    /// Events.
+    pub rejected: u64,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    outcomes: Vec<(Vec<Origin>, Vec<Rejection>, Option<oneshot::Sender<()>>)>,
+    advances: Vec<Advance>,
+    logs: Vec<LogRow>,
+    syncs: Vec<std::sync::mpsc::Sender<()>>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    filled: Condvar,
+    emptied: Condvar,
+    /// For questions and claims; the writer has a connection of its own.
+    reader: Mutex<Connection>,
+    path: PathBuf,
+    secret: [u8; 16],
+    _lock: File,
+}
+
+/// The open ledger; clones share it. The last one that goes writes what is left.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    shared: Arc<Shared>,
+    _writer: Arc<Writer>,
+}
+
+#[derive(Debug)]
+struct Writer {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        lock(&self.shared.queue).closed = true;
+        self.shared.filled.notify_all();
+        if let Some(thread) = lock(&self.thread).take() {
+            // A writer that panicked has said so itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What the mutexes guard is replaced whole or only added to: it stays true when a holder panicked.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn uint(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+const OWN: i64 = 0;
+
+impl Ledger {
+    /// Opens the state, or begins it.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: nothing is guessed around.
+    pub fn open(state_dir: &Path, role: Role) -> Result<Self, LedgerError> {
+        let trouble = |error| LedgerError::Directory { path: state_dir.to_path_buf(), error };
+        if !state_dir.exists() {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(trouble)?;
+        }
+        refuse_network(state_dir)?;
+        let (lock_name, who) = match role {
+            Role::Daemon => ("daemon.lock", "daemon"),
+            Role::Beside => ("backfill.lock", "backfill"),
+        };
+        let private = |name: &str| -> Result<File, LedgerError> {
+            let path = state_dir.join(name);
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+            let file = file.map_err(trouble)?;
+            give_to_owner(state_dir, &path);
+            Ok(file)
+        };
+        let held = private(lock_name)?;
+        match held.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(LedgerError::Locked { path: state_dir.to_path_buf(), who }),
+            Err(TryLockError::Error(error)) => return Err(trouble(error)),
+        }
+        let path = state_dir.join("silktail.db");
+        drop(private("silktail.db")?);
+        let mut writer = connect(&path)?;
+        let secret = prepare(&mut writer, &path)?;
+        for name in ["silktail.db-wal", "silktail.db-shm"] {
+            give_to_owner(state_dir, &state_dir.join(name));
+        }
+        let reader = Mutex::new(connect(&path)?);
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            filled: Condvar::new(),
+            emptied: Condvar::new(),
+            reader,
+            path,
+            secret,
+            _lock: held,
+        });
+        let thread = {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new()
+                .name("ledger".into())
+                .spawn(move || Writing::new(shared, writer).run())
+                .map_err(trouble)?
+        };
+        let writer = Arc::new(Writer { shared: Arc::clone(&shared), thread: Mutex::new(Some(thread)) });
+        Ok(Self { shared, _writer: writer })
+    }
+
+    /// Opens the state for looking at it; `None` where there is none yet.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn open_read_only(state_dir: &Path) -> Result<Option<LedgerReader>, LedgerError> {
+        let path = state_dir.join("silktail.db");
+        match std::fs::metadata(&path) {
+            Ok(meta) if meta.len() == 0 => return Ok(None),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(LedgerError::Directory { path: state_dir.to_path_buf(), error }),
+        }
+        let wrong = |error| database_error(&path, error);
+        let db = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(wrong)?;
+        db.busy_timeout(Duration::from_secs(10)).map_err(wrong)?;
+        let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(wrong)?;
+        if version > VERSION {
+            return Err(LedgerError::Newer { path, found: version });
+        }
+        Ok((version > 0).then_some(LedgerReader { db, path }))
+    }
+
+    /// Sets the state aside, and says where it is now.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn reset(state_dir: &Path) -> Result<Option<PathBuf>, LedgerError> {
+        let path = state_dir.join("silktail.db");
+        let aside = state_dir.join(format!("silktail.db.broken-{}", Timestamp::now().as_second()));
+        for suffix in ["", "-wal", "-shm"] {
+            let name = |path: &Path| {
+                let mut name = path.as_os_str().to_owned();
+                name.push(suffix);
+                PathBuf::from(name)
+            };
+            match std::fs::rename(name(&path), name(&aside)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound && suffix.is_empty() => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(LedgerError::Directory { path: state_dir.to_path_buf(), error }),
+            }
+        }
+        Ok(Some(aside))
+    }
+
+    /// Keys the hashes of the repeat window.
+    pub fn secret(&self) -> [u8; 16] {
+        self.shared.secret
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, LedgerError> {
+        question(&mut lock(&self.shared.reader)).map_err(|error| database_error(&self.shared.path, error))
+    }
+
+    /// A site's number, by its name.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn site(&self, name: &str) -> Result<SiteId, LedgerError> {
+        self.ask(|db| {
+            db.execute("INSERT OR IGNORE INTO site (name) VALUES (?1)", [name])?;
+            db.query_row("SELECT id FROM site WHERE name = ?1", [name], |row| row.get(0)).map(SiteId)
+        })
+    }
+
+    /// All logs that were ever read.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn logs(&self) -> Result<Vec<LogRow>, LedgerError> {
+        // What waits to be written is part of what is known.
+        self.sync()?;
+        self.ask(|db| {
+            let mut query =
+                db.prepare("SELECT id, path, dev, ino, fingerprint, format, last_read, ended FROM log ORDER BY id")?;
+            let rows = query.query_map([], |row| {
+                let fingerprint: String = row.get(4)?;
+                let last_read: Option<i64> = row.get(6)?;
+                Ok(LogRow {
+                    id: LogId(row.get(0)?),
+                    path: PathBuf::from(OsString::from_vec(row.get(1)?)),
+                    dev: row.get::<_, i64>(2)?.cast_unsigned(),
+                    ino: row.get::<_, i64>(3)?.cast_unsigned(),
+                    fingerprint: serde_json::from_str(&fingerprint).map_err(|error| {
+                        rusqlite::Error::FromSqlConversionFailure(4, rusqlite::types::Type::Text, Box::new(error))
+                    })?,
+                    format: row.get(5)?,
+                    last_read: last_read.and_then(|at| Timestamp::from_microsecond(at).ok()),
+                    ended: row.get(7)?,
+                })
+            })?;
+            rows.collect()
+        })
+    }
+
+    /// Takes a new log in; its `id` is given here.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn add_log(&self, row: &LogRow) -> Result<LogId, LedgerError> {
+        self.ask(|db| {
+            db.execute(
+                "INSERT INTO log (path, dev, ino, fingerprint, format, last_read, ended) VALUES (?1,?2,?3,?4,?5,?6,?7)",
+                params![
+                    row.path.as_os_str().as_bytes(),
+                    row.dev.cast_signed(),
+                    row.ino.cast_signed(),
+                    fingerprint_text(row),
+                    row.format,
+                    row.last_read.map(Timestamp::as_microsecond),
+                    row.ended
+                ],
+            )?;
+            Ok(LogId(db.last_insert_rowid()))
+        })
+    }
+
+    /// Stores what is known of a log, in order with its advances.
+    pub fn update_log(&self, row: LogRow) {
+        let mut queue = lock(&self.shared.queue);
+        queue.logs.retain(|known| known.id != row.id);
+        queue.logs.push(row);
+        drop(queue);
+        self.shared.filled.notify_one();
+    }
+
+    /// The `logs` patterns that were run with before.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn patterns(&self) -> Result<Vec<String>, LedgerError> {
+        self.ask(|db| {
+            let mut query = db.prepare("SELECT text FROM pattern")?;
+            query.query_map([], |row| row.get(0))?.collect()
+        })
+    }
+
+    /// Remembers that a pattern was run with.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn add_pattern(&self, pattern: &str) -> Result<(), LedgerError> {
+        self.ask(|db| db.execute("INSERT OR IGNORE INTO pattern (text) VALUES (?1)", [pattern])).map(|_| ())
+    }
+
+    /// Where `run` goes on in a log; `None`: it has never followed it for this site.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn position(&self, site: Option<SiteId>, log: LogId) -> Result<Option<Position>, LedgerError> {
+        self.ask(|db| {
+            db.query_row(
+                "SELECT watermark, settled FROM range WHERE site = ?1 AND log = ?2 AND until_offset IS NULL",
+                params![site_number(site), log.0],
+                |row| Ok(Position { watermark: uint(row.get(0)?), settled: settled_from(&row.get::<_, String>(1)?) }),
+            )
+            .optional()
+        })
+    }
+
+    /// Up to where backfills have read a log without a gap from its beginning.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn covered_until(&self, site: SiteId, log: LogId) -> Result<Option<u64>, LedgerError> {
+        self.ask(|db| {
+            let mut query = db.prepare(
+                "SELECT from_offset, until_offset FROM range WHERE site = ?1 AND log = ?2 AND until_offset IS NOT NULL ORDER BY from_offset",
+            )?;
+            let rows = query.query_map(params![site.0, log.0], |row| Ok((uint(row.get(0)?), uint(row.get(1)?))))?;
+            let mut until = 0;
+            for row in rows {
+                let (from, to) = row?;
+                if from <= until {
+                    until = until.max(to);
+                }
+            }
+            Ok((until > 0).then_some(until))
+        })
+    }
+
+    /// Claims a range: `until` is `None` where `run` follows.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn begin(&self, site: Option<SiteId>, log: LogId, from: u64, until: Option<u64>) -> Result<(), LedgerError> {
+        self.ask(|db| {
+            db.execute(
+                "INSERT INTO range (site, log, from_offset, until_offset, watermark) VALUES (?1, ?2, ?3, ?4, ?3)",
+                params![site_number(site), log.0, int(from), until.map(int)],
+            )
+        })
+        .map(|_| ())
+    }
+
+    /// What of a log's first `size` bytes is left for a backfill to read.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn uncovered(&self, site: Option<SiteId>, log: LogId, size: u64) -> Result<Vec<Range>, LedgerError> {
+        self.ask(|db| {
+            let mut query = db.prepare(
+                "SELECT from_offset, until_offset, watermark, settled FROM range WHERE site = ?1 AND log = ?2 ORDER BY from_offset",
+            )?;
+            let rows = query.query_map(params![site_number(site), log.0], |row| {
+                let until: Option<i64> = row.get(1)?;
+                Ok((uint(row.get(0)?), until.map(uint), uint(row.get(2)?), row.get::<_, String>(3)?))
+            })?;
+            let mut left = Vec::new();
+            let mut at = 0;
+            for row in rows {
+                let (from, until, watermark, settled) = row?;
+                if at < from.min(size) {
+                    left.push(Range { from: at, until: from.min(size), settled: Vec::new(), resumed: false });
+                }
+                match until {
+                    // `run` has all from here on.
+                    None => at = u64::MAX,
+                    Some(until) => {
+                        if watermark < until.min(size) {
+                            let settled = settled_from(&settled);
+                            left.push(Range { from: watermark, until: until.min(size), settled, resumed: true });
+                        }
+                        at = at.max(until);
+                    }
+                }
+            }
+            if at < size {
+                left.push(Range { from: at, until: size, settled: Vec::new(), resumed: false });
+            }
+            Ok(left)
+        })
+    }
+
+    /// Takes what was read; waits while the writer is far behind.
+    pub fn advance(&self, advance: Advance) {
+        let mut queue = lock(&self.shared.queue);
+        while queue.advances.len() >= QUEUE && !queue.closed {
+            queue = self.shared.emptied.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        queue.advances.push(advance);
+        drop(queue);
+        self.shared.filled.notify_one();
+    }
+
+    /// These lines' events are delivered, or rejected where `rejections` says so; `done` is answered once that is
+    /// committed.
+    pub fn settle(&self, origins: Vec<Origin>, rejections: Vec<Rejection>, done: oneshot::Sender<()>) {
+        lock(&self.shared.queue).outcomes.push((origins, rejections, Some(done)));
+        self.shared.filled.notify_one();
+    }
+
+    /// The stored repeat window, least recently used first.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn touches(&self) -> Result<Vec<Touch>, LedgerError> {
+        self.ask(|db| {
+            let mut query =
+                db.prepare("SELECT key, first, last, site, log, line_start, line_end FROM kept ORDER BY used")?;
+            let time = |at: i64| Timestamp::from_microsecond(at).unwrap_or_default();
+            let rows = query.query_map([], |row| {
+                Ok(Touch {
+                    key: Key(row.get(0)?),
+                    kept: Kept {
+                        first: time(row.get(1)?),
+                        last: time(row.get(2)?),
+                        origin: Origin {
+                            site: SiteId(row.get(3)?),
+                            log: LogId(row.get(4)?),
+                            line: Span { start: uint(row.get(5)?), end: uint(row.get(6)?) },
+                        },
+                    },
+                })
+            })?;
+            rows.collect()
+        })
+    }
+
+    /// Returns when everything that was given to the ledger is committed and on disk.
+    ///
+    /// # Errors
+    /// [`LedgerError::WriterGone`].
+    pub fn sync(&self) -> Result<(), LedgerError> {
+        let (done, synced) = std::sync::mpsc::channel();
+        lock(&self.shared.queue).syncs.push(done);
+        self.shared.filled.notify_one();
+        synced.recv().map_err(|_| LedgerError::WriterGone)
+    }
+}
+
+/// The state, for looking at it.
+#[derive(Debug)]
+pub struct LedgerReader {
+    db: Connection,
+    path: PathBuf,
+}
+
+impl LedgerReader {
+    /// Each site's part of each log, and nobody's.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn status(&self) -> Result<Vec<StatusRow>, LedgerError> {
+        let rows = || {
+            let mut query = self.db.prepare(
+                "SELECT site.name, log.id, log.path, log.ino, max(range.watermark), sum(lines), sum(too_long), sum(unparsed),
+                 sum(unmatched), sum(excluded), sum(bot), sum(repeat), sum(event)
+                 FROM range JOIN log ON log.id = range.log LEFT JOIN site ON site.id = range.site
+                 GROUP BY range.site, range.log ORDER BY log.id, range.site",
+            )?;
+            let rows = query.query_map([], |row| {
+                let mut values = [0; 8];
+                for (index, value) in values.iter_mut().enumerate() {
+                    *value = uint(row.get(5 + index)?);
+                }
+                Ok(StatusRow {
+                    site: row.get(0)?,
+                    log: LogId(row.get(1)?),
+                    path: PathBuf::from(OsString::from_vec(row.get(2)?)),
+                    ino: row.get::<_, i64>(3)?.cast_unsigned(),
+                    watermark: uint(row.get(4)?),
+                    counts: Counts::from_values(values),
+                })
+            })?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        rows().map_err(|error| database_error(&self.path, error))
+    }
+
+    /// Each site's events by what became of them.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn totals(&self) -> Result<Vec<SiteTotal>, LedgerError> {
+        let rows = || {
+            let mut query = self.db.prepare("SELECT name, delivered, rejected FROM site ORDER BY id")?;
+            let rows = query.query_map([], |row| {
+                Ok(SiteTotal { site: row.get(0)?, delivered: uint(row.get(1)?), rejected: uint(row.get(2)?) })
+            })?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        rows().map_err(|error| database_error(&self.path, error))
+    }
+}
+
+fn site_number(site: Option<SiteId>) -> i64 {
+    site.map_or(OWN, |site| site.0)
+}
+
+fn settled_from(text: &str) -> Vec<u64> {
+    // Written by this program in the same transaction as its watermark; what can't be read is sent again, not lost.
+    serde_json::from_str(text).unwrap_or_default()
+}
+
+fn fingerprint_text(row: &LogRow) -> String {
+    serde_json::to_string(&row.fingerprint).unwrap_or_default()
+}
+
+fn database_error(path: &Path, error: rusqlite::Error) -> LedgerError {
+    let path = path.to_path_buf();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            LedgerError::Broken { path, reason: error.to_string() }
+        }
+        _ => LedgerError::Database { path, error },
+    }
+}
+
+fn connect(path: &Path) -> Result<Connection, LedgerError> {
+    let wrong = |error| database_error(path, error);
+    let db = Connection::open(path).map_err(wrong)?;
+    db.busy_timeout(Duration::from_secs(10)).map_err(wrong)?;
+    db.pragma_update(None, "synchronous", "NORMAL").map_err(wrong)?;
+    Ok(db)
+}
+
+/// Checks the database, lays it out if it is new, and gives its secret.
+fn prepare(db: &mut Connection, path: &Path) -> Result<[u8; 16], LedgerError> {
+    let wrong = |error| database_error(path, error);
+    let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(wrong)?;
+    if version > VERSION {
+        return Err(LedgerError::Newer { path: path.to_path_buf(), found: version });
+    }
+    if version > 0 {
+        let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(wrong)?;
+        if verdict != "ok" {
+            return Err(LedgerError::Broken { path: path.to_path_buf(), reason: verdict });
+        }
+    }
+    db.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).map_err(wrong)?;
+    if version == 0 {
+        let mut secret = [0; 16];
+        File::open("/dev/urandom")
+            .and_then(|mut random| random.read_exact(&mut secret))
+            .map_err(|error| LedgerError::Directory { path: PathBuf::from("/dev/urandom"), error })?;
+        let lay_out = |db: &mut Connection| {
+            let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            // Another process may have been quicker.
+            if change.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? == 0 {
+                change.execute_batch(include_str!("schema.sql"))?;
+                change.execute("INSERT INTO meta (key, value) VALUES ('secret', ?1)", [&secret[..]])?;
+                change.pragma_update(None, "user_version", VERSION)?;
+            }
+            change.commit()
+        };
+        lay_out(db).map_err(wrong)?;
+    }
+    db.query_row("SELECT value FROM meta WHERE key = 'secret'", [], |row| row.get(0)).map_err(wrong)
+}
+
+/// SQLite's WAL needs shared memory, which network file systems don't have.
+fn refuse_network(state_dir: &Path) -> Result<(), LedgerError> {
+    // NFS, SMB, CIFS, SMB2, AFS, Ceph: the magic numbers of statfs(2).
+    const NETWORK: [u64; 6] = [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x5346_414f, 0x00c3_6400];
+    match rustix::fs::statfs(state_dir) {
+        #[expect(clippy::cast_sign_loss, clippy::allow_attributes, reason = "a magic number, not a quantity")]
+        Ok(stat) if NETWORK.contains(&(stat.f_type as u64 & 0xffff_ffff)) => {
+            Err(LedgerError::Network(state_dir.to_path_buf()))
+        }
+        // What kind of file system it is can't be told: the database will say if it doesn't work.
+        _ => Ok(()),
+    }
+}
+
+/// What root creates belongs to the directory's owner, or a first `sudo silktail backfill` would lock the service out.
+fn give_to_owner(state_dir: &Path, path: &Path) {
+    let (Ok(owner), Ok(now)) = (std::fs::metadata(state_dir), std::fs::metadata(path)) else { return };
+    if (owner.uid(), owner.gid()) != (now.uid(), now.gid()) {
+        // Only root can, and only root needs to.
+        let _ = std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid()));
+    }
+}
+
+struct Open {
+    row: i64,
+    from: u64,
+    until: Option<u64>,
+    progress: Progress,
+    counts: Counts,
+    dirty: bool,
+}
+
+impl Open {
+    fn holds(&self, end: u64) -> bool {
+        end > self.from && self.until.is_none_or(|until| end <= until)
+    }
+}
+
+/// The writer's thread and what it has in hand.
+struct Writing {
+    shared: Arc<Shared>,
+    db: Connection,
+    ranges: HashMap<(i64, LogId), Vec<Open>>,
+    dirty: HashSet<(i64, LogId)>,
+    touches: Vec<Touch>,
+    logs: Vec<LogRow>,
+    rejections: Vec<Rejection>,
+    settled: HashMap<i64, (u64, u64)>,
+    unsynced: Option<Instant>,
+    used: i64,
+    stored_touches: i64,
+}
+
+impl Writing {
+    fn new(shared: Arc<Shared>, db: Connection) -> Self {
+        let used = db.query_row("SELECT coalesce(max(used), 0) FROM kept", [], |row| row.get(0)).unwrap_or(0);
+        Self {
+            shared,
+            db,
+            ranges: HashMap::new(),
+            dirty: HashSet::new(),
+            touches: Vec::new(),
+            logs: Vec::new(),
+            rejections: Vec::new(),
+            settled: HashMap::new(),
+            unsynced: None,
+            used,
+            stored_touches: 0,
+        }
+    }
+
+    fn run(mut self) {
+        loop {
+            let mut work = self.wait();
+            let mut answers: Vec<oneshot::Sender<()>> = Vec::new();
+            let mut waiting: Vec<_> = std::mem::take(&mut work.outcomes);
+            let mut advances = std::mem::take(&mut work.advances);
+            let mut pause = Duration::from_millis(50);
+            let mut said = false;
+            // Until it is all written: what can't be remembered isn't answered.
+            loop {
+                match self.write(&mut waiting, &mut advances, &mut work.logs, &mut answers) {
+                    Ok(()) => break,
+                    Err(error) => {
+                        if !said {
+                            tracing::error!(path = %self.shared.path.display(), %error, hint = "free disk space or mend the disk; nothing is sent until then", "can't write the state, will keep trying");
+                            said = true;
+                        }
+                        if lock(&self.shared.queue).closed {
+                            return;
+                        }
+                        std::thread::sleep(pause);
+                        pause = (pause * 2).min(Duration::from_secs(10));
+                    }
+                }
+            }
+            if said {
+                tracing::info!(path = %self.shared.path.display(), "the state can be written again");
+            }
+            for answer in answers {
+                // Whoever asked may be gone: a stop.
+                let _ = answer.send(());
+            }
+            if !work.syncs.is_empty() {
+                self.sync_to_disk();
+            }
+            for done in work.syncs {
+                let _ = done.send(());
+            }
+            if work.closed {
+                self.sync_to_disk();
+                return;
+            }
+        }
+    }
+
+    /// Waits for work, or for the time at which a commit must reach the disk.
+    fn wait(&mut self) -> Queue {
+        let shared = Arc::clone(&self.shared);
+        let mut queue = lock(&shared.queue);
+        loop {
+            let idle = queue.outcomes.is_empty()
+                && queue.advances.is_empty()
+                && queue.logs.is_empty()
+                && queue.syncs.is_empty()
+                && !queue.closed;
+            if !idle {
+                let closed = queue.closed;
+                let work = std::mem::take(&mut *queue);
+                queue.closed = closed;
+                shared.emptied.notify_all();
+                drop(queue);
+                if self.unsynced.is_some_and(|since| since.elapsed() >= SYNC_AFTER) {
+                    self.sync_to_disk();
+                }
+                return Queue { closed, ..work };
+            }
+            queue = match self.unsynced {
+                None => shared.filled.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                Some(since) => {
+                    let left = SYNC_AFTER.saturating_sub(since.elapsed());
+                    if left.is_zero() {
+                        drop(queue);
+                        self.sync_to_disk();
+                        queue = lock(&shared.queue);
+                        continue;
+                    }
+                    shared.filled.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    fn sync_to_disk(&mut self) {
+        // A passive checkpoint syncs the log first. Where a reader is in the way the next one does it.
+        match self.db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+            Ok(()) => self.unsynced = None,
+            Err(error) => {
+                self.unsynced = Some(Instant::now());
+                tracing::debug!(%error, "checkpoint put off");
+            }
+        }
+    }
+
+    fn write(
+        &mut self,
+        outcomes: &mut Vec<(Vec<Origin>, Vec<Rejection>, Option<oneshot::Sender<()>>)>,
+        advances: &mut Vec<Advance>,
+        logs: &mut Vec<LogRow>,
+        answers: &mut Vec<oneshot::Sender<()>>,
+    ) -> rusqlite::Result<()> {
+        // Into memory first, each item once; what is in memory is written below, again if it must be.
+        while let Some((origins, _, _)) = outcomes.last() {
+            for origin in origins {
+                self.load((origin.site.0, origin.log), origin.line.end)?;
+            }
+            let Some((origins, rejections, done)) = outcomes.pop() else { break };
+            for origin in &origins {
+                let key = (origin.site.0, origin.log);
+                if let Some(open) = self.find(key, origin.line.end) {
+                    open.progress.settle(origin.line.end);
+                    self.touched(key);
+                }
+                let totals = self.settled.entry(origin.site.0).or_default();
+                if rejections.is_empty() { totals.0 += 1 } else { totals.1 += 1 }
+            }
+            self.rejections.extend(rejections);
+            answers.extend(done);
+        }
+        while let Some(advance) = advances.first() {
+            let key = (site_number(advance.site), advance.log);
+            let end = advance.read_to;
+            self.load(key, end)?;
+            let advance = advances.remove(0);
+            if let Some(open) = self.find(key, end) {
+                open.progress.advance(advance);
+                self.touched(key);
+            }
+        }
+        self.logs.append(logs);
+        self.commit()
+    }
+
+    fn find(&mut self, key: (i64, LogId), end: u64) -> Option<&mut Open> {
+        self.ranges.get_mut(&key)?.iter_mut().find(|open| open.holds(end))
+    }
+
+    /// Makes sure that the range that holds an offset is in memory.
+    fn load(&mut self, key: (i64, LogId), end: u64) -> rusqlite::Result<()> {
+        if self.find(key, end).is_some() {
+            return Ok(());
+        }
+        let known: HashSet<i64> = self.ranges.get(&key).into_iter().flatten().map(|open| open.row).collect();
+        let mut query = self.db.prepare_cached(
+            "SELECT id, from_offset, until_offset, watermark, settled, lines, too_long, unparsed, unmatched, excluded, bot, repeat, event
+             FROM range WHERE site = ?1 AND log = ?2",
+        )?;
+        let rows = query.query_map(params![key.0, key.1.0], |row| {
+            let until: Option<i64> = row.get(2)?;
+            let mut values = [0; 8];
+            for (index, value) in values.iter_mut().enumerate() {
+                *value = uint(row.get(5 + index)?);
+            }
+            Ok(Open {
+                row: row.get(0)?,
+                from: uint(row.get(1)?),
+                until: until.map(uint),
+                progress: Progress::resume(uint(row.get(3)?), settled_from(&row.get::<_, String>(4)?)),
+                counts: Counts::from_values(values),
+                dirty: false,
+            })
+        })?;
+        let mut new = Vec::new();
+        for row in rows {
+            let row = row?;
+            if !known.contains(&row.row) {
+                new.push(row);
+            }
+        }
+        drop(query);
+        self.ranges.entry(key).or_default().extend(new);
+        Ok(())
+    }
+
+    fn touched(&mut self, key: (i64, LogId)) {
+        self.dirty.insert(key);
+        let mut touches = Vec::new();
+        for open in self.ranges.get_mut(&key).into_iter().flatten() {
+            let (counts, released) = open.progress.take_released();
+            open.counts += counts;
+            open.dirty = true;
+            touches.extend(released);
+        }
+        self.touches.extend(touches);
+    }
+
+    /// One transaction with all that is new in memory.
+    fn commit(&mut self) -> rusqlite::Result<()> {
+        if self.dirty.is_empty() && self.logs.is_empty() && self.rejections.is_empty() && self.settled.is_empty() {
+            return Ok(());
+        }
+        let change = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut used = self.used;
+        {
+            let mut update = change.prepare_cached(
+                "UPDATE range SET watermark = ?2, settled = ?3, lines = ?4, too_long = ?5, unparsed = ?6, unmatched = ?7,
+                 excluded = ?8, bot = ?9, repeat = ?10, event = ?11 WHERE id = ?1",
+            )?;
+            for key in &self.dirty {
+                for open in self.ranges.get(key).into_iter().flatten().filter(|open| open.dirty) {
+                    let settled: Vec<u64> = open.progress.settled_above().collect();
+                    let settled = serde_json::to_string(&settled).unwrap_or_else(|_| "[]".to_owned());
+                    let [lines, too_long, unparsed, unmatched, excluded, bot, repeat, event] =
+                        open.counts.values().map(int);
+                    update.execute(params![
+                        open.row,
+                        int(open.progress.watermark()),
+                        settled,
+                        lines,
+                        too_long,
+                        unparsed,
+                        unmatched,
+                        excluded,
+                        bot,
+                        repeat,
+                        event
+                    ])?;
+                }
+            }
+            let mut keep = change.prepare_cached(
+                "INSERT OR REPLACE INTO kept (key, first, last, site, log, line_start, line_end, used) VALUES (?1,?2,?3,?4,?5,?6,?7,?8)",
+            )?;
+            for Touch { key, kept } in &self.touches {
+                used += 1;
+                let Origin { site, log, line } = kept.origin;
+                keep.execute(params![
+                    &key.0[..],
+                    kept.first.as_microsecond(),
+                    kept.last.as_microsecond(),
+                    site.0,
+                    log.0,
+                    int(line.start),
+                    int(line.end),
+                    used
+                ])?;
+            }
+            let mut log = change.prepare_cached(
+                "UPDATE log SET path = ?2, dev = ?3, ino = ?4, fingerprint = ?5, format = ?6, last_read = ?7, ended = ?8 WHERE id = ?1",
+            )?;
+            for row in &self.logs {
+                log.execute(params![
+                    row.id.0,
+                    row.path.as_os_str().as_bytes(),
+                    row.dev.cast_signed(),
+                    row.ino.cast_signed(),
+                    fingerprint_text(row),
+                    row.format,
+                    row.last_read.map(Timestamp::as_microsecond),
+                    row.ended
+                ])?;
+            }
+            let mut totals = change
+                .prepare_cached("UPDATE site SET delivered = delivered + ?2, rejected = rejected + ?3 WHERE id = ?1")?;
+            for (site, (delivered, rejected)) in &self.settled {
+                totals.execute(params![site, int(*delivered), int(*rejected)])?;
+            }
+            let now = Timestamp::now().as_second();
+            let mut reject = change.prepare_cached(
+                "INSERT INTO rejected (site, log, line_end, at, status, reason, event) VALUES (?1,?2,?3,?4,?5,?6,?7)",
+            )?;
+            for Rejection { origin, status, reason, event } in &self.rejections {
+                reject.execute(params![
+                    origin.site.0,
+                    origin.log.0,
+                    int(origin.line.end),
+                    now,
+                    status,
+                    reason,
+                    event
+                ])?;
+            }
+            if !self.rejections.is_empty() {
+                change.execute("DELETE FROM rejected WHERE at < ?1", [now - REJECTED_SECONDS])?;
+                change
+                    .execute("DELETE FROM rejected WHERE id <= (SELECT max(id) FROM rejected) - ?1", [REJECTED_MAX])?;
+            }
+            if self.stored_touches + int(self.touches.len() as u64) > KEPT_MAX / 8 {
+                change.execute(
+                    "DELETE FROM kept WHERE used <= (SELECT used FROM kept ORDER BY used DESC LIMIT 1 OFFSET ?1)",
+                    [KEPT_MAX],
+                )?;
+            }
+        }
+        change.commit()?;
+        self.used = used;
+        self.stored_touches += int(self.touches.len() as u64);
+        if self.stored_touches > KEPT_MAX / 8 {
+            self.stored_touches = 0;
+        }
+        for key in self.dirty.drain() {
+            for open in self.ranges.get_mut(&key).into_iter().flatten() {
+                open.dirty = false;
+            }
+        }
+        self.touches.clear();
+        self.logs.clear();
+        self.rejections.clear();
+        self.settled.clear();
+        self.unsynced.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Step;
+
+    fn line(start: u64, end: u64) -> Origin {
+        Origin { site: SiteId(1), log: LogId(1), line: Span { start, end } }
+    }
+
+    fn opened(read_to: u64, lines: &[(u64, u64)]) -> Advance {
+        let steps = lines
+            .iter()
+            .map(|(start, end)| Step {
+                counts: Counts { lines: 1, event: 1, ..Counts::default() },
+                open: Some(Span { start: *start, end: *end }),
+                touches: Vec::new(),
+            })
+            .collect();
+        Advance { site: Some(SiteId(1)), log: LogId(1), read_to, steps, tail: Step::default() }
+    }
+
+    fn row() -> LogRow {
+        LogRow {
+            id: LogId(0),
+            path: PathBuf::from("/var/log/nginx/docs.log"),
+            dev: 1,
+            ino: u64::MAX,
+            fingerprint: Fingerprint::of_head(b"first"),
+            format: Some("combined".to_owned()),
+            last_read: None,
+            ended: false,
+        }
+    }
+
+    fn settle(ledger: &Ledger, origin: Origin) {
+        let (done, committed) = oneshot::channel();
+        ledger.settle(vec![origin], Vec::new(), done);
+        committed.blocking_recv().unwrap();
+    }
+
+    #[test]
+    fn what_was_settled_is_remembered_and_the_rest_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path(), Role::Daemon).unwrap();
+        let (site, log) = (ledger.site("docs").unwrap(), ledger.add_log(&row()).unwrap());
+        ledger.begin(Some(site), log, 0, None).unwrap();
+        ledger.advance(opened(40, &[(0, 10), (10, 20), (20, 30)]));
+        settle(&ledger, line(0, 10));
+        settle(&ledger, line(20, 30));
+        let secret = ledger.secret();
+        drop(ledger);
+        let ledger = Ledger::open(folder.path(), Role::Daemon).unwrap();
+        let position = ledger.position(Some(site), log).unwrap().unwrap();
+        assert_eq!((position.watermark, position.settled), (10, vec![30]));
+        assert_eq!(ledger.logs().unwrap(), [LogRow { id: log, ..row() }]);
+        assert_eq!(ledger.site("docs").unwrap(), site);
+        assert_eq!(ledger.secret(), secret);
+        let status = Ledger::open_read_only(folder.path()).unwrap().unwrap().status().unwrap();
+        assert_eq!(status[0].counts.lines, 1, "only what is below the watermark");
+    }
+
+    #[test]
+    fn a_backfill_takes_what_no_other_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path(), Role::Beside).unwrap();
+        let (site, log) = (ledger.site("docs").unwrap(), ledger.add_log(&row()).unwrap());
+        ledger.begin(Some(site), log, 100, None).unwrap();
+        let left = ledger.uncovered(Some(site), log, 150).unwrap();
+        assert_eq!(left, [Range { from: 0, until: 100, settled: vec![], resumed: false }]);
+        ledger.begin(Some(site), log, 0, Some(100)).unwrap();
+        ledger.advance(opened(50, &[(20, 30)]));
+        ledger.sync().unwrap();
+        let left = ledger.uncovered(Some(site), log, 150).unwrap();
+        assert_eq!(left, [Range { from: 20, until: 100, settled: vec![], resumed: true }]);
+        settle(&ledger, line(20, 30));
+        ledger.advance(opened(100, &[]));
+        ledger.sync().unwrap();
+        assert_eq!(ledger.uncovered(Some(site), log, 150).unwrap(), []);
+        assert_eq!(ledger.covered_until(site, log).unwrap(), Some(100));
+    }
+
+    #[test]
+    fn broken_state_is_never_guessed_around() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Ledger::open(folder.path(), Role::Daemon).unwrap());
+        let path = folder.path().join("silktail.db");
+        let good = std::fs::read(&path).unwrap();
+        std::fs::write(&path, vec![0; good.len()]).unwrap();
+        assert!(matches!(Ledger::open(folder.path(), Role::Daemon), Err(LedgerError::Broken { .. })));
+        let aside = Ledger::reset(folder.path()).unwrap().unwrap();
+        assert!(aside.exists());
+        drop(Ledger::open(folder.path(), Role::Daemon).unwrap());
+        let db = Connection::open(&path).unwrap();
+        db.pragma_update(None, "user_version", 99).unwrap();
+        drop(db);
+        let newer = Ledger::open(folder.path(), Role::Daemon);
+        assert!(matches!(newer, Err(LedgerError::Newer { found: 99, .. })));
+    }
+
+    #[test]
+    fn one_daemon_for_each_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Ledger::open(folder.path(), Role::Daemon).unwrap();
+        assert!(matches!(Ledger::open(folder.path(), Role::Daemon), Err(LedgerError::Locked { .. })));
+        drop(Ledger::open(folder.path(), Role::Beside).unwrap());
+        drop(first);
+        drop(Ledger::open(folder.path(), Role::Daemon).unwrap());
+    }
+}

@@ -1,0 +1,145 @@
+//! Cuts the bytes of a log into lines and says where each line ends in the log. Pure.
+//!
+//! A last line without its newline waits for more bytes: the web server may be half-way through writing it.
+//! A line longer than the bound is let go while it is read, and counted once at its newline.
+
+use crate::offsets::Span;
+
+/// One complete line, without its newline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// The line's bytes.
+    pub bytes: &'a [u8],
+    /// Where they stand in the log, newline included.
+    pub span: Span,
+}
+
+/// What the cutter takes off the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut<'a> {
+    /// A line within the bound.
+    Line(Line<'a>),
+    /// A line that was longer than the bound; its bytes are gone.
+    TooLong(Span),
+}
+
+impl Cut<'_> {
+    /// Where the line stands in the log.
+    pub fn span(&self) -> Span {
+        match self {
+            Cut::Line(line) => line.span,
+            Cut::TooLong(span) => *span,
+        }
+    }
+}
+
+/// Where the reading of one log stands. A few words: the bytes of an unfinished line stay in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cutter {
+    /// Offset of the first byte of the unfinished line.
+    start: u64,
+    /// Bytes of an over-long unfinished line that were already let go.
+    skipped: u64,
+    max_line: usize,
+}
+
+impl Cutter {
+    /// Begins at a line's start; `max_line` is in bytes, without the newline.
+    pub fn new(offset: u64, max_line: usize) -> Self {
+        Self { start: offset, skipped: 0, max_line }
+    }
+
+    /// The bound on a line, in bytes.
+    pub fn max_line(&self) -> usize {
+        self.max_line
+    }
+
+    /// Offset of the unfinished line: all before it has been given out.
+    pub fn offset(&self) -> u64 {
+        self.start
+    }
+
+    /// Offset at which the bytes for [`Cutter::next_line`] must begin.
+    pub fn wants(&self) -> u64 {
+        self.start.saturating_add(self.skipped)
+    }
+
+    /// Takes the next line off `bytes`, which begin at [`Cutter::wants`].
+    ///
+    /// `None`: no newline yet. What is then left in `bytes` must be shown again with more behind it.
+    pub fn next_line<'a>(&mut self, bytes: &mut &'a [u8]) -> Option<Cut<'a>> {
+        match memchr::memchr(b'\n', bytes) {
+            Some(at) => {
+                let (line, rest) = (&bytes[..at], &bytes[at + 1..]);
+                *bytes = rest;
+                Some(self.cut(line, at as u64 + 1))
+            }
+            None => {
+                if self.skipped > 0 || bytes.len() > self.max_line {
+                    self.skipped += bytes.len() as u64;
+                    *bytes = &[];
+                }
+                None
+            }
+        }
+    }
+
+    /// Takes the last line, which has no newline: for archives and for files that nobody writes any more.
+    pub fn last_line<'a>(&mut self, bytes: &'a [u8]) -> Option<Cut<'a>> {
+        (self.skipped > 0 || !bytes.is_empty()).then(|| self.cut(bytes, bytes.len() as u64))
+    }
+
+    fn cut<'a>(&mut self, line: &'a [u8], consumed: u64) -> Cut<'a> {
+        let span = Span { start: self.start, end: self.wants() + consumed };
+        let too_long = self.skipped > 0 || line.len() > self.max_line;
+        self.start = span.end;
+        self.skipped = 0;
+        if too_long { Cut::TooLong(span) } else { Cut::Line(Line { bytes: line, span }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cuts `log`, which arrives in pieces of `size` bytes; the unfinished rest is shown again, as a file would.
+    fn cut_all(log: &[u8], size: usize, max_line: usize) -> Vec<(Option<Vec<u8>>, Span)> {
+        let mut cutter = Cutter::new(0, max_line);
+        let mut cuts = Vec::new();
+        let mut arrived = 0;
+        while arrived < log.len() {
+            arrived = (arrived + size).min(log.len());
+            let mut bytes = &log[cutter.wants() as usize..arrived];
+            while let Some(cut) = cutter.next_line(&mut bytes) {
+                cuts.push(match cut {
+                    Cut::Line(line) => (Some(line.bytes.to_vec()), line.span),
+                    Cut::TooLong(span) => (None, span),
+                });
+            }
+        }
+        cuts
+    }
+
+    #[test]
+    fn lines_do_not_depend_on_how_the_bytes_arrive() {
+        let log = b"first\n\nthis line is longer than the bound\nsecond\r\nthe last has no newline";
+        let want = cut_all(log, log.len(), 10);
+        assert_eq!(want.len(), 4);
+        assert_eq!(want[2], (None, Span { start: 7, end: 42 }));
+        assert_eq!(want[3], (Some(b"second\r".to_vec()), Span { start: 42, end: 50 }));
+        for size in 1..=log.len() {
+            assert_eq!(cut_all(log, size, 10), want, "chunks of {size} bytes");
+        }
+    }
+
+    #[test]
+    fn the_last_line_is_taken_only_when_asked_for() {
+        let mut cutter = Cutter::new(100, 10);
+        let mut bytes: &[u8] = b"end";
+        assert_eq!(cutter.next_line(&mut bytes), None);
+        assert_eq!(bytes, b"end");
+        let Some(Cut::Line(line)) = cutter.last_line(bytes) else { panic!("no line") };
+        assert_eq!((line.bytes, line.span), (&b"end"[..], Span { start: 100, end: 103 }));
+        assert_eq!(cutter.last_line(b""), None);
+    }
+}

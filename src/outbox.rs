@@ -1,0 +1,148 @@
+//! Bounds what waits to be sent, and brings the outcome of each POST to the ledger.
+//!
+//! The log itself is the queue: when too much waits, reading stops. Every site always has room for something, so one
+//! site's trouble never takes the others' share.
+
+use std::collections::HashMap;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::deliver::{self, Settle, Settlement};
+use crate::follow::watch::Wake;
+use crate::ledger::{Ledger, Rejection};
+use crate::offsets::{Origin, SiteId};
+
+/// Events that may wait in memory, all sites together: a few MiB.
+const TOTAL: usize = 8_192;
+/// Events of one site that may wait.
+const PER_SITE: usize = 2_048;
+
+/// How many events of each site wait or are in flight.
+#[derive(Debug, Default)]
+pub struct Rooms {
+    open: Mutex<Open>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    total: usize,
+    sites: HashMap<SiteId, usize>,
+}
+
+impl Rooms {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Open> {
+        // Counters stay true whatever happened to the thread that held them.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more event of a site waits.
+    pub fn enter(&self, site: SiteId) {
+        let mut open = self.lock();
+        open.total += 1;
+        *open.sites.entry(site).or_default() += 1;
+    }
+
+    /// Some events of a site are settled. `true`: a reader may have been waiting for that.
+    pub fn leave(&self, site: SiteId, events: usize) -> bool {
+        let mut open = self.lock();
+        let before = open.has_room(site);
+        open.total = open.total.saturating_sub(events);
+        let count = open.sites.entry(site).or_default();
+        *count = count.saturating_sub(events);
+        let freed = !before && open.has_room(site) || open.total < TOTAL && open.total + events >= TOTAL;
+        drop(open);
+        self.changed.notify_all();
+        freed
+    }
+
+    /// Whether a site may read on.
+    pub fn has_room(&self, site: SiteId) -> bool {
+        self.lock().has_room(site)
+    }
+
+    /// Events of a site that wait or are in flight.
+    pub fn open(&self, site: SiteId) -> usize {
+        self.lock().sites.get(&site).copied().unwrap_or(0)
+    }
+
+    /// Waits for a change, for as long as `patience` at most.
+    pub fn wait(&self, patience: Duration) {
+        let open = self.lock();
+        // What has changed is asked by the caller; waking for nothing does no harm.
+        drop(self.changed.wait_timeout(open, patience));
+    }
+}
+
+impl Open {
+    /// A site may hold a quarter of what the others left: sites that wait take less and less, and never all.
+    fn has_room(&self, site: SiteId) -> bool {
+        let held = self.sites.get(&site).copied().unwrap_or(0);
+        held < PER_SITE.min((TOTAL.saturating_sub(self.total) / 4).max(1))
+    }
+}
+
+/// Takes outcomes to the ledger; an outcome is final once it is committed.
+#[derive(Debug)]
+pub struct Settler {
+    /// Where outcomes are kept; `None`: nowhere.
+    pub ledger: Ledger,
+    /// Who waits and how much.
+    pub rooms: Arc<Rooms>,
+    /// Told when a full site has room again.
+    pub wakes: Option<SyncSender<Wake>>,
+}
+
+impl Settle for Settler {
+    async fn settle(&self, settlement: Settlement) {
+        let Settlement { batch, outcome } = settlement;
+        let origins: Vec<Origin> = batch.events.iter().map(|event| event.origin).collect();
+        let rejections = match &outcome {
+            deliver::Outcome::Delivered => Vec::new(),
+            deliver::Outcome::Rejected { status, reason } => {
+                batch.events.iter().map(|event| Rejection::new(event, *status, reason)).collect()
+            }
+        };
+        let (done, committed) = tokio::sync::oneshot::channel();
+        self.ledger.settle(origins, rejections, done);
+        // The ledger answers once the commit worked; where it is gone for good, nothing more is sent either.
+        if committed.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        if self.rooms.leave(batch.site, batch.events.len())
+            && let Some(wakes) = &self.wakes
+        {
+            // A full channel wakes the follower as well.
+            let _ = wakes.try_send(Wake::Room);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sites_that_wait_leave_room_for_the_others() {
+        let rooms = Rooms::default();
+        for site in 0..1_000 {
+            while rooms.has_room(SiteId(site)) {
+                rooms.enter(SiteId(site));
+            }
+            assert!(rooms.open(SiteId(site)) >= 1, "site {site} can send something");
+        }
+        assert!(rooms.lock().total <= TOTAL + 1_000);
+    }
+
+    #[test]
+    fn leaving_gives_room_back() {
+        let rooms = Rooms::default();
+        let site = SiteId(1);
+        while rooms.has_room(site) {
+            rooms.enter(site);
+        }
+        assert!(rooms.leave(site, 1), "a full site that gets room is said");
+        assert!(rooms.has_room(site));
+    }
+}

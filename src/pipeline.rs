@@ -1,0 +1,245 @@
+//! The whole path of a line on one screen: format, site, rule, exclusions, bots, repeats. Pure.
+//!
+//! A [`Pipeline`] belongs to one log: its format and the sites that read it. [`Pipeline::take`] gives every line
+//! exactly one [`Outcome`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::entry::Entry;
+use crate::event::{Event, Visitor};
+use crate::format::Format;
+use crate::ledger::Counts;
+use crate::lines::{Cut, Line};
+use crate::offsets::{LogId, Origin, SiteId};
+use crate::rules::{Hosts, Rule, Rules, SiteContext};
+use crate::visitor::bots::Bots;
+use crate::visitor::client;
+use crate::visitor::repeats::{Repeats, Touch, Verdict};
+
+/// A site as the pipeline sees it: compiled, nothing left to go wrong.
+#[derive(Debug)]
+pub struct Site {
+    /// The ledger's number for it.
+    pub id: SiteId,
+    /// Its name in the configuration.
+    pub name: String,
+    /// What rules and templates know of it.
+    pub context: SiteContext,
+    /// The hosts that route a shared log's lines; `None`: every line is the site's.
+    pub hosts: Option<Hosts>,
+    /// First match decides.
+    pub rules: Rules,
+    /// `None`: bots count too.
+    pub bots: Option<Arc<Bots>>,
+    /// Clients that never count.
+    pub exclude_ips: Vec<IpNet>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Leaves out requests with `DNT: 1` or `Sec-GPC: 1`.
+    pub respect_dnt: bool,
+    /// How long the same visitor's same request is a repeat, by the log's time.
+    pub repeat_window: Duration,
+}
+
+/// The one fate of a line, in the order in which it is decided.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// Longer than `max_line`.
+    TooLong,
+    /// Doesn't fit the format.
+    Unparsed,
+    /// No rule fits.
+    Unmatched,
+    /// A rule, a site setting or the host says no: the reason.
+    Excluded(&'static str),
+    /// The user agent is a program's: which kind.
+    Bot(&'static str),
+    /// The same visitor fetched the same thing within the window.
+    Repeat,
+    /// It counts.
+    Event(Box<Event>),
+}
+
+impl Outcome {
+    /// The outcome's name in every output.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Outcome::TooLong => "too_long",
+            Outcome::Unparsed => "unparsed",
+            Outcome::Unmatched => "unmatched",
+            Outcome::Excluded(_) => "excluded",
+            Outcome::Bot(_) => "bot",
+            Outcome::Repeat => "repeat",
+            Outcome::Event(_) => "event",
+        }
+    }
+
+    /// Why, where the name alone doesn't say it.
+    pub fn reason(&self) -> Option<&'static str> {
+        match self {
+            Outcome::Excluded(reason) | Outcome::Bot(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Counts one line of this fate.
+    pub fn count(&self, counts: &mut Counts) {
+        counts.lines += 1;
+        *match self {
+            Outcome::TooLong => &mut counts.too_long,
+            Outcome::Unparsed => &mut counts.unparsed,
+            Outcome::Unmatched => &mut counts.unmatched,
+            Outcome::Excluded(_) => &mut counts.excluded,
+            Outcome::Bot(_) => &mut counts.bot,
+            Outcome::Repeat => &mut counts.repeat,
+            Outcome::Event(_) => &mut counts.event,
+        } += 1;
+    }
+}
+
+/// A line's fate, whose it is, and what it did to the repeat window.
+#[derive(Debug)]
+pub struct Taken {
+    /// Index into the pipeline's sites; `None`: the line can't be given to a site and counts at its log.
+    pub site: Option<usize>,
+    /// Index of the rule that decided.
+    pub rule: Option<usize>,
+    /// The fate.
+    pub outcome: Outcome,
+    /// The window's entry after this line.
+    pub touch: Option<Touch>,
+}
+
+/// One log's way from line to outcome.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// How the log's lines are read.
+    pub format: Format,
+    /// The sites that read it, in file order.
+    pub sites: Vec<Arc<Site>>,
+}
+
+impl Pipeline {
+    /// Decides the fate of a line.
+    pub fn take(&self, cut: Cut<'_>, log: LogId, repeats: &mut Repeats) -> Taken {
+        let Cut::Line(line) = cut else { return self.unowned(Outcome::TooLong) };
+        let Some(entry) = self.format.parse(line.bytes) else { return self.unowned(Outcome::Unparsed) };
+        self.take_entry(&entry, line, log, repeats)
+    }
+
+    /// Decides the fate of a line that was parsed already.
+    pub fn take_entry(&self, entry: &Entry<'_>, line: Line<'_>, log: LogId, repeats: &mut Repeats) -> Taken {
+        let Some(index) = self.route(entry) else {
+            return Taken { site: None, rule: None, outcome: Outcome::Excluded("host"), touch: None };
+        };
+        let site = &self.sites[index];
+        let Some((rule_index, rule)) = site.rules.first_match(entry, &site.context) else {
+            return Taken { site: Some(index), rule: None, outcome: Outcome::Unmatched, touch: None };
+        };
+        let origin = Origin { site: site.id, log, line: line.span };
+        let (outcome, touch) = site.judge(entry, rule, origin, repeats);
+        Taken { site: Some(index), rule: Some(rule_index), outcome, touch }
+    }
+
+    /// The site whose line this is. The first site in file order wins.
+    pub fn route(&self, entry: &Entry<'_>) -> Option<usize> {
+        let routed = self.format.gives("host");
+        self.sites.iter().position(|site| match &site.hosts {
+            Some(hosts) if routed => {
+                entry.host.as_deref().is_some_and(|host| hosts.contains(&String::from_utf8_lossy(host)))
+            }
+            _ => true,
+        })
+    }
+
+    /// A line that tells no host is the only site's, if that takes every host.
+    fn unowned(&self, outcome: Outcome) -> Taken {
+        let site = matches!(self.sites.as_slice(), [site] if site.hosts.is_none()).then_some(0);
+        Taken { site, rule: None, outcome, touch: None }
+    }
+}
+
+impl Site {
+    /// The fate of an entry that a rule fits.
+    fn judge(&self, entry: &Entry<'_>, rule: &Rule, origin: Origin, repeats: &mut Repeats) -> (Outcome, Option<Touch>) {
+        let Some(name) = &rule.event else { return (Outcome::Excluded("rule"), None) };
+        let Some(ip) = client::client(entry, &self.trusted_proxies) else {
+            return (Outcome::Excluded("client"), None);
+        };
+        if self.exclude_ips.iter().any(|network| network.contains(&ip)) {
+            return (Outcome::Excluded("ip"), None);
+        }
+        if self.respect_dnt && entry.dnt.as_deref() == Some(b"1") {
+            return (Outcome::Excluded("dnt"), None);
+        }
+        if self.respect_dnt && entry.gpc.as_deref() == Some(b"1") {
+            return (Outcome::Excluded("gpc"), None);
+        }
+        if entry.status == Some(206) && entry.range.as_deref().is_some_and(|range| !begins_a_download(range)) {
+            return (Outcome::Excluded("range"), None);
+        }
+        let Some(url) = rule.url(entry, &self.context) else { return (Outcome::Excluded("url"), None) };
+        let Some(page) = self.context.page(entry, &url) else { return (Outcome::Excluded("page"), None) };
+        if let Some(kind) = self.bots.as_ref().and_then(|bots| bots.reason(entry.user_agent.as_deref())) {
+            return (Outcome::Bot(kind), None);
+        }
+        let user_agent = entry.text("user_agent").unwrap_or_default().into_owned();
+        let window = rule.repeat_window.unwrap_or(self.repeat_window);
+        let mut touch = None;
+        // Without a time there is no telling how far apart two requests were: each counts.
+        if let Some(time) = entry.time.filter(|_| !window.is_zero()) {
+            let key = repeats.key(self.id, name, &url, ip, &user_agent);
+            let (verdict, touched) = repeats.take(key, time, window, origin);
+            touch = touched;
+            if verdict == Verdict::Repeat {
+                return (Outcome::Repeat, touch);
+            }
+        }
+        let event = Event {
+            visitor: Visitor { ip, user_agent, view_width: entry.view_width.or(self.context.view_width) },
+            page,
+            name: name.clone(),
+            url,
+            properties: rule.properties(entry, &self.context),
+            time: entry.time,
+            origin,
+        };
+        (Outcome::Event(Box::new(event)), touch)
+    }
+}
+
+/// Whether a range is the beginning of a download: it starts at byte 0, and isn't the two-byte probe of media players
+/// (IAB Tech Lab Podcast Measurement 2.3 leaves `bytes=0-1` out).
+///
+/// Takes a `Range` request header (`bytes=0-`) or a `Content-Range` response header (`bytes 0-499/1234`).
+fn begins_a_download(range: &[u8]) -> bool {
+    let spec = range.strip_prefix(b"bytes").unwrap_or(range);
+    let spec = spec.strip_prefix(b"=").unwrap_or(spec).trim_ascii();
+    let first = spec.split(|&b| b == b',' || b == b'/').next().unwrap_or_default().trim_ascii();
+    first.starts_with(b"0-") && first != b"0-1"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_range_from_the_first_byte_begins_a_download() {
+        for (name, range, want) in [
+            ("whole", "bytes=0-", true),
+            ("first part", "bytes=0-65535", true),
+            ("later part", "bytes=65536-", false),
+            ("probe", "bytes=0-1", false),
+            ("the last bytes", "bytes=-500", false),
+            ("several", "bytes=0-99, 200-299", true),
+            ("of the response", "bytes 0-499/1234", true),
+            ("probe of the response", "bytes 0-1/1234", false),
+            ("garbage", "x", false),
+        ] {
+            assert_eq!(begins_a_download(range.as_bytes()), want, "{name}");
+        }
+    }
+}

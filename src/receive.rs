@@ -1,0 +1,150 @@
+//! A local endpoint that checks every POST against the API's document: for `silktail receive` and `silktail demo`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode};
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+
+/// One POST as it came, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// The body.
+    pub body: Vec<u8>,
+    /// What the API's document doesn't allow.
+    pub problems: Vec<String>,
+}
+
+/// A running endpoint.
+#[derive(Debug)]
+pub struct Receiver {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+}
+
+impl Receiver {
+    /// Listens; port 0 takes a free one. What comes in goes to the channel.
+    ///
+    /// # Errors
+    /// Those of listening.
+    pub async fn bind(address: SocketAddr) -> std::io::Result<(Self, mpsc::UnboundedReceiver<Received>)> {
+        let listener = tokio::net::TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let (posts, received) = mpsc::unbounded_channel();
+        let (stop, stopped) = oneshot::channel();
+        let app = Router::new().fallback(answer).with_state(posts);
+        tokio::spawn(async move {
+            let server = axum::serve(listener, app).with_graceful_shutdown(async {
+                // Stopped, or nobody is left to stop it.
+                let _ = stopped.await;
+            });
+            if let Err(error) = server.await {
+                tracing::error!(%error, "the local endpoint ended");
+            }
+        });
+        Ok((Self { address, stop: Some(stop) }, received))
+    }
+
+    /// What a configuration names as its endpoint.
+    pub fn url(&self) -> String {
+        format!("http://{}/v1/events", self.address)
+    }
+
+    /// Takes no more connections.
+    pub fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+    }
+}
+
+async fn answer(
+    State(posts): State<mpsc::UnboundedSender<Received>>,
+    method: Method,
+    headers: HeaderMap,
+    body: Bytes,
+) -> (StatusCode, String) {
+    let mut problems = Vec::new();
+    if method != Method::POST {
+        problems.push(format!("the method is {method}, not POST"));
+    }
+    let kind = headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if kind.split(';').next().map(str::trim) != Some("application/json") {
+        problems.push("the Content-Type is not application/json".to_owned());
+    }
+    problems.extend(check(&body));
+    let answer = if problems.is_empty() {
+        (StatusCode::OK, "{}".to_owned())
+    } else {
+        (StatusCode::BAD_REQUEST, serde_json::json!({ "problems": problems }).to_string())
+    };
+    // The reader may be gone while the last answers go out.
+    let _ = posts.send(Received { body: body.to_vec(), problems });
+    answer
+}
+
+/// What the API's document doesn't allow in a body.
+pub fn check(body: &[u8]) -> Vec<String> {
+    let value: Value = match serde_json::from_slice(body) {
+        Ok(value) => value,
+        Err(error) => return vec![format!("the body is not JSON: {error}")],
+    };
+    let Some(object) = value.as_object() else { return vec!["the body is not a JSON object".to_owned()] };
+    let mut problems = Vec::new();
+    let mut must = |ok: bool, text: &str| {
+        if !ok {
+            problems.push(text.to_owned());
+        }
+    };
+    let text = |name: &str| object.get(name).and_then(Value::as_str);
+    let is_url = |text: &str| url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+    must(
+        text("propertyKey").is_some_and(|key| key.len() == 32 && key.bytes().all(|b| b.is_ascii_alphanumeric())),
+        "propertyKey must be a string of 32 letters and digits",
+    );
+    must(text("url").is_some_and(is_url), "url must be a full http or https URL");
+    must(text("ip").is_some_and(|ip| ip.parse::<IpAddr>().is_ok()), "ip must be an IP address");
+    must(text("userAgent").is_some(), "userAgent must be a string");
+    must(
+        object.get("viewWidth").is_none_or(|width| width.as_u64().is_some_and(|width| width > 0)),
+        "viewWidth must be a positive number",
+    );
+    let events = object.get("events").and_then(Value::as_array);
+    must(events.is_some_and(|events| !events.is_empty()), "events must be a list that isn't empty");
+    for (index, event) in events.into_iter().flatten().enumerate() {
+        let named = event.get("event").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
+        must(named, &format!("events[{index}] must be an object with a name in `event`"));
+    }
+    for name in object.keys() {
+        let known = ["propertyKey", "url", "ip", "viewWidth", "userAgent", "events"];
+        must(known.contains(&name.as_str()), &format!("`{name}` is not a key of the API"));
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"{"propertyKey":"8bce2be8c07a84a70e7104634b42878b","url":"https://silktide.com/","ip":"84.14.132.114","viewWidth":979,"userAgent":"Mozilla/5.0","events":[{"event":"download","url":"https://example.com/downloaded-file.pdf"}]}"#;
+
+    #[test]
+    fn each_mistake_is_named() {
+        assert_eq!(check(GOOD.as_bytes()), Vec::<String>::new());
+        for (from, to, want) in [
+            ("8bce2be8", "", "propertyKey must be a string of 32 letters and digits"),
+            ("https://silktide.com/", "/", "url must be a full http or https URL"),
+            ("84.14.132.114", "host", "ip must be an IP address"),
+            ("979", "0", "viewWidth must be a positive number"),
+            ("\"userAgent\"", "\"useragent\"", "userAgent must be a string"),
+            ("{\"event\":", "{\"name\":", "events[0] must be an object with a name in `event`"),
+        ] {
+            let problems = check(GOOD.replacen(from, to, 1).as_bytes());
+            assert_eq!(problems.first().map(String::as_str), Some(want));
+        }
+        assert_eq!(check(b"[]"), ["the body is not a JSON object"]);
+    }
+}

@@ -1,0 +1,177 @@
+//! What a rule asks of an entry, and what it missed.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use percent_encoding::percent_decode;
+use regex::bytes::Regex;
+
+use super::{Hosts, RefererKind, SiteContext};
+use crate::entry::Entry;
+
+/// File name extensions, of the path as logged, in any case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extensions(Vec<String>);
+
+impl Extensions {
+    /// Takes them with or without their dot.
+    pub fn new(list: &[String]) -> Self {
+        Self(list.iter().map(|extension| extension.trim_start_matches('.').to_ascii_lowercase()).collect())
+    }
+
+    fn matches(&self, path: &[u8]) -> bool {
+        let name = memchr::memrchr(b'/', path).map_or(path, |slash| &path[slash + 1..]);
+        let Some(dot) = memchr::memrchr(b'.', name) else {
+            return false;
+        };
+        // An extension may have a dot itself: tar.gz.
+        self.0.iter().any(|extension| {
+            name[dot + 1..].eq_ignore_ascii_case(extension.as_bytes())
+                || extension.contains('.')
+                    && name.len() > extension.len()
+                    && name[name.len() - extension.len() - 1] == b'.'
+                    && name[name.len() - extension.len()..].eq_ignore_ascii_case(extension.as_bytes())
+        })
+    }
+}
+
+/// What a rule asks of the referer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RefererCondition {
+    /// Nothing.
+    #[default]
+    Any,
+    /// A page of the site.
+    SameSite,
+    /// Another host's, or none at all: what the Silktide script on the site's own pages can't see.
+    External,
+    /// None at all.
+    None,
+}
+
+/// All that a rule asks. `Default` asks nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Conditions {
+    /// Of the path as logged.
+    pub extensions: Option<Extensions>,
+    /// On the percent-decoded path.
+    pub path: Option<Regex>,
+    /// The requested host.
+    pub host: Option<Hosts>,
+    /// `None`: any.
+    pub methods: Option<Vec<String>>,
+    /// `None`: any.
+    pub statuses: Option<Vec<u16>>,
+    /// On the user agent.
+    pub user_agent: Option<Regex>,
+    /// Where the visitor came from.
+    pub referer: RefererCondition,
+}
+
+/// The first condition that an entry misses.
+#[derive(Debug, Clone, Copy)]
+pub enum Miss<'a> {
+    /// The method.
+    Method(&'a [u8]),
+    /// The status.
+    Status(Option<u16>),
+    /// The extension.
+    Extension(&'a Extensions),
+    /// The path.
+    Path(&'a Regex),
+    /// The host.
+    Host,
+    /// The user agent.
+    UserAgent(&'a Regex),
+    /// The referer.
+    Referer(RefererCondition),
+}
+
+impl fmt::Display for Miss<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Miss::Method(b"") => f.write_str("there is no method"),
+            Miss::Method(method) => write!(f, "method is {}", String::from_utf8_lossy(method).escape_debug()),
+            Miss::Status(None) => f.write_str("there is no status"),
+            Miss::Status(Some(status)) => write!(f, "status is {status}"),
+            Miss::Extension(extensions) => write!(f, "extension isn't one of {}", extensions.0.join(", ")),
+            Miss::Path(regex) => write!(f, "path isn't like `{regex}`"),
+            Miss::Host => f.write_str("host is another"),
+            Miss::UserAgent(regex) => write!(f, "user agent isn't like `{regex}`"),
+            Miss::Referer(RefererCondition::SameSite) => f.write_str("referer isn't a page of the site"),
+            Miss::Referer(RefererCondition::External) => f.write_str("referer is a page of the site"),
+            Miss::Referer(_) => f.write_str("there is a referer"),
+        }
+    }
+}
+
+/// The path with its percent-encoding undone.
+pub(super) fn decoded_path<'a>(entry: &'a Entry<'_>) -> Cow<'a, [u8]> {
+    percent_decode(entry.path.as_deref().unwrap_or_default()).into()
+}
+
+impl Conditions {
+    /// The first condition that is missed; `None`: the entry fits.
+    pub fn miss<'a>(&'a self, entry: &'a Entry<'_>, site: &SiteContext) -> Option<Miss<'a>> {
+        if let Some(methods) = &self.methods {
+            let method = entry.method.as_deref().unwrap_or_default();
+            if !methods.iter().any(|wanted| wanted.as_bytes() == method) {
+                return Some(Miss::Method(method));
+            }
+        }
+        if let Some(statuses) = &self.statuses
+            && !entry.status.is_some_and(|status| statuses.contains(&status))
+        {
+            return Some(Miss::Status(entry.status));
+        }
+        if let Some(extensions) = &self.extensions
+            && !extensions.matches(entry.path.as_deref().unwrap_or_default())
+        {
+            return Some(Miss::Extension(extensions));
+        }
+        if let Some(path) = &self.path
+            && (entry.path.is_none() || !path.is_match(&decoded_path(entry)))
+        {
+            return Some(Miss::Path(path));
+        }
+        if let Some(hosts) = &self.host
+            && !entry.text("host").is_some_and(|host| hosts.contains(&host))
+        {
+            return Some(Miss::Host);
+        }
+        if let Some(regex) = &self.user_agent
+            && !regex.is_match(entry.user_agent.as_deref().unwrap_or_default())
+        {
+            return Some(Miss::UserAgent(regex));
+        }
+        let fits = match self.referer {
+            RefererCondition::Any => true,
+            RefererCondition::SameSite => site.referer_kind(entry) == RefererKind::SameSite,
+            RefererCondition::External => site.referer_kind(entry) != RefererKind::SameSite,
+            RefererCondition::None => site.referer_kind(entry) == RefererKind::None,
+        };
+        (!fits).then_some(Miss::Referer(self.referer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extensions_are_of_the_last_segment_in_any_case() {
+        let list = Extensions::new(&["pdf".to_owned(), ".tar.gz".to_owned()]);
+        for (path, want) in [
+            ("/a.pdf", true),
+            ("/a.PDF", true),
+            ("/a.pdf/", false),
+            ("/a.pdf.html", false),
+            ("/pdf", false),
+            ("/a.tar.gz", true),
+            ("/a.gz", false),
+            ("", false),
+        ] {
+            assert_eq!(list.matches(path.as_bytes()), want, "{path}");
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! What rules and templates know of their site: its hosts, its URLs, and which page an event belongs to.
+
+use url::{Host, Url};
+
+use crate::entry::Entry;
+
+/// A list of hosts; `*.example.org` is any subdomain of example.org.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hosts(Vec<String>);
+
+/// The comparable form of a host: no port, no last dot, lower case, IDN as punycode.
+fn plain(host: &str) -> Option<String> {
+    let bare = match host.strip_prefix('[') {
+        Some(v6) => format!("[{}]", v6.split(']').next()?),
+        None if host.matches(':').count() > 1 => format!("[{host}]"),
+        None => host.split(':').next()?.trim_end_matches('.').to_owned(),
+    };
+    if !bare.is_empty() && bare.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-') {
+        return Some(bare.to_ascii_lowercase());
+    }
+    Host::parse(&bare).ok().map(|host| host.to_string())
+}
+
+impl Hosts {
+    /// Compiles a list.
+    ///
+    /// # Errors
+    /// The index of the first that is no host, and why.
+    pub fn parse(patterns: &[String]) -> Result<Self, (usize, String)> {
+        let compile = |(index, pattern): (usize, &String)| {
+            let (wild, host) = pattern.strip_prefix("*.").map_or(("", pattern.as_str()), |host| ("*.", host));
+            match plain(host) {
+                Some(plain) if !host.contains(['/', '*', ' ']) => Ok(format!("{wild}{plain}")),
+                _ => Err((index, "not a host name; `*.example.org` is the only kind of wildcard".to_owned())),
+            }
+        };
+        patterns.iter().enumerate().map(compile).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// A URL's host, with and without `www.`.
+    pub fn of_base_url(url: &Url) -> Self {
+        let host = url.host_str().and_then(plain).unwrap_or_default();
+        let other = match host.strip_prefix("www.") {
+            Some(rest) => rest.to_owned(),
+            None => format!("www.{host}"),
+        };
+        Self(vec![host, other])
+    }
+
+    /// Whether a host is one of these; port, case and a last dot don't matter.
+    pub fn contains(&self, host: &str) -> bool {
+        let Some(host) = plain(host) else { return false };
+        self.0.iter().any(|known| match known.strip_prefix("*") {
+            Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
+            None => *known == host,
+        })
+    }
+}
+
+/// Query parameters that stay in URLs that are sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeepQuery {
+    /// All.
+    All,
+    /// Those of these names.
+    Only(Vec<String>),
+}
+
+/// Where the POST's `url` comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageSource {
+    /// A referer of the same site.
+    Referer,
+    /// The requested URL itself.
+    OwnUrl,
+    /// The site's base URL.
+    Base,
+}
+
+/// Where a visitor came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefererKind {
+    /// A page of the site.
+    SameSite,
+    /// Somewhere else, or something that is no URL.
+    Other,
+    /// The log has none.
+    None,
+}
+
+/// A site as its rules see it.
+#[derive(Debug, Clone)]
+pub struct SiteContext {
+    /// What the site's URLs begin with.
+    pub base_url: Url,
+    /// The hosts whose URLs are the site's.
+    pub hosts: Hosts,
+    /// What stays of queries.
+    pub keep_query: KeepQuery,
+    /// Where the page comes from, in order.
+    pub page: Vec<PageSource>,
+    /// CSS pixels, where the site knows better than the log.
+    pub view_width: Option<u32>,
+}
+
+impl SiteContext {
+    /// The requested URL: the base URL's scheme and host (or the requested host, where that is the site's), the path as
+    /// logged, what stays of the query.
+    pub fn own_url(&self, entry: &Entry<'_>) -> Option<String> {
+        let path = entry.text("path")?;
+        if !path.starts_with('/') {
+            return None;
+        }
+        let host = entry.text("host").filter(|host| self.hosts.contains(host));
+        let mut url = self.base_url.clone();
+        if let Some(host) = host {
+            let bare = plain(&host)?;
+            // The log has the server's inner port at best; the base URL's is the public one.
+            url.set_host(Some(&bare)).ok()?;
+        }
+        let origin = url.as_str().get(..url.as_str().len() - path_len(&url))?.to_owned();
+        let query = entry.text("query").map(|query| format!("?{query}")).unwrap_or_default();
+        clean(&format!("{}{path}{query}", origin.trim_end_matches('/')), &self.keep_query)
+    }
+
+    /// The referer without credentials, fragment and what doesn't stay of its query; `None`: no http URL.
+    pub fn clean_referer(&self, entry: &Entry<'_>) -> Option<String> {
+        clean(&entry.text("referer")?, &self.keep_query)
+    }
+
+    /// Where the visitor came from.
+    pub fn referer_kind(&self, entry: &Entry<'_>) -> RefererKind {
+        match entry.text("referer") {
+            None => RefererKind::None,
+            Some(referer) => match Url::parse(&referer) {
+                Ok(url) if url.host_str().is_some_and(|host| self.hosts.contains(host)) => RefererKind::SameSite,
+                _ => RefererKind::Other,
+            },
+        }
+    }
+
+    /// The page an event belongs to. Never a URL of another host: the API would discard the event in silence.
+    pub fn page(&self, entry: &Entry<'_>, _event_url: &str) -> Option<String> {
+        self.page.iter().find_map(|source| match source {
+            PageSource::Referer => {
+                (self.referer_kind(entry) == RefererKind::SameSite).then(|| self.clean_referer(entry)).flatten()
+            }
+            PageSource::OwnUrl => self.own_url(entry),
+            PageSource::Base => Some(self.base_url.to_string()),
+        })
+    }
+}
+
+fn path_len(url: &Url) -> usize {
+    let text = url.as_str();
+    text.len() - url[..url::Position::BeforePath].len()
+}
+
+/// An http URL without credentials and fragment, with what stays of its query.
+pub(super) fn clean(text: &str, keep: &KeepQuery) -> Option<String> {
+    let mut url = Url::parse(text).ok()?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return None;
+    }
+    url.set_fragment(None);
+    url.set_username("").ok()?;
+    url.set_password(None).ok()?;
+    if let (KeepQuery::Only(names), Some(query)) = (keep, url.query()) {
+        let kept: Vec<&str> = query
+            .split('&')
+            .filter(|pair| {
+                let name = pair.split('=').next().unwrap_or_default().replace('+', " ");
+                let name = percent_encoding::percent_decode_str(&name).decode_utf8_lossy();
+                names.iter().any(|wanted| *wanted == name)
+            })
+            .collect();
+        let kept = kept.join("&");
+        url.set_query((!kept.is_empty()).then_some(&kept));
+    }
+    Some(url.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+
+    fn site(keep: &[&str]) -> SiteContext {
+        let base_url = Url::parse("https://docs.example.org/").unwrap();
+        SiteContext {
+            hosts: Hosts::of_base_url(&base_url),
+            base_url,
+            keep_query: KeepQuery::Only(keep.iter().map(|name| (*name).to_owned()).collect()),
+            page: vec![PageSource::Referer, PageSource::OwnUrl],
+            view_width: None,
+        }
+    }
+
+    fn entry<'l>(target: &'l str, referer: Option<&'l str>) -> Entry<'l> {
+        let mut entry = Entry { referer: referer.map(|text| Cow::Borrowed(text.as_bytes())), ..Entry::default() };
+        entry.set_target(Cow::Borrowed(target.as_bytes()));
+        entry
+    }
+
+    #[test]
+    fn hosts_are_compared_as_names() {
+        let hosts =
+            Hosts::parse(&["docs.example.org".to_owned(), "*.shop.example".to_owned(), "bücher.example".to_owned()])
+                .unwrap();
+        for (host, want) in [
+            ("docs.example.org", true),
+            ("DOCS.example.org.:8080", true),
+            ("www.docs.example.org", false),
+            ("a.shop.example", true),
+            ("shop.example", false),
+            ("xn--bcher-kva.example", true),
+            ("evil-shop.example", false),
+            ("", false),
+        ] {
+            assert_eq!(hosts.contains(host), want, "{host}");
+        }
+    }
+
+    #[test]
+    fn urls_that_are_sent_say_no_more_than_they_must() {
+        for (name, target, keep, want) in [
+            ("plain", "/a.pdf", vec![], "https://docs.example.org/a.pdf"),
+            ("query dropped", "/a.pdf?utm=x", vec![], "https://docs.example.org/a.pdf"),
+            ("query kept", "/a.pdf?utm=x&id=7&utm=y", vec!["id"], "https://docs.example.org/a.pdf?id=7"),
+            ("encoding kept", "/caf%C3%A9%20menu.pdf", vec![], "https://docs.example.org/caf%C3%A9%20menu.pdf"),
+            ("raw bytes encoded", "/a b\"é.pdf", vec![], "https://docs.example.org/a%20b%22%C3%A9.pdf"),
+            ("www", "http://www.docs.example.org:8080/a.pdf", vec![], "https://www.docs.example.org/a.pdf"),
+            ("not ours", "http://other.example/a.pdf", vec![], "https://docs.example.org/a.pdf"),
+        ] {
+            assert_eq!(site(&keep).own_url(&entry(target, None)).as_deref(), Some(want), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_page_is_never_another_hosts() {
+        for (name, referer, want) in [
+            ("same site", Some("https://docs.example.org/reports?q=x#top"), "https://docs.example.org/reports"),
+            ("www", Some("https://www.docs.example.org/reports"), "https://www.docs.example.org/reports"),
+            ("credentials", Some("https://me:pw@docs.example.org/reports"), "https://docs.example.org/reports"),
+            ("another host", Some("https://search.example/"), "https://docs.example.org/a.pdf"),
+            ("looks alike", Some("https://docs.example.org.evil.example/"), "https://docs.example.org/a.pdf"),
+            ("none", None, "https://docs.example.org/a.pdf"),
+            ("no URL", Some("hello"), "https://docs.example.org/a.pdf"),
+        ] {
+            let entry = entry("/a.pdf", referer);
+            assert_eq!(site(&[]).page(&entry, "").as_deref(), Some(want), "{name}");
+        }
+    }
+}

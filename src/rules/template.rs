@@ -1,0 +1,230 @@
+//! Templates of URLs and properties: `{base_url}{path}`, `{query.plan}`, `{path|basename|lower}`; `{{` is a brace.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use regex::bytes::Regex;
+
+use super::SiteContext;
+use super::condition::decoded_path;
+use crate::entry::Entry;
+
+/// What may not stand raw in a URL.
+const UNSAFE: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'<')
+    .add(b'>')
+    .add(b'`')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'|')
+    .add(b'{')
+    .add(b'}')
+    .add(b'#');
+
+/// Why a template can't be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateError {
+    /// What is wrong.
+    pub message: String,
+    /// Where in the template, in bytes.
+    pub span: Range<usize>,
+    /// The likely fix.
+    pub help: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Filter {
+    Lower,
+    Basename,
+    Extension,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    Literal(String),
+    Value { name: String, span: Range<usize>, filters: Vec<Filter> },
+}
+
+/// A compiled template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template(Vec<Piece>);
+
+impl Template {
+    /// Compiles a template.
+    ///
+    /// # Errors
+    /// An unclosed brace, an empty name, an unknown filter. Whether the names exist is asked with [`Template::names`].
+    pub fn parse(text: &str) -> Result<Self, TemplateError> {
+        let mut pieces = Vec::new();
+        let mut literal = String::new();
+        let mut at = 0;
+        while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+            if rest.starts_with("{{") || rest.starts_with("}}") {
+                literal.push_str(&rest[..1]);
+                at += 2;
+            } else if rest.starts_with('{') {
+                let end = rest.find('}').ok_or_else(|| TemplateError {
+                    message: "this brace is never closed".to_owned(),
+                    span: at..at + 1,
+                    help: Some("write `{{` for a brace itself".to_owned()),
+                })?;
+                if !literal.is_empty() {
+                    pieces.push(Piece::Literal(std::mem::take(&mut literal)));
+                }
+                pieces.push(value(&rest[1..end], at + 1)?);
+                at += end + 1;
+            } else {
+                let len = rest.chars().next().map_or(1, char::len_utf8);
+                literal.push_str(&rest[..len]);
+                at += len;
+            }
+        }
+        if !literal.is_empty() {
+            pieces.push(Piece::Literal(literal));
+        }
+        Ok(Self(pieces))
+    }
+
+    /// The names it uses, and where.
+    pub fn names(&self) -> impl Iterator<Item = (&str, Range<usize>)> {
+        self.0.iter().filter_map(|piece| match piece {
+            Piece::Value { name, span, .. } => Some((name.as_str(), span.clone())),
+            Piece::Literal(_) => None,
+        })
+    }
+
+    /// Fills it in; `None`: a value is absent. For a URL, values are encoded where they must be.
+    pub fn render(&self, entry: &Entry<'_>, site: &SiteContext, path: Option<&Regex>, for_url: bool) -> Option<String> {
+        let mut out = String::new();
+        for piece in &self.0 {
+            match piece {
+                Piece::Literal(text) => out.push_str(text),
+                Piece::Value { name, filters, .. } => {
+                    let mut text = lookup(name, entry, site, path, for_url)?;
+                    for filter in filters {
+                        text = filter.apply(&text)?;
+                    }
+                    if for_url && name != "base_url" {
+                        out.extend(utf8_percent_encode(&text, UNSAFE));
+                    } else {
+                        out.push_str(&text);
+                    }
+                }
+            }
+        }
+        Some(out)
+    }
+}
+
+fn value(inside: &str, at: usize) -> Result<Piece, TemplateError> {
+    let mut parts = inside.split('|');
+    let name = parts.next().unwrap_or_default().trim();
+    let span = at..at + inside.len();
+    if name.is_empty() {
+        let help = Some("a field, as in {path} or {query.plan}".to_owned());
+        return Err(TemplateError { message: "there is no name between the braces".to_owned(), span, help });
+    }
+    let filters = parts
+        .map(|filter| match filter.trim() {
+            "lower" => Ok(Filter::Lower),
+            "basename" => Ok(Filter::Basename),
+            "extension" => Ok(Filter::Extension),
+            other => Err(TemplateError {
+                message: format!("unknown filter `{other}`"),
+                span: span.clone(),
+                help: Some("there are lower, basename and extension".to_owned()),
+            }),
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Piece::Value { name: name.to_owned(), span: at..at + name.len(), filters })
+}
+
+fn lookup(name: &str, entry: &Entry<'_>, site: &SiteContext, path: Option<&Regex>, for_url: bool) -> Option<String> {
+    if name == "base_url" {
+        return Some(site.base_url.as_str().trim_end_matches('/').to_owned());
+    }
+    if name == "referer" {
+        return site.clean_referer(entry);
+    }
+    if let Some(parameter) = name.strip_prefix("query.") {
+        let query = entry.text("query")?;
+        return query.split('&').find_map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(key) == parameter && !value.is_empty())
+                .then(|| if for_url { value.to_owned() } else { decode(value).into_owned() })
+        });
+    }
+    if let Some(text) = entry.text(name) {
+        return Some(text.into_owned());
+    }
+    let decoded = decoded_path(entry);
+    let group = path?.captures(&decoded)?.name(name)?;
+    Some(String::from_utf8_lossy(group.as_bytes()).into_owned()).filter(|text| !text.is_empty())
+}
+
+fn decode(text: &str) -> Cow<'_, str> {
+    match text.replace('+', " ") {
+        spaced if spaced != text => Cow::Owned(percent_decode_str(&spaced).decode_utf8_lossy().into_owned()),
+        _ => percent_decode_str(text).decode_utf8_lossy(),
+    }
+}
+
+impl Filter {
+    fn apply(self, text: &str) -> Option<String> {
+        let basename = text.rsplit('/').next().unwrap_or(text);
+        let out = match self {
+            Filter::Lower => text.to_lowercase(),
+            Filter::Basename => basename.to_owned(),
+            Filter::Extension => basename.rsplit_once('.').map(|(_, extension)| extension.to_owned())?,
+        };
+        (!out.is_empty()).then_some(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use url::Url;
+
+    use super::*;
+    use crate::rules::{Hosts, KeepQuery};
+
+    #[test]
+    fn templates_are_filled_from_the_entry() {
+        let base_url = Url::parse("https://docs.example.org/").unwrap();
+        let site = SiteContext {
+            hosts: Hosts::of_base_url(&base_url),
+            base_url,
+            keep_query: KeepQuery::Only(Vec::new()),
+            page: Vec::new(),
+            view_width: None,
+        };
+        let path = Regex::new(r"^/files/(?P<year>\d+)/").unwrap();
+        let mut entry = Entry { status: Some(200), ..Entry::default() };
+        entry.set_target(Cow::Borrowed(b"/files/2026/Annual%20Report.PDF?plan=go%6Cd+plus&x="));
+        for (template, want) in [
+            ("{base_url}{path}", Some("https://docs.example.org/files/2026/Annual%20Report.PDF")),
+            ("{query.plan}", Some("gold plus")),
+            ("{query.x}", None),
+            ("{query.y}", None),
+            ("{path|extension|lower}", Some("pdf")),
+            ("{path|basename}", Some("Annual%20Report.PDF")),
+            ("{year}-{status}", Some("2026-200")),
+            ("{{{year}}}", Some("{2026}")),
+            ("{user}", None),
+            ("plain", Some("plain")),
+        ] {
+            let parsed = Template::parse(template).unwrap();
+            assert_eq!(parsed.render(&entry, &site, Some(&path), false).as_deref(), want, "{template}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place() {
+        assert_eq!(Template::parse("a{path").unwrap_err().span, 1..2);
+        assert_eq!(Template::parse("{path|upper}").unwrap_err().message, "unknown filter `upper`");
+        assert_eq!(Template::parse("{}").unwrap_err().message, "there is no name between the braces");
+    }
+}

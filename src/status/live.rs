@@ -1,0 +1,95 @@
+//! What only the running daemon knows (what waits, what is in flight, the last error), left beside the state for
+//! `silktail status`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::deliver::{Delivery, Settle};
+use crate::offsets::SiteId;
+use crate::outbox::Rooms;
+
+/// The daemon's knowledge of its sites.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Live {
+    /// The daemon's process: without it, this is old.
+    pub pid: u32,
+    /// Each site of its configuration.
+    pub sites: Vec<LiveSite>,
+}
+
+/// One site, as the daemon sees it now.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveSite {
+    /// The site's name.
+    pub name: String,
+    /// Events read and not yet in a POST that is under way.
+    pub waiting: usize,
+    /// POSTs that await an answer.
+    pub in_flight: usize,
+    /// `sending`, or why not.
+    pub state: String,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+}
+
+/// Where it is left.
+pub fn path(state_dir: &Path) -> PathBuf {
+    state_dir.join("live.json")
+}
+
+/// Reads what a running daemon has left; `None` where no daemon runs.
+pub fn read(state_dir: &Path) -> Option<Live> {
+    let live: Live = serde_json::from_slice(&std::fs::read(path(state_dir)).ok()?).ok()?;
+    let pid = rustix::process::Pid::from_raw(i32::try_from(live.pid).ok()?)?;
+    match rustix::process::test_kill_process(pid) {
+        Ok(()) | Err(rustix::io::Errno::PERM) => Some(live),
+        Err(_) => None,
+    }
+}
+
+/// Takes it away at a stop.
+pub fn remove(state_dir: &Path) {
+    // If it can't be removed, its process number says that it is old.
+    let _ = std::fs::remove_file(path(state_dir));
+}
+
+/// Writes it once a second, but only when something has changed: idling costs nothing.
+pub async fn publish<S: Settle>(
+    path: PathBuf,
+    names: Vec<(SiteId, String)>,
+    delivery: Arc<Delivery<S>>,
+    rooms: Arc<Rooms>,
+) {
+    let mut written = None;
+    let mut every = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        every.tick().await;
+        let snapshot = delivery.snapshot();
+        let sites = names
+            .iter()
+            .map(|(id, name)| {
+                let seen = snapshot.iter().find(|site| site.id == *id);
+                LiveSite {
+                    name: name.clone(),
+                    waiting: rooms.open(*id),
+                    in_flight: seen.map_or(0, |site| site.in_flight),
+                    state: seen.map_or_else(String::new, |site| site.state.to_string()),
+                    last_error: seen.and_then(|site| site.last_error.clone()),
+                }
+            })
+            .collect();
+        let live = Live { pid: std::process::id(), sites };
+        if written.as_ref() == Some(&live) {
+            continue;
+        }
+        let Ok(bytes) = serde_json::to_vec(&live) else { continue };
+        let aside = path.with_extension("json.new");
+        // A full disk leaves the old picture; the ledger says what matters about it.
+        if std::fs::write(&aside, bytes).and_then(|()| std::fs::rename(&aside, &path)).is_ok() {
+            written = Some(live);
+        }
+    }
+}

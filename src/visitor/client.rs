@@ -1,0 +1,135 @@
+//! Whose request it is: the client as logged, or what a trusted proxy says of it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use crate::entry::Entry;
+
+/// The client's address; `None`: the log doesn't tell a usable one (a host name, `unix:`, nothing).
+///
+/// Where the logged address is a trusted proxy's, the client is the right-most address of `forwarded_for` that isn't
+/// trusted: what stands further left was written by the client itself. All trusted: the left-most.
+pub fn client(entry: &Entry<'_>, trusted: &[IpNet]) -> Option<IpAddr> {
+    let logged = entry.text("ip")?;
+    // nginx and Apache may log a whole X-Forwarded-For in the client's place.
+    let mut hops: Vec<&str> = logged.split(',').collect();
+    let nearest = address(hops.pop()?)?;
+    let is_trusted = |ip: &IpAddr| trusted.iter().any(|network| network.contains(ip));
+    if !is_trusted(&nearest) {
+        return Some(nearest);
+    }
+    let forwarded = entry.text("forwarded_for").unwrap_or_default();
+    let mut farthest = nearest;
+    for hop in hops.into_iter().rev().chain(forwarded.rsplit(',')) {
+        let Some(ip) = address(forwarded_address(hop)) else { break };
+        farthest = ip;
+        if !is_trusted(&ip) {
+            break;
+        }
+    }
+    Some(farthest)
+}
+
+/// The address in an element of `Forwarded` (RFC 7239: `for="[2001:db8::1]:80";proto=https`) or `X-Forwarded-For`.
+fn forwarded_address(hop: &str) -> &str {
+    let of = hop.split(';').find_map(|part| {
+        let (name, value) = part.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("for").then_some(value)
+    });
+    of.unwrap_or(hop).trim().trim_matches('"')
+}
+
+/// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`, `fe80::1%eth0`.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let bare = match text.strip_prefix('[') {
+        Some(inside) => inside.split(']').next()?,
+        None if text.matches(':').count() == 1 => text.split(':').next()?,
+        None => text,
+    };
+    let bare = bare.split('%').next()?;
+    bare.parse().ok().map(canonical)
+}
+
+/// IPv4 addresses in IPv6 clothes (`::ffff:0:0/96`, and NAT64's `64:ff9b::/96`) as IPv4: else all such clients would
+/// share one /64.
+pub fn canonical(ip: IpAddr) -> IpAddr {
+    let IpAddr::V6(v6) = ip else { return ip };
+    match v6.octets() {
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+        | [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d] => Ipv4Addr::new(a, b, c, d).into(),
+        _ => ip,
+    }
+}
+
+/// The part of an address that names a visitor: IPv6 clients change within their /64.
+pub fn visitor_prefix(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(v6) => Ipv6Addr::from(u128::from(v6) >> 64 << 64).into(),
+    }
+}
+
+/// A CIDR, an address, `private` (RFC 1918, unique local, link local, carrier-grade NAT) or `loopback`.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
+    let named: &[&str] = match text {
+        "private" => &[
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "100.64.0.0/10",
+            "169.254.0.0/16",
+            "fc00::/7",
+            "fe80::/10",
+        ],
+        "loopback" => &["127.0.0.0/8", "::1/128"],
+        other => &[other],
+    };
+    named
+        .iter()
+        .map(|text| {
+            text.parse::<IpNet>()
+                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+                .map_err(|_| "not an address or network like 192.0.2.0/24, `private` or `loopback`".to_owned())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+
+    #[test]
+    fn the_client_is_the_right_most_that_is_not_trusted() {
+        let trusted = [parse_networks("10.0.0.0/8").unwrap(), parse_networks("loopback").unwrap()].concat();
+        for (name, ip, forwarded, want) in [
+            ("direct", "192.0.2.7", None, Some("192.0.2.7")),
+            ("a claim that nobody vouches for", "192.0.2.7", Some("203.0.113.1"), Some("192.0.2.7")),
+            ("behind a proxy", "10.0.0.1", Some("203.0.113.1"), Some("203.0.113.1")),
+            ("spoofed from the left", "10.0.0.1", Some("198.51.100.9, 203.0.113.1, 10.0.0.2"), Some("203.0.113.1")),
+            ("all trusted", "10.0.0.1", Some("10.0.0.3, 10.0.0.2"), Some("10.0.0.3")),
+            ("nothing forwarded", "10.0.0.1", None, Some("10.0.0.1")),
+            ("RFC 7239", "127.0.0.1", Some("for=\"[2001:db8::1]:4711\";proto=https"), Some("2001:db8::1")),
+            ("with a port", "192.0.2.7:4711", None, Some("192.0.2.7")),
+            ("IPv6 with a port", "[2001:db8::1]:4711", None, Some("2001:db8::1")),
+            ("with a zone", "fe80::1%eth0", None, Some("fe80::1")),
+            ("mapped", "::ffff:192.0.2.7", None, Some("192.0.2.7")),
+            ("NAT64", "64:ff9b::c000:207", None, Some("192.0.2.7")),
+            ("a host name", "client.example.org", None, None),
+            ("a socket", "unix:", None, None),
+        ] {
+            let entry = Entry {
+                ip: Some(Cow::Borrowed(ip.as_bytes())),
+                forwarded_for: forwarded.map(|text| Cow::Borrowed(text.as_bytes())),
+                ..Entry::default()
+            };
+            assert_eq!(client(&entry, &trusted), want.map(|want| want.parse().unwrap()), "{name}");
+        }
+    }
+}
