@@ -429,7 +429,7 @@ impl Reading<'_> {
         let size = if live { file::after_last_newline(&opened.file, opened.size)? } else { opened.size };
         self.collector.state.borrow_mut().summary.bytes += opened.size;
         let ranges = self.ranges(&row, &job.sites, size)?;
-        self.count_passed_over(&opened, &ranges, job.sites.len(), size)?;
+        self.count_passed_over(&opened, &ranges, size)?;
         let mut source = Source {
             row,
             file: opened.file,
@@ -490,7 +490,6 @@ impl Reading<'_> {
         let mut buffer = vec![0; source::BLOCK.max(self.max_line.saturating_add(2))];
         let mut filled = 0;
         let mut source: Option<Source> = None;
-        let mut read = 0;
         loop {
             let more = match input.read(&mut buffer[filled..]) {
                 Ok(more) => more,
@@ -498,8 +497,7 @@ impl Reading<'_> {
                 Err(error) => return Err(error.into()),
             };
             filled += more;
-            read += more as u64;
-            self.collector.state.borrow_mut().summary.bytes = self.collector.state.borrow().summary.bytes.max(read);
+            self.collector.state.borrow_mut().summary.bytes += more as u64;
             if (self.stop)() {
                 return Ok(End::Left("stopped".to_owned()));
             }
@@ -611,8 +609,7 @@ impl Reading<'_> {
     }
 
     /// Counts the lines that no site reads again.
-    fn count_passed_over(&self, opened: &Opened, ranges: &Ranges, sites: usize, size: u64) -> Result<(), Trouble> {
-        let _ = sites;
+    fn count_passed_over(&self, opened: &Opened, ranges: &Ranges, size: u64) -> Result<(), Trouble> {
         let mut covered_to = 0;
         let mut passed = 0;
         let mut block = vec![0; source::BLOCK];

@@ -79,7 +79,7 @@ impl<'l> Entry<'l> {
     /// A target may hold spaces; a request without a protocol (HTTP/0.9) has two parts. What doesn't look like
     /// a request (TLS bytes, an empty line) leaves a lone target, or nothing.
     pub fn set_request(&mut self, request: Text<'l>) {
-        fn split(request: &[u8]) -> (Option<(usize, usize)>, (usize, usize), Option<(usize, usize)>) {
+        fn split(request: &[u8]) -> (Option<Part>, Part, Option<Part>) {
             let len = request.len();
             let Some(space) = memchr::memchr(b' ', request) else { return (None, (0, len), None) };
             let is_method = space > 0 && request[..space].iter().all(|b| b.is_ascii_alphabetic() || b"-_".contains(b));
@@ -172,7 +172,10 @@ impl<'l> Entry<'l> {
     }
 }
 
-fn part<'l>(text: &Text<'l>, (start, end): (usize, usize)) -> Text<'l> {
+/// The beginning and the end of a part of a text.
+type Part = (usize, usize);
+
+fn part<'l>(text: &Text<'l>, (start, end): Part) -> Text<'l> {
     match text {
         Cow::Borrowed(bytes) => Cow::Borrowed(&bytes[start..end]),
         Cow::Owned(bytes) => Cow::Owned(bytes[start..end].to_vec()),

@@ -171,7 +171,7 @@ impl Explained<'_> {
     }
 
     fn fields(&self) -> Option<Map<String, Value>> {
-        let entry = self.entry.as_ref()?;
+        let entry = self.entry.as_ref().filter(|_| self.taken.outcome != Outcome::TooLong)?;
         let mut fields = Map::new();
         for name in FIELDS.iter().copied().chain(entry.extra.iter().map(|(name, _)| &**name)) {
             let value = match name {

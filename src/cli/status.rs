@@ -93,7 +93,7 @@ fn sum<'a>(rows: impl Iterator<Item = &'a StatusRow>) -> Counts {
 fn size_of(row: &StatusRow) -> Option<u64> {
     use std::os::unix::fs::MetadataExt;
     let meta = std::fs::metadata(&row.path).ok()?;
-    (meta.ino() == row.ino).then(|| meta.len())
+    (meta.ino() == row.ino).then_some(meta.len())
 }
 
 fn counts_json(counts: Counts) -> Value {

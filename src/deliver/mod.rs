@@ -117,10 +117,10 @@ pub enum DeliverError {
 }
 
 /// One site's delivery, seen from outside.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SiteSnapshot {
     /// Which.
-    pub id: SiteIdOrNone,
+    pub id: SiteId,
     /// Events that wait for their POST.
     pub waiting: usize,
     /// POSTs under way.
@@ -129,15 +129,6 @@ pub struct SiteSnapshot {
     pub state: &'static str,
     /// What went wrong last, until something is delivered.
     pub last_error: Option<String>,
-}
-
-/// A site's number in a snapshot.
-pub type SiteIdOrNone = SiteId;
-
-impl Default for SiteId {
-    fn default() -> Self {
-        SiteId(0)
-    }
 }
 
 /// A running delivery.

@@ -212,7 +212,7 @@ impl Source {
     ) -> Stopped {
         let Some(first) = cohort.iter().position(|member| *member) else { return Stopped::AtEnd };
         let mut cutter = self.readers[first].cutter;
-        let mut readings: Vec<Reading> = self.readers.iter().map(|_| Reading::default()).collect();
+        let mut readings: Vec<Vec<Step>> = self.readers.iter().map(|_| Vec::new()).collect();
         let mut stopped = Stopped::AtEnd;
         loop {
             let cut = match cutter.next_line(&mut bytes) {
@@ -229,7 +229,7 @@ impl Source {
             }
         }
         let read_to = cutter.offset();
-        for ((reader, reading), member) in self.readers.iter_mut().zip(readings).zip(cohort) {
+        for ((reader, steps), member) in self.readers.iter_mut().zip(readings).zip(cohort) {
             if !member {
                 continue;
             }
@@ -237,8 +237,7 @@ impl Source {
             reader.cutter = cutter;
             if read_to > before {
                 let site = reader.site.map(|site| self.pipeline.sites[site].id);
-                let Reading { steps, tail } = reading;
-                sink.advance(Advance { site, log: self.row.id, read_to, steps, tail });
+                sink.advance(Advance { site, log: self.row.id, read_to, steps });
             }
         }
         stopped
@@ -249,19 +248,34 @@ impl Source {
         &mut self,
         cut: Cut<'_>,
         cohort: &[bool],
-        readings: &mut [Reading],
+        readings: &mut [Vec<Step>],
         repeats: &mut Repeats,
         sink: &impl Sink,
     ) -> Stopped {
         let taken = self.pipeline.take(cut, self.row.id, repeats);
         let owner = self.readers.iter().position(|reader| reader.site == taken.site);
         let Some(owner) = owner.filter(|owner| cohort.get(*owner) == Some(&true)) else { return Stopped::AtEnd };
-        let (reader, reading) = (&mut self.readers[owner], &mut readings[owner]);
-        taken.outcome.count(&mut reading.tail.counts);
-        reading.tail.touches.extend(taken.touch);
-        let Outcome::Event(event) = taken.outcome else { return Stopped::AtEnd };
-        reading.tail.open = Some(cut.span());
-        reading.steps.push(std::mem::take(&mut reading.tail));
+        let (reader, steps) = (&mut self.readers[owner], &mut readings[owner]);
+        let event = match taken.outcome {
+            Outcome::Event(event) => {
+                let mut step =
+                    Step { open: Some(cut.span()), touches: taken.touch.into_iter().collect(), ..Step::default() };
+                step.counts.lines = 1;
+                step.counts.event = 1;
+                steps.push(step);
+                event
+            }
+            other => {
+                if steps.last().is_none_or(|step| step.open.is_some()) {
+                    steps.push(Step::default());
+                }
+                if let Some(step) = steps.last_mut() {
+                    other.count(&mut step.counts);
+                    step.touches.extend(taken.touch);
+                }
+                return Stopped::AtEnd;
+            }
+        };
         if reader.settled.remove(&cut.span().end) {
             sink.already_sent(event.origin.site);
             return Stopped::AtEnd;
@@ -304,12 +318,6 @@ impl Source {
     }
 }
 
-#[derive(Debug, Default)]
-struct Reading {
-    steps: Vec<Step>,
-    tail: Step,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stopped {
     AtEnd,
@@ -324,7 +332,7 @@ impl crate::pipeline::Site {
 
 /// Sums what a reading counted, for those that show it before the ledger has it.
 pub fn counts_of(advance: &Advance) -> Counts {
-    let mut counts = advance.tail.counts;
+    let mut counts = Counts::default();
     for step in &advance.steps {
         counts += step.counts;
     }

@@ -53,12 +53,12 @@ impl AddAssign for Counts {
     }
 }
 
-/// A stretch of lines that ends with an event's line, or with the end of what was read.
+/// An event's line, or the lines between two events.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Step {
-    /// The lines since the former step, the event's own included.
+    /// The fates of these lines.
     pub counts: Counts,
-    /// The event's line, which now waits to be settled.
+    /// The event's line, which now waits to be settled; `None`: lines that wait for nothing.
     pub open: Option<Span>,
     /// The repeat window's entries after these lines.
     pub touches: Vec<Touch>,
@@ -73,10 +73,8 @@ pub struct Advance {
     pub log: LogId,
     /// All lines before this offset have been read.
     pub read_to: u64,
-    /// One for each event, in log order.
+    /// In log order.
     pub steps: Vec<Step>,
-    /// The lines after the last event.
-    pub tail: Step,
 }
 
 /// How far one site's reading of one log has come.
@@ -84,7 +82,6 @@ pub struct Advance {
 pub struct Progress {
     read_to: u64,
     steps: VecDeque<Step>,
-    tail: Step,
     /// Ends of settled lines above the watermark.
     settled: BTreeSet<u64>,
     released: Step,
@@ -98,15 +95,17 @@ impl Progress {
 
     /// Takes what was read.
     pub fn advance(&mut self, advance: Advance) {
-        let Advance { read_to, steps, tail, .. } = advance;
+        let Advance { read_to, steps, .. } = advance;
         for step in steps {
-            self.tail.counts += step.counts;
-            self.tail.touches.extend(step.touches);
-            self.tail.open = step.open;
-            self.steps.push_back(std::mem::take(&mut self.tail));
+            match self.steps.back_mut() {
+                // Stretches without an event are one, however they came.
+                Some(last) if last.open.is_none() && step.open.is_none() => {
+                    last.counts += step.counts;
+                    last.touches.extend(step.touches);
+                }
+                _ => self.steps.push_back(step),
+            }
         }
-        self.tail.counts += tail.counts;
-        self.tail.touches.extend(tail.touches);
         self.read_to = self.read_to.max(read_to);
         self.release();
     }
@@ -147,7 +146,6 @@ impl Progress {
     pub fn rewind(&mut self) {
         self.read_to = self.watermark();
         self.steps.clear();
-        self.tail = Step::default();
     }
 
     fn release(&mut self) {
@@ -158,11 +156,6 @@ impl Progress {
             let Some(step) = self.steps.pop_front() else { break };
             self.released.counts += step.counts;
             self.released.touches.extend(step.touches);
-        }
-        if self.steps.is_empty() {
-            let tail = std::mem::take(&mut self.tail);
-            self.released.counts += tail.counts;
-            self.released.touches.extend(tail.touches);
         }
         let watermark = self.watermark();
         self.settled = self.settled.split_off(&(watermark + 1));
@@ -179,20 +172,19 @@ mod tests {
 
     fn advance(from: u64, events: &[bool]) -> Advance {
         let mut steps = Vec::new();
-        let mut tail = Step::default();
         for (index, is_event) in events.iter().enumerate() {
             let start = (from + index as u64) * LINE;
-            tail.counts.lines += 1;
+            let mut step = Step { counts: Counts { lines: 1, ..Counts::default() }, ..Step::default() };
             if *is_event {
-                tail.counts.event += 1;
-                tail.open = Some(Span { start, end: start + LINE });
-                steps.push(std::mem::take(&mut tail));
+                step.counts.event += 1;
+                step.open = Some(Span { start, end: start + LINE });
             } else {
-                tail.counts.unmatched += 1;
+                step.counts.unmatched += 1;
             }
+            steps.push(step);
         }
         let read_to = (from + events.len() as u64) * LINE;
-        Advance { site: Some(SiteId(1)), log: LogId(1), read_to, steps, tail }
+        Advance { site: Some(SiteId(1)), log: LogId(1), read_to, steps }
     }
 
     proptest! {

@@ -187,9 +187,12 @@ pub struct SiteTotal {
     pub rejected: u64,
 }
 
+/// Lines that are settled, those of them that were rejected, and who waits for the commit.
+type Settled = (Vec<Origin>, Vec<Rejection>, Option<oneshot::Sender<()>>);
+
 #[derive(Debug, Default)]
 struct Queue {
-    outcomes: Vec<(Vec<Origin>, Vec<Rejection>, Option<oneshot::Sender<()>>)>,
+    outcomes: Vec<Settled>,
     advances: Vec<Advance>,
     logs: Vec<LogRow>,
     syncs: Vec<std::sync::mpsc::Sender<()>>,
@@ -719,7 +722,6 @@ fn refuse_network(state_dir: &Path) -> Result<(), LedgerError> {
     // NFS, SMB, CIFS, SMB2, AFS, Ceph: the magic numbers of statfs(2).
     const NETWORK: [u64; 6] = [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x5346_414f, 0x00c3_6400];
     match rustix::fs::statfs(state_dir) {
-        #[expect(clippy::cast_sign_loss, clippy::allow_attributes, reason = "a magic number, not a quantity")]
         Ok(stat) if NETWORK.contains(&(stat.f_type as u64 & 0xffff_ffff)) => {
             Err(LedgerError::Network(state_dir.to_path_buf()))
         }
@@ -880,7 +882,7 @@ impl Writing {
 
     fn write(
         &mut self,
-        outcomes: &mut Vec<(Vec<Origin>, Vec<Rejection>, Option<oneshot::Sender<()>>)>,
+        outcomes: &mut Vec<Settled>,
         advances: &mut Vec<Advance>,
         logs: &mut Vec<LogRow>,
         answers: &mut Vec<oneshot::Sender<()>>,
@@ -1105,7 +1107,7 @@ mod tests {
                 touches: Vec::new(),
             })
             .collect();
-        Advance { site: Some(SiteId(1)), log: LogId(1), read_to, steps, tail: Step::default() }
+        Advance { site: Some(SiteId(1)), log: LogId(1), read_to, steps }
     }
 
     fn row() -> LogRow {
