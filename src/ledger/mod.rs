@@ -1,4 +1,4 @@
-//! What is settled and what is open: a value with laws. Its storage is [`store`].
+//! What is settled and what is open: a value with laws. Its storage is the `store`.
 //!
 //! In: what was read of a log for one site ([`Advance`]), and what was settled. Out: the watermark (the offset before
 //! which everything is settled), and the counts and repeat-window entries of the lines below it. Settling and advancing
