@@ -197,7 +197,13 @@ impl Source {
         if size < read {
             return Ok(false);
         }
-        // A copytruncate may have grown past the old offset before we look: the bytes before it tell.
+        // A copytruncate may have grown past the old offset before we look: the head and the bytes before it tell. The
+        // mark alone doesn't: lines of one browser all end alike.
+        let mut head = vec![0; self.row.fingerprint.head_len as usize];
+        let filled = file::read_at(&self.file, &mut head, 0)?;
+        if !self.row.fingerprint.agrees_head(&head[..filled]) {
+            return Ok(false);
+        }
         self.row.fingerprint.marks.last().map_or(Ok(true), |mark| identity::mark_agrees(&self.file, mark))
     }
 

@@ -7,8 +7,8 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 /// A fingerprint's head grows with the file up to this many bytes, so that small files have an identity too.
 pub const HEAD_MAX: usize = 1_024;
-/// Bytes before a mark's offset that it vouches for.
-pub const MARK_MAX: usize = 64;
+/// Bytes before a mark's offset that it vouches for: more than a user agent is long, since lines of one browser end alike.
+pub const MARK_MAX: usize = 256;
 /// Marks that are kept: the newest, and ever fewer on the way back.
 const MARKS: usize = 12;
 
