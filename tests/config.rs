@@ -1,0 +1,110 @@
+//! The configuration's messages, to the letter, and the example.
+//!
+//! `UPDATE=1 cargo test --test config` writes the messages anew: read them before you keep them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use silktail::config::{self, FormatChoice, Start};
+use silktail::rules::{KeepQuery, PageSource};
+
+fn no_env(_: &str) -> Option<String> {
+    None
+}
+
+#[test]
+fn every_bad_configuration_is_refused_in_these_words() {
+    let folder = Path::new("fixtures/config/bad");
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    files.sort();
+    assert!(files.len() >= 15, "the fixtures are there");
+    for file in files {
+        let report = config::load(&file, &no_env).expect_err(&file.display().to_string());
+        assert!(report.errors > 0, "{}", file.display());
+        let got = report.render(false);
+        assert!(!got.contains("8bce2be8c07a84a70e7104634b42878b"), "the key shows: {got}");
+        let golden = file.with_extension("stderr");
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&golden, &got).unwrap();
+        }
+        assert_eq!(got, fs::read_to_string(&golden).unwrap(), "{}", file.display());
+    }
+}
+
+#[test]
+fn the_example_loads_and_shows_the_codes_defaults() {
+    let shown = config::load(Path::new("config.example.toml"), &no_env)
+        .unwrap_or_else(|report| panic!("{}", report.render(false)));
+    assert_eq!(shown.warnings.warnings, 0, "{}", shown.warnings.render(false));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    let least = "[endpoint]\nurl = \"https://a.eu.silktide.com/v1/events\"\n[[site]]\nname = \"docs\"\n\
+        base_url = \"https://docs.example.org\"\nproperty_key = \"8bce2be8c07a84a70e7104634b42878b\"\n\
+        logs = [\"/var/log/nginx/docs.access.log\"]\n";
+    fs::write(&path, least).unwrap();
+    let default = config::load(&path, &no_env).unwrap();
+    let (shown, default) = (shown.config, default.config);
+    assert_eq!(shown.state_dir, Path::new("/var/lib/silktail"));
+    assert_eq!(shown.state_dir, default.state_dir);
+    assert_eq!(shown.endpoint, default.endpoint);
+    assert_eq!(shown.follow, default.follow);
+    assert_eq!(shown.follow.start, Start::End);
+    let (shown, default) = (&shown.sites[0], &default.sites[0]);
+    assert!(matches!((&shown.format, &default.format), (FormatChoice::Auto, FormatChoice::Auto)));
+    assert_eq!(shown.context.page, default.context.page);
+    assert_eq!(shown.context.page, [PageSource::Referer, PageSource::OwnUrl]);
+    assert_eq!(shown.context.keep_query, default.context.keep_query);
+    assert_eq!(shown.context.keep_query, KeepQuery::Only(Vec::new()));
+    assert_eq!(shown.repeat_window, default.repeat_window);
+    assert_eq!(shown.repeat_window, Duration::from_secs(30));
+    assert_eq!(shown.respect_dnt, default.respect_dnt);
+    assert_eq!(shown.bots.is_some(), default.bots.is_some());
+    assert_eq!(shown.hosts, default.hosts);
+}
+
+#[test]
+fn every_key_of_the_example_that_stands_commented_out_is_known() {
+    let example = fs::read_to_string("config.example.toml").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    fs::write(folder.path().join("docs.key"), "8bce2be8c07a84a70e7104634b42878b\n").unwrap();
+    // Prose has no ` = ` behind its first word.
+    let uncommented: Vec<String> = example
+        .lines()
+        .filter(|line| !line.starts_with("property_key ="))
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.starts_with('[') || rest.split_whitespace().nth(1) == Some("=") => rest.to_owned(),
+            _ => line.to_owned(),
+        })
+        .collect();
+    fs::write(&path, uncommented.join("\n")).unwrap();
+    let report = config::load(&path, &no_env).expect_err("some keys are not there yet");
+    let text = report.render(false);
+    assert!(!text.contains("unknown key"), "{text}");
+    assert!(text.contains("`listen` is not there yet") && text.contains("`[[test]]` is not there yet"), "{text}");
+}
+
+#[test]
+fn includes_variables_and_key_files_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("sites.d")).unwrap();
+    fs::write(folder.path().join("sites.d/docs.key"), "8bce2be8c07a84a70e7104634b42878b\n").unwrap();
+    let site = "[[site]]\nname = \"docs\"\nbase_url = \"https://docs.example.org\"\nproperty_key_file = \"docs.key\"\nlogs = [\"docs.log\"]\n";
+    fs::write(folder.path().join("sites.d/docs.toml"), site).unwrap();
+    let path = folder.path().join("config.toml");
+    fs::write(&path, "include = [\"sites.d/*.toml\"]\nstate_dir = \"${STATE}/x\"\n[endpoint]\nurl = \"${URL}\"\n")
+        .unwrap();
+    let env = |name: &str| match name {
+        "STATE" => Some("/srv".to_owned()),
+        "URL" => Some("https://a.eu.silktide.com/v1/events".to_owned()),
+        _ => None,
+    };
+    let loaded = config::load(&path, &env).unwrap_or_else(|report| panic!("{}", report.render(false)));
+    assert_eq!(loaded.config.state_dir, Path::new("/srv/x"));
+    assert_eq!(loaded.config.sites[0].property_key.expose(), "8bce2be8c07a84a70e7104634b42878b");
+}
