@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
+use crate::deliver::payload::redact;
+
 /// One file's text.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
@@ -49,12 +51,13 @@ impl Report {
         for problem in &self.problems {
             let level = if problem.error { Level::ERROR } else { Level::WARNING };
             let source = problem.source.and_then(|index| self.sources.get(index));
-            let text = source.map(|source| redact_keys(&source.text)).unwrap_or_default();
+            let (text, changes) = source.map(|source| redact_keys(&source.text)).unwrap_or_default();
             let path = source.map(|source| source.path.display().to_string()).unwrap_or_default();
             let title = level.primary_title(problem.message.as_str());
             let mut group = Group::with_title(title);
             if source.is_some() {
-                let span = on_boundaries(&text, problem.span.clone());
+                let Range { start, end } = problem.span;
+                let span = on_boundaries(&text, moved(start, &changes, false)..moved(end, &changes, true));
                 let annotation = AnnotationKind::Primary.span(span).label(problem.label.as_str());
                 group = group.element(Snippet::source(text.as_str()).path(path.as_str()).annotation(annotation));
             }
@@ -72,39 +75,56 @@ impl Report {
     }
 }
 
-/// Hides what may be a property key: a quoted run of letters and digits on a line that speaks of keys, or any such run
-/// that is as long as one. The text keeps its length, so that spans stay true.
-fn redact_keys(text: &str) -> String {
+/// A stretch of text that became another: where it was, how long, and how long what stands there now is.
+type Change = (usize, usize, usize);
+
+/// Hides what may be a property key: a run of letters and digits as long as one, or a shorter one on a line that speaks
+/// of keys.
+fn redact_keys(text: &str) -> (String, Vec<Change>) {
     let mut out = String::with_capacity(text.len());
+    let mut changes = Vec::new();
+    let mut at = 0;
     for line in text.split_inclusive('\n') {
         let speaks_of_keys = line.to_ascii_lowercase().contains("key");
-        let mut run = String::new();
-        let flush = |run: &mut String, out: &mut String| {
-            if run.len() >= 32 || speaks_of_keys && run.len() >= 16 && run.bytes().any(|b| b.is_ascii_digit()) {
-                // `…` takes three bytes: nine letters stay besides the dots that keep the length.
-                let hidden = run.len() - 8;
-                out.push_str(&run[..4]);
-                out.push('…');
-                out.push_str(&"·".repeat((hidden - 3) / 2));
-                out.push_str(&".".repeat((hidden - 3) % 2));
-                out.push_str(&run[run.len() - 4..]);
+        let mut rest = line;
+        while !rest.is_empty() {
+            let run = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
+            let (word, after) = rest.split_at(run);
+            let secret = word.len() >= 32
+                || speaks_of_keys && word.len() >= 16 && word.bytes().any(|byte| byte.is_ascii_digit());
+            if secret {
+                let shown = redact(word);
+                changes.push((at, word.len(), shown.len()));
+                out.push_str(&shown);
             } else {
-                out.push_str(run);
+                out.push_str(word);
             }
-            run.clear();
-        };
-        for c in line.chars() {
-            if c.is_ascii_alphanumeric() {
-                run.push(c);
-            } else {
-                flush(&mut run, &mut out);
+            at += word.len();
+            rest = after;
+            if let Some(c) = after.chars().next() {
                 // Control characters of a file never reach the terminal as they are.
-                out.push(if c.is_control() && !matches!(c, '\n' | '\t' | '\r') && c.len_utf8() == 1 { '?' } else { c });
+                let shown = if c.is_ascii_control() && !matches!(c, '\n' | '\t' | '\r') { '?' } else { c };
+                out.push(shown);
+                at += c.len_utf8();
+                rest = &after[c.len_utf8()..];
             }
         }
-        flush(&mut run, &mut out);
     }
-    out
+    (out, changes)
+}
+
+/// Where a place of the text as it was is now. What lies inside a change is at its beginning or end.
+fn moved(at: usize, changes: &[Change], end: bool) -> usize {
+    let (mut added, mut removed) = (0, 0);
+    for (start, old, new) in changes {
+        if at >= start + old {
+            added += new;
+            removed += old;
+        } else if at > *start {
+            return start + added - removed + if end { *new } else { 0 };
+        }
+    }
+    at + added - removed
 }
 
 fn on_boundaries(text: &str, span: Range<usize>) -> Range<usize> {
@@ -124,11 +144,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_property_key_is_hidden_and_the_text_keeps_its_length() {
-        let text = "property_key = \"8bce2be8c07a84a70e7104634b42878b\"\nname = \"docs\"\n";
-        let redacted = redact_keys(text);
-        assert_eq!(redacted.len(), text.len());
-        assert!(redacted.contains("8bce…") && redacted.contains("878b") && !redacted.contains("2be8c07a"));
-        assert!(redacted.contains("docs"));
+    fn a_property_key_is_hidden_and_places_move_with_it() {
+        let text = "property_key = \"8bce2be8c07a84a70e7104634b42878b\" # x\nname = \"docs\"\n";
+        let (redacted, changes) = redact_keys(text);
+        assert_eq!(redacted, "property_key = \"8bce…878b\" # x\nname = \"docs\"\n");
+        for word in ["property_key", "# x", "docs"] {
+            let at = text.find(word).unwrap();
+            assert_eq!(moved(at, &changes, false), redacted.find(word).unwrap(), "{word}");
+        }
+        let inside = text.find("2be8").unwrap();
+        assert_eq!(moved(inside, &changes, false), redacted.find("8bce").unwrap());
     }
 }
