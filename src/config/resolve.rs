@@ -100,7 +100,8 @@ fn read_all(path: &Path, env: Env<'_>, sources: &mut Vec<Source>, problems: &mut
         // What a broken file means can't be told; its other mistakes would be guesses.
         return None;
     }
-    Resolver { env, problems, zone: TimeZone::system() }.resolve(path, &tables)
+    let texts = parts.iter().map(|part| part.text.as_str()).collect();
+    Resolver { env, problems, zone: TimeZone::system(), texts, broken: Vec::new() }.resolve(path, &tables)
 }
 
 struct Part {
@@ -127,6 +128,10 @@ struct Resolver<'r> {
     env: Env<'r>,
     problems: &'r mut Vec<Problem>,
     zone: TimeZone,
+    /// The files as written, by the number of their source.
+    texts: Vec<&'r str>,
+    /// Formats with an error of their own: to use one is no second error.
+    broken: Vec<String>,
 }
 
 /// A site with the places that are needed to compare it with the others.
@@ -139,6 +144,11 @@ struct Placed {
 }
 
 impl Resolver<'_> {
+    /// How a value is written in its file.
+    fn quoted(&self, source: usize, span: &Range<usize>) -> String {
+        self.texts.get(source).and_then(|text| text.get(span.clone())).unwrap_or_default().to_owned()
+    }
+
     fn walk(&mut self, source: usize) -> Walk<'_> {
         Walk { source, problems: self.problems }
     }
@@ -390,7 +400,10 @@ impl Resolver<'_> {
                 continue;
             }
             let mut table = Table::new(inner, value.span(), "a format");
-            formats.extend(self.one_format(&name, &span, &mut table, source));
+            match self.one_format(&name, &span, &mut table, source) {
+                Some(format) => formats.push(format),
+                None => self.broken.push(name),
+            }
             table.finish(&mut self.walk(source));
         }
     }
@@ -402,22 +415,12 @@ impl Resolver<'_> {
         table: &mut Table<'_, '_>,
         source: usize,
     ) -> Option<Format> {
-        for later in ["nginx", "apache", "json"] {
-            if let Some(value) = table.take(later) {
-                let help = Some("write a `regex` for now".to_owned());
-                self.walk(source).error(
-                    value.span(),
-                    format!("`{later}` is not there yet"),
-                    "not in this version",
-                    help,
-                );
-                table.take("regex");
-                table.take("time");
-                table.take("timezone");
-                return None;
-            }
-        }
-        let regex = table.string(&mut self.walk(source), "regex");
+        let texts = [
+            ("nginx", table.string(&mut self.walk(source), "nginx")),
+            ("apache", table.string(&mut self.walk(source), "apache")),
+            ("regex", table.string(&mut self.walk(source), "regex")),
+        ];
+        let json = table.table(&mut self.walk(source), "json", "json");
         let time = table.string(&mut self.walk(source), "time");
         let zone = match table.string(&mut self.walk(source), "timezone") {
             None => self.zone.clone(),
@@ -425,25 +428,53 @@ impl Resolver<'_> {
                 Ok(zone) => zone,
                 Err(_) => {
                     let help = Some("a name like Europe/Berlin".to_owned());
-                    self.walk(source).error(
-                        span,
-                        format!("unknown time zone `{text}`"),
-                        "not in the machine's list",
-                        help,
-                    );
+                    let message = format!("unknown time zone `{text}`");
+                    self.walk(source).error(span, message, "not in the machine's list", help);
                     return None;
                 }
             },
         };
-        let Some((pattern, span)) = regex else {
-            let help = Some("write regex = '…' with named groups".to_owned());
-            self.walk(source).error(name_span.clone(), format!("format `{name}` says nothing"), "no `regex`", help);
+        let mut given: Vec<(&str, Text)> = texts.into_iter().filter_map(|(kind, text)| Some((kind, text?))).collect();
+        let help = Some("give exactly one of nginx, apache, regex and json".to_owned());
+        if given.len() + usize::from(json.is_some()) != 1 {
+            let message = format!("format `{name}` must be given in one way");
+            self.walk(source).error(name_span.clone(), message, "none, or several", help);
             return None;
+        }
+        if let (Some((_, span)), Some((kind @ ("nginx" | "apache"), _))) = (&time, given.first()) {
+            let message = format!("`time` doesn't go with `{kind}`, which says itself how times are written");
+            self.walk(source).error(span.clone(), message, "take it away", None);
+        }
+        let pattern = time.as_ref().map(|(text, _)| text.as_str());
+        let (made, span) = match (json, given.pop()) {
+            (Some(json), _) => {
+                let mut fields = Vec::new();
+                for (field, _, value) in json.entries() {
+                    match value.get_ref() {
+                        DeValue::String(path) => fields.push((field, path.to_string())),
+                        _ => {
+                            let message = format!("field `{field}` must be the path of a value, a string");
+                            self.walk(source).error(value.span(), message, "here", None);
+                        }
+                    }
+                }
+                (Format::json(name, &fields, pattern, zone), json.span)
+            }
+            (None, Some((kind, (text, span)))) => {
+                let made = match kind {
+                    "nginx" => Format::nginx(name, &text, zone),
+                    "apache" => Format::apache(name, &text, zone),
+                    _ => Format::regex(name, &text, pattern, zone),
+                };
+                (made, span)
+            }
+            (None, None) => return None,
         };
-        match Format::regex(name, &pattern, time.as_ref().map(|(text, _)| text.as_str()), zone) {
+        match made {
             Ok(format) => Some(format),
             Err(error) => {
-                self.walk(source).error(span, error.message, "here", error.help);
+                let place = error.span.map_or(span.clone(), |at| inside(&self.quoted(source, &span), &span, &at));
+                self.walk(source).error(place, error.message, "here", error.help);
                 None
             }
         }
@@ -703,7 +734,7 @@ impl Resolver<'_> {
         let Some((name, span)) = table.string(&mut self.walk(source), "format") else {
             return (FormatChoice::Auto, None);
         };
-        if name == "auto" {
+        if name == "auto" || self.broken.contains(&name) {
             return (FormatChoice::Auto, Some(span));
         }
         let own = formats.iter().find(|format| format.name() == name).cloned();
@@ -879,11 +910,8 @@ impl Resolver<'_> {
         extras: &[String],
         groups: &[String],
     ) -> Option<Template> {
-        let inside = |at: &Range<usize>| {
-            // A quote is one byte; in a string with escapes the place is near enough to be found.
-            let start = (span.start + 1 + at.start).min(span.end);
-            start..(span.start + 1 + at.end).clamp(start, span.end)
-        };
+        let quote = self.quoted(source, &span);
+        let inside = |at: &Range<usize>| inside(&quote, &span, at);
         let template = match Template::parse(&text) {
             Ok(template) => template,
             Err(error) => {
@@ -950,6 +978,17 @@ impl Resolver<'_> {
             }
         }
     }
+}
+
+/// A place inside a string, as a place in the file. `quote` is how the string is written.
+fn inside(quote: &str, span: &Range<usize>, at: &Range<usize>) -> Range<usize> {
+    // In a string with escapes the place is near enough to be found.
+    let open = ["'''\n", "\"\"\"\n", "'''", "\"\"\""]
+        .iter()
+        .find(|open| quote.starts_with(**open))
+        .map_or(1, |open| open.len());
+    let start = (span.start + open + at.start).min(span.end);
+    start..(span.start + open + at.end).clamp(start, span.end)
 }
 
 /// Stands for "not given": no site may be sent to it.

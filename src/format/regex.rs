@@ -1,144 +1,149 @@
-//! The user's own regexes, with named groups.
+//! Formats that are the user's own regex: named groups are fields.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use jiff::tz::TimeZone;
-use regex::bytes::Regex;
+use regex::bytes::{Regex, RegexBuilder};
+use regex_syntax::ast::{self, Ast};
 
-use super::{FormatError, time, unescape::unescape};
+use super::FormatError;
+use super::slot::{Slot, When, complete};
+use super::split::Stop;
+use super::time::Clock;
+use super::unescape::unescape;
 use crate::entry::{Entry, FIELDS};
 
 /// A compiled regex and what its groups mean.
 #[derive(Debug)]
-pub struct RegexFormat {
+pub(super) struct Groups {
     regex: Regex,
-    groups: Vec<(usize, Arc<str>)>,
-    time: Option<String>,
+    /// The index of each named group and where its text goes.
+    slots: Vec<(usize, Slot)>,
+    pattern: String,
 }
 
-impl RegexFormat {
-    /// Compiles a pattern.
-    pub fn new(pattern: &str, time: Option<&str>) -> Result<Self, FormatError> {
-        let wrong = |message: String, help: Option<String>| FormatError { message, span: None, help };
-        let regex = Regex::new(pattern).map_err(|error| {
-            let text = error.to_string();
-            let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            wrong(format!("bad regex: {reason}"), None)
-        })?;
-        let groups: Vec<(usize, Arc<str>)> =
-            regex.capture_names().enumerate().filter_map(|(index, name)| Some((index, name?.into()))).collect();
-        let has = |name: &str| groups.iter().any(|(_, group)| &**group == name);
-        let mut missing = Vec::new();
-        for name in ["ip", "user_agent"] {
-            if !has(name) {
-                missing.push(format!("`{name}`"));
-            }
+impl Groups {
+    /// Compiles a pattern with the time pattern that goes with it.
+    pub(super) fn new(pattern: &str, time: Option<&str>) -> Result<Groups, FormatError> {
+        let regex = compile(pattern)?;
+        let clock = time.map_or(Ok(Clock::Auto), Clock::from_pattern)?;
+        let mut slots = Vec::new();
+        for (index, name) in regex.capture_names().enumerate() {
+            let Some(name) = name else { continue };
+            let slot = match Slot::of_field(name) {
+                Some(Slot::Time(_)) => Slot::Time(clock.clone()),
+                Some(slot) => slot,
+                None => Slot::Extra(Arc::from(name)),
+            };
+            slots.push((index, slot));
         }
-        if !has("request") && !has("target") {
-            missing.push("`request` or `target`".to_owned());
+        let has = |name: &str| slots.iter().any(|(_, slot)| slot.field() == Some(name));
+        let mut missing = Vec::new();
+        if !has("ip") && !has("forwarded_for") {
+            missing.push("`ip`");
+        }
+        if !has("user_agent") {
+            missing.push("`user_agent`");
+        }
+        if !has("request") && !has("target") && !has("path") {
+            missing.push("`request` or `target`");
         }
         if !missing.is_empty() {
-            let help = "name a group like this: (?P<ip>\\S+)".to_owned();
-            return Err(wrong(format!("the regex has no group {}", missing.join(", ")), Some(help)));
+            let groups = if missing.len() == 1 { "a named group" } else { "named groups" };
+            return Err(FormatError {
+                message: format!("the regex lacks {groups} for {}", list(&missing)),
+                span: None,
+                help: Some(likely_meant(&slots).unwrap_or_else(|| r"write a group as `(?P<ip>\S+)`".to_owned())),
+            });
         }
-        if let Some(pattern) = time
-            && let Err(error) = jiff::fmt::strtime::format(pattern, jiff::Timestamp::UNIX_EPOCH)
-        {
-            return Err(wrong(format!("bad time pattern: {error}"), None));
-        }
-        Ok(Self { regex, groups, time: time.map(str::to_owned) })
+        Ok(Groups { regex, slots, pattern: pattern.to_owned() })
     }
 
-    /// Whether it has a group of this name.
-    pub fn has(&self, name: &str) -> bool {
-        self.groups.iter().any(|(_, group)| &**group == name)
+    pub(super) fn slots(&self) -> impl Iterator<Item = &Slot> + Clone {
+        self.slots.iter().map(|(_, slot)| slot)
     }
 
-    /// Groups that are no fields.
-    pub fn extra(&self) -> Vec<Arc<str>> {
-        let is_field = |name: &str| name == "request" || FIELDS.contains(&name);
-        self.groups.iter().filter(|(_, name)| !is_field(name)).map(|(_, name)| Arc::clone(name)).collect()
-    }
-
-    /// How many groups it has.
-    pub fn fields(&self) -> usize {
-        self.groups.len()
-    }
-
-    /// Reads a line.
-    pub fn parse<'l>(&self, line: &'l [u8], zone: &TimeZone) -> Option<Entry<'l>> {
-        let captures = self.regex.captures(line)?;
-        let mut entry = Entry::default();
-        let mut path = None;
-        let mut query = None;
-        let mut host = None;
-        for (index, name) in &self.groups {
-            let Some(value) = captures.get(*index).map(|group| group.as_bytes()) else { continue };
-            if value.is_empty() || value == b"-" {
-                continue;
-            }
-            let number = || std::str::from_utf8(value).ok();
-            let text = || Some(unescape(value));
-            match &**name {
-                "ip" => entry.ip = text(),
-                "time" => {
-                    entry.time = Some(match &self.time {
-                        Some(pattern) => time::by_pattern(value, pattern, zone)?,
-                        None => time::any(value, zone)?,
-                    });
-                }
-                "request" => entry.set_request(unescape(value)),
-                "method" => entry.method = text(),
-                "target" => entry.set_target(unescape(value)),
-                "path" => path = text(),
-                "query" => query = text(),
-                "protocol" => entry.protocol = text(),
-                "status" => entry.status = Some(number()?.parse().ok()?),
-                "bytes" => entry.bytes = Some(number()?.parse().ok()?),
-                "referer" => entry.referer = text(),
-                "user_agent" => entry.user_agent = text(),
-                "host" => host = text(),
-                "user" => entry.user = text(),
-                "forwarded_for" => entry.forwarded_for = text(),
-                "range" => entry.range = text(),
-                "view_width" => entry.view_width = number().and_then(|number| number.parse().ok()),
-                "dnt" => entry.dnt = text(),
-                "gpc" => entry.gpc = text(),
-                _ => entry.extra.push((Arc::clone(name), unescape(value))),
+    pub(super) fn read<'l>(&self, line: &'l [u8], when: When<'_>, entry: &mut Entry<'l>) -> Result<(), Stop> {
+        let Some(captures) = self.regex.captures(line) else {
+            return Err(Stop { format_span: 0..self.pattern.len(), line_at: 0 });
+        };
+        for (index, slot) in &self.slots {
+            let Some(found) = captures.get(*index) else { continue };
+            if !slot.take(unescape(found.as_bytes()), when, entry) {
+                let group = slot.field().and_then(|name| self.group_span(name));
+                return Err(Stop { format_span: group.unwrap_or(0..self.pattern.len()), line_at: found.start() });
             }
         }
-        // Groups of their own beat what the request or target gave.
-        entry.path = path.or(entry.path);
-        entry.query = query.or(entry.query);
-        entry.host = host.or(entry.host);
-        Some(entry)
+        complete(entry);
+        Ok(())
+    }
+
+    fn group_span(&self, name: &str) -> Option<std::ops::Range<usize>> {
+        let start = self.pattern.find(&format!("<{name}>"))?;
+        Some(start..start + name.len() + 2)
+    }
+
+    /// The longest beginning of the pattern that fits says where the line stops fitting; `None` if the whole fits.
+    /// Slow: for messages, not for every line.
+    pub(super) fn stop(&self, line: &[u8]) -> Option<Stop> {
+        if self.regex.is_match(line) {
+            return None;
+        }
+        for end in beginnings(&self.pattern) {
+            if let Some(regex) = self.pattern.get(..end).and_then(|beginning| compile(beginning).ok())
+                && let Some(found) = regex.find(line)
+            {
+                return Some(Stop { format_span: end..self.pattern.len(), line_at: found.end() });
+            }
+        }
+        Some(Stop { format_span: 0..self.pattern.len(), line_at: 0 })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Compiles for bytes: logs hold what isn't UTF-8, and `.` must fit that too.
+fn compile(pattern: &str) -> Result<Regex, FormatError> {
+    RegexBuilder::new(pattern).unicode(false).build().or_else(|_| Regex::new(pattern)).map_err(|error| {
+        let span = match ast::parse::Parser::new().parse(pattern) {
+            Err(error) => Some(error.span().start.offset..error.span().end.offset),
+            Ok(_) => None,
+        };
+        let message = match ast::parse::Parser::new().parse(pattern) {
+            Err(error) => error.kind().to_string(),
+            Ok(_) => error.to_string(),
+        };
+        FormatError { message: format!("bad regex: {message}"), span, help: None }
+    })
+}
 
-    #[test]
-    fn groups_are_fields_and_others_are_kept() {
-        let format = RegexFormat::new(
-            r#"^(?P<ip>\S+) (?P<time>\S+ \S+) "(?P<request>[^"]*)" (?P<status>\d+) (?P<plan>\w+) "(?P<user_agent>[^"]*)"$"#,
-            Some("%Y-%m-%d %H:%M:%S"),
-        )
-        .unwrap();
-        let line = br#"192.0.2.7 2026-10-10 13:55:36 "GET /a.pdf?x=1 HTTP/1.1" 200 gold "\x22Me\x22""#;
-        let entry = format.parse(line, &TimeZone::UTC).unwrap();
-        assert_eq!(entry.text("plan").as_deref(), Some("gold"));
-        assert_eq!(entry.text("query").as_deref(), Some("x=1"));
-        assert_eq!(entry.text("user_agent").as_deref(), Some("\"Me\""));
-        assert_eq!(entry.text("time").as_deref(), Some("2026-10-10T13:55:36Z"));
-        assert_eq!(format.parse(b"something else", &TimeZone::UTC), None);
-        assert_eq!(format.extra(), [Arc::from("plan")]);
-    }
+/// The places where the pattern can be cut, the last first.
+fn beginnings(pattern: &str) -> Vec<usize> {
+    let Ok(Ast::Concat(ref concat)) = ast::parse::Parser::new().parse(pattern) else { return Vec::new() };
+    let mut ends: Vec<usize> = concat.asts.iter().map(|part| part.span().end.offset).collect();
+    ends.pop();
+    ends.reverse();
+    ends
+}
 
-    #[test]
-    fn a_missing_group_is_named() {
-        let error = RegexFormat::new(r"^(?P<ip>\S+)$", None).unwrap_err();
-        assert_eq!(error.message, "the regex has no group `user_agent`, `request` or `target`");
+/// A group whose name is nearly that of a field.
+fn likely_meant(slots: &[(usize, Slot)]) -> Option<String> {
+    slots.iter().find_map(|(_, slot)| {
+        let Slot::Extra(name) = slot else { return None };
+        let alias = match name.to_ascii_lowercase().as_str() {
+            "agent" | "useragent" | "ua" | "http_user_agent" => Some("user_agent"),
+            "remote_addr" | "client" | "clientip" | "client_ip" | "addr" | "host" => Some("ip"),
+            "url" | "uri" | "request_uri" => Some("target"),
+            _ => None,
+        };
+        let close = FIELDS.into_iter().chain(["request"]).find(|field| strsim::damerau_levenshtein(field, name) <= 2);
+        let meant = alias.or(close)?;
+        Some(format!("did you mean `{meant}` by `{name}`?"))
+    })
+}
+
+fn list(names: &[&str]) -> Cow<'static, str> {
+    match names {
+        [] => Cow::Borrowed(""),
+        [one] => Cow::Owned((*one).to_owned()),
+        [rest @ .., last] => Cow::Owned(format!("{} and {last}", rest.join(", "))),
     }
 }

@@ -1,0 +1,228 @@
+//! Where a logged value goes: one variable of a format in, one field of the [`Entry`] out.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::time::Clock;
+use crate::entry::{Entry, FIELDS, Text};
+
+/// What a value means.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Slot {
+    /// A number that nobody asks for, like a port: only its form is checked.
+    Number,
+    Ip,
+    Time(Clock),
+    Request,
+    Method,
+    Target,
+    /// The path alone; `decoded` where the server has already undone the percent-encoding.
+    Path {
+        decoded: bool,
+    },
+    /// The query; `marked` where it comes with its `?`.
+    Query {
+        marked: bool,
+    },
+    Protocol,
+    Status,
+    Bytes,
+    Referer,
+    UserAgent,
+    Host,
+    User,
+    ForwardedFor,
+    Range,
+    ViewWidth,
+    Dnt,
+    Gpc,
+    /// Beyond the standard fields, under its own name.
+    Extra(Arc<str>),
+}
+
+/// What reading a time needs beside its text.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct When<'z> {
+    pub zone: &'z TimeZone,
+    /// The time of the line before, if known.
+    pub after: Option<Timestamp>,
+}
+
+impl Slot {
+    /// The slot of a field by its name, `request` included.
+    pub(super) fn of_field(name: &str) -> Option<Slot> {
+        Some(match name {
+            "ip" => Slot::Ip,
+            "time" => Slot::Time(Clock::Auto),
+            "request" => Slot::Request,
+            "method" => Slot::Method,
+            "target" => Slot::Target,
+            "path" => Slot::Path { decoded: false },
+            "query" => Slot::Query { marked: false },
+            "protocol" => Slot::Protocol,
+            "status" => Slot::Status,
+            "bytes" => Slot::Bytes,
+            "referer" => Slot::Referer,
+            "user_agent" => Slot::UserAgent,
+            "host" => Slot::Host,
+            "user" => Slot::User,
+            "forwarded_for" => Slot::ForwardedFor,
+            "range" => Slot::Range,
+            "view_width" => Slot::ViewWidth,
+            "dnt" => Slot::Dnt,
+            "gpc" => Slot::Gpc,
+            _ => return None,
+        })
+    }
+
+    /// The field that is set, `request` for the three of a request line.
+    pub(super) fn field(&self) -> Option<&'static str> {
+        Some(match self {
+            Slot::Number | Slot::Extra(_) => return None,
+            Slot::Ip => "ip",
+            Slot::Time(_) => "time",
+            Slot::Request => "request",
+            Slot::Method => "method",
+            Slot::Target => "target",
+            Slot::Path { .. } => "path",
+            Slot::Query { .. } => "query",
+            Slot::Protocol => "protocol",
+            Slot::Status => "status",
+            Slot::Bytes => "bytes",
+            Slot::Referer => "referer",
+            Slot::UserAgent => "user_agent",
+            Slot::Host => "host",
+            Slot::User => "user",
+            Slot::ForwardedFor => "forwarded_for",
+            Slot::Range => "range",
+            Slot::ViewWidth => "view_width",
+            Slot::Dnt => "dnt",
+            Slot::Gpc => "gpc",
+        })
+    }
+
+    /// Whether only digits or `-` can stand here.
+    pub(super) fn is_number(&self) -> bool {
+        matches!(self, Slot::Number | Slot::Status | Slot::Bytes)
+    }
+
+    /// Puts a value, escapes undone, into the entry; `false` if it can't be one: the line doesn't fit.
+    pub(super) fn take<'l>(&self, value: Text<'l>, when: When<'_>, entry: &mut Entry<'l>) -> bool {
+        if value.is_empty() || &*value == b"-" {
+            return true;
+        }
+        match self {
+            Slot::Number => return number(&value).is_some(),
+            Slot::Status => match number(&value).and_then(|status| u16::try_from(status).ok()) {
+                Some(status) => entry.status = Some(status),
+                None => return false,
+            },
+            Slot::Bytes => match number(&value) {
+                Some(bytes) => entry.bytes = Some(bytes),
+                None => return false,
+            },
+            Slot::Time(clock) => match clock.read(&value, when.zone, when.after) {
+                Some(time) => entry.time = Some(time),
+                None => return false,
+            },
+            // A client may send anything as its width: nonsense is no reason to disbelieve the line.
+            Slot::ViewWidth => entry.view_width = number(&value).and_then(|width| u32::try_from(width).ok()),
+            Slot::Request => entry.set_request(value),
+            Slot::Target => entry.set_target(value),
+            Slot::Path { decoded: true } => entry.path = Some(encode(value)),
+            Slot::Path { decoded: false } => entry.path = Some(value),
+            Slot::Query { marked } => {
+                let query = if *marked { without_mark(value) } else { value };
+                if !query.is_empty() {
+                    entry.query = Some(query);
+                }
+            }
+            // The host of an absolute target is what the client asked for.
+            Slot::Host => {
+                if entry.host.is_none() {
+                    entry.host = Some(value);
+                }
+            }
+            Slot::Ip => entry.ip = Some(value),
+            Slot::Method => entry.method = Some(value),
+            Slot::Protocol => entry.protocol = Some(value),
+            Slot::Referer => entry.referer = Some(value),
+            Slot::UserAgent => entry.user_agent = Some(value),
+            Slot::User => entry.user = Some(value),
+            Slot::ForwardedFor => entry.forwarded_for = Some(value),
+            Slot::Range => entry.range = Some(value),
+            Slot::Dnt => entry.dnt = Some(value),
+            Slot::Gpc => entry.gpc = Some(value),
+            Slot::Extra(name) => entry.extra.push((Arc::clone(name), value)),
+        }
+        true
+    }
+}
+
+/// Fills in what follows from the other fields: a target from a path and a query that were logged apart.
+pub(super) fn complete(entry: &mut Entry<'_>) {
+    if entry.target.is_some() {
+        return;
+    }
+    let Some(path) = &entry.path else { return };
+    entry.target = Some(match &entry.query {
+        None => path.clone(),
+        Some(query) => Cow::Owned([&path[..], b"?", &query[..]].concat()),
+    });
+}
+
+/// What a format with these slots can give, `request` spelled out, in the order of [`FIELDS`].
+pub(super) fn fields_given<'s>(slots: impl Iterator<Item = &'s Slot> + Clone) -> Vec<&'static str> {
+    let set = |name: &str| slots.clone().any(|slot| slot.field() == Some(name));
+    FIELDS
+        .into_iter()
+        .filter(|field| match *field {
+            "method" | "protocol" => set(field) || set("request"),
+            "target" | "path" => set("path") || set("target") || set("request"),
+            "query" => set("query") || set("target") || set("request"),
+            _ => set(field),
+        })
+        .collect()
+}
+
+fn number(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0u64, |value, b| match b {
+        b'0'..=b'9' => value.checked_mul(10)?.checked_add(u64::from(b - b'0')),
+        _ => None,
+    })
+}
+
+fn without_mark(query: Text<'_>) -> Text<'_> {
+    match query {
+        Cow::Borrowed(bytes) => Cow::Borrowed(bytes.strip_prefix(b"?").unwrap_or(bytes)),
+        Cow::Owned(mut bytes) => {
+            if bytes.first() == Some(&b'?') {
+                bytes.remove(0);
+            }
+            Cow::Owned(bytes)
+        }
+    }
+}
+
+/// Makes a decoded path one that can be decoded again, and put in front of a query.
+fn encode(path: Text<'_>) -> Text<'_> {
+    if !path.iter().any(|b| b"%?#".contains(b)) {
+        return path;
+    }
+    let mut out = Vec::with_capacity(path.len() + 8);
+    for &b in path.iter() {
+        match b {
+            b'%' => out.extend_from_slice(b"%25"),
+            b'?' => out.extend_from_slice(b"%3F"),
+            b'#' => out.extend_from_slice(b"%23"),
+            _ => out.push(b),
+        }
+    }
+    Cow::Owned(out)
+}

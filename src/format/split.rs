@@ -1,0 +1,442 @@
+//! Splits a line into fields between fixed delimiters: what `log_format`, `LogFormat` and the built-in formats compile to.
+//!
+//! A field ends where the text that follows it in the format is found. Quoted fields know backslash escapes; a quote that
+//! isn't followed by the rest of the delimiter is part of the field. Nothing is allocated for a field without escapes.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::FormatError;
+use super::slot::{Slot, When, complete};
+use super::time::Clock;
+use super::unescape::unescape;
+use crate::entry::Entry;
+
+/// A part of a format as its parser saw it.
+#[derive(Debug, Clone)]
+pub(super) enum Item {
+    /// Fixed text.
+    Text { bytes: Vec<u8>, span: Range<usize> },
+    /// A variable.
+    Var(Var),
+}
+
+/// A variable of a format.
+#[derive(Debug, Clone)]
+pub(super) struct Var {
+    pub slot: Slot,
+    /// Its own name, under which it is kept when its field is taken by a better one.
+    pub name: String,
+    /// Which of several variables for one field gives it: the lowest.
+    pub rank: u8,
+    /// The byte its value always begins with, if it isn't empty.
+    pub starts: Option<u8>,
+    /// Its value is that byte alone, or empty.
+    pub is_mark: bool,
+    /// How a time is written, as strptime pattern: variables that are parts of one time are joined.
+    pub time: Option<String>,
+    pub span: Range<usize>,
+}
+
+impl Var {
+    pub(super) fn new(slot: Slot, name: &str, span: Range<usize>) -> Var {
+        Var { slot, name: name.to_owned(), rank: 0, starts: None, is_mark: false, time: None, span }
+    }
+}
+
+/// What may follow the last field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tail {
+    /// Only white space.
+    Closed,
+    /// Further fields, which are ignored.
+    Open,
+}
+
+/// A compiled format.
+#[derive(Debug, Clone)]
+pub(super) struct Splitter {
+    head: Literal,
+    pieces: Vec<Piece>,
+    tail: Tail,
+    escaped: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Literal {
+    bytes: Vec<u8>,
+    span: Range<usize>,
+}
+
+#[derive(Debug, Clone)]
+struct Piece {
+    slot: Slot,
+    span: Range<usize>,
+    /// What follows it; empty at the format's end, and before a piece that marks its own start.
+    until: Literal,
+    /// Stands in double quotes, so that a backslash escapes the next byte.
+    quoted: bool,
+    /// Never holds a space.
+    compact: bool,
+    /// May be a list, with a space after each comma or around a colon.
+    list: bool,
+    /// How often `until` occurs in the value itself (the space in a time).
+    skip: usize,
+    /// What the line must go on with after `until`, so that it is the delimiter and not part of the value.
+    look: Look,
+    starts: Option<u8>,
+    is_mark: bool,
+    /// The last of the pieces that follow each other without delimiter, mostly this one.
+    group: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    Anything,
+    Digit,
+    /// Digits or `-`, and then the delimiter after them.
+    Number,
+}
+
+/// Where a line stopped fitting.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Stop {
+    pub format_span: Range<usize>,
+    pub line_at: usize,
+}
+
+impl Splitter {
+    /// Compiles a format's parts; `escaped` unless the log is written without escapes.
+    pub(super) fn new(mut items: Vec<Item>, tail: Tail, escaped: bool) -> Result<Splitter, FormatError> {
+        join_times(&mut items)?;
+        share_fields(&mut items);
+        trim_end(&mut items);
+        let mut head = Literal { bytes: Vec::new(), span: 0..0 };
+        let mut pieces: Vec<Piece> = Vec::new();
+        for item in items {
+            match item {
+                Item::Text { bytes, span } => {
+                    let literal = pieces.last_mut().map_or(&mut head, |piece| &mut piece.until);
+                    if literal.bytes.is_empty() {
+                        literal.span = span;
+                    } else {
+                        literal.span.end = span.end;
+                    }
+                    literal.bytes.extend(bytes);
+                }
+                Item::Var(var) => {
+                    if let Some(before) = pieces.last()
+                        && before.until.bytes.is_empty()
+                        && !before.is_mark
+                        && var.starts.is_none()
+                    {
+                        return Err(FormatError {
+                            message: "nothing tells where one variable ends and the next begins".to_owned(),
+                            span: Some(before.span.start..var.span.end),
+                            help: Some("put a space or another delimiter between them".to_owned()),
+                        });
+                    }
+                    let end = var.span.end;
+                    pieces.push(Piece {
+                        compact: matches!(var.slot, Slot::Host | Slot::Number | Slot::Status | Slot::Bytes),
+                        list: match &var.slot {
+                            Slot::ForwardedFor => true,
+                            Slot::Extra(name) => name.starts_with("upstream_"),
+                            _ => false,
+                        },
+                        slot: var.slot,
+                        span: var.span,
+                        until: Literal { bytes: Vec::new(), span: end..end },
+                        quoted: false,
+                        skip: 0,
+                        look: Look::Anything,
+                        starts: var.starts,
+                        is_mark: var.is_mark,
+                        group: 0,
+                    });
+                    if let (Some(pattern), Some(piece)) = (var.time, pieces.last_mut()) {
+                        piece.skip = spaces_in(&pattern);
+                    }
+                }
+            }
+        }
+        if pieces.is_empty() {
+            return Err(FormatError { message: "the format has no variables".to_owned(), span: None, help: None });
+        }
+        let mut group = pieces.len() - 1;
+        for at in (0..pieces.len()).rev() {
+            let next_look = pieces.get(at + 1).map_or(Look::Anything, |next| match &next.slot {
+                slot if slot.is_number() => Look::Number,
+                Slot::Time(Clock::Auto | Clock::Unix) => Look::Digit,
+                _ => Look::Anything,
+            });
+            let opens = if at == 0 { head.bytes.last() } else { pieces[at - 1].until.bytes.last() };
+            let quoted = opens == Some(&b'"');
+            let piece = &mut pieces[at];
+            if !piece.until.bytes.is_empty() {
+                group = at;
+            }
+            piece.group = group;
+            piece.look = next_look;
+            piece.quoted = quoted;
+            // A delimiter longer than a space isn't in a time.
+            if piece.until.bytes != b" " {
+                piece.skip = 0;
+            }
+        }
+        Ok(Splitter { head, pieces, tail, escaped })
+    }
+
+    /// The slots in the format's order.
+    pub(super) fn slots(&self) -> impl Iterator<Item = &Slot> + Clone {
+        self.pieces.iter().map(|piece| &piece.slot)
+    }
+
+    /// Reads a line into an empty entry, or says where it stops fitting.
+    pub(super) fn read<'l>(&self, line: &'l [u8], when: When<'_>, entry: &mut Entry<'l>) -> Result<(), Stop> {
+        let head = &self.head;
+        if !line.starts_with(&head.bytes) {
+            let same = line.iter().zip(&head.bytes).take_while(|(a, b)| a == b).count();
+            return Err(Stop { format_span: head.span.clone(), line_at: same });
+        }
+        let mut at = head.bytes.len();
+        let mut from = 0;
+        while let Some(first) = self.pieces.get(from) {
+            let Some(end) = self.end(from, line, at) else {
+                // What is missing is the delimiter.
+                let missing = self.pieces.get(first.group).map_or(&first.span, |last| &last.until.span);
+                let format_span = first.span.start..missing.end.max(first.span.end);
+                return Err(Stop { format_span, line_at: at });
+            };
+            let group = from..first.group + 1;
+            let mut start = at;
+            for index in group.clone() {
+                let Some(piece) = self.pieces.get(index) else { break };
+                let stop = self.pieces.get(index + 1).filter(|_| index + 1 < group.end);
+                let stop = stop.map_or(end, |next| split_point(piece, next, line, start, end));
+                let value = &line[start..stop];
+                let value = if self.escaped { unescape(value) } else { Cow::Borrowed(value) };
+                if !piece.slot.take(value, when, entry) {
+                    return Err(Stop { format_span: piece.span.clone(), line_at: start });
+                }
+                start = stop;
+            }
+            at = end + self.pieces.get(first.group).map_or(0, |last| last.until.bytes.len());
+            from = group.end;
+        }
+        complete(entry);
+        Ok(())
+    }
+
+    /// Where the value that begins at `start` ends: where the delimiter after it begins.
+    fn end(&self, index: usize, line: &[u8], start: usize) -> Option<usize> {
+        let first = self.pieces.get(index)?;
+        let last = self.pieces.get(first.group)?;
+        let rest = line.get(start..)?;
+        if last.until.bytes.is_empty() {
+            let blank = |b: &u8| matches!(b, b' ' | b'\t');
+            let end = match self.tail {
+                Tail::Open => rest.iter().position(blank).unwrap_or(rest.len()),
+                Tail::Closed => rest.trim_ascii_end().len(),
+            };
+            return Some(start + end).filter(|&end| !first.compact || !line[start..end].iter().any(blank));
+        }
+        let escapes = first.quoted && self.escaped;
+        let end = self.find(first, last, line, start, escapes, true);
+        // Some writers leave backslashes and quotes as they are. And a number that isn't one is better blamed itself.
+        let end = end.or_else(|| if escapes { self.find(first, last, line, start, false, true) } else { None });
+        let end = end.or_else(|| self.find(first, last, line, start, escapes, false))?;
+        if first.compact && memchr::memchr(b' ', &line[start..end]).is_some() {
+            return None;
+        }
+        Some(end)
+    }
+
+    fn find(&self, first: &Piece, last: &Piece, line: &[u8], start: usize, escapes: bool, look: bool) -> Option<usize> {
+        let until = &last.until.bytes[..];
+        let lead = *until.first()?;
+        let mut skip = first.skip;
+        let mut from = start;
+        loop {
+            let rest = line.get(from..)?;
+            let at = from
+                + if escapes && lead != b'\\' {
+                    memchr::memchr2(lead, b'\\', rest)
+                } else {
+                    memchr::memchr(lead, rest)
+                }?;
+            if line[at] != lead {
+                from = at + 2;
+                continue;
+            }
+            if line[at..].starts_with(until) {
+                if skip > 0 {
+                    skip -= 1;
+                } else if first.list && in_list(line, start, at) {
+                    // The next part follows.
+                } else if self.goes_on(first.group, line, at + until.len(), look) {
+                    return Some(at);
+                }
+            }
+            from = at + 1;
+        }
+    }
+
+    /// Whether the line, from just after a delimiter on, looks as the format wants it.
+    fn goes_on(&self, index: usize, line: &[u8], at: usize, look: bool) -> bool {
+        let rest = line.get(at..).unwrap_or_default();
+        let Some(next) = self.pieces.get(index + 1) else {
+            return match self.tail {
+                Tail::Open => matches!(rest.first(), None | Some(b' ' | b'\t' | b',' | b';')),
+                Tail::Closed => rest.iter().all(u8::is_ascii_whitespace),
+            };
+        };
+        let wanted = self.pieces.get(index).map_or(Look::Anything, |piece| piece.look);
+        if !look {
+            return true;
+        }
+        match wanted {
+            Look::Anything => true,
+            Look::Digit => rest.first().is_some_and(u8::is_ascii_digit),
+            Look::Number => {
+                let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
+                let after = match (digits, rest.first()) {
+                    (0, Some(b'-')) => 1,
+                    // Quoted numbers may be missing altogether.
+                    (0, Some(b'"')) if next.quoted => 0,
+                    (0, _) => return false,
+                    (digits, _) => digits,
+                };
+                let rest = &rest[after..];
+                match next.until.bytes.first() {
+                    None => rest.first().is_none_or(|b| b.is_ascii_whitespace()),
+                    Some(_) => rest.starts_with(&next.until.bytes),
+                }
+            }
+        }
+    }
+}
+
+/// Whether the space at `at` stands between the parts of a list: `200, 502 : 200`.
+fn in_list(line: &[u8], start: usize, at: usize) -> bool {
+    let before = line.get(start..at).unwrap_or_default();
+    let from_here = line.get(at..).unwrap_or_default();
+    from_here.starts_with(b" ") && (before.ends_with(b",") || before.ends_with(b" :") || from_here.starts_with(b" : "))
+}
+
+/// Where, between `start` and `end`, a piece ends and the next begins that follows without delimiter.
+fn split_point(piece: &Piece, next: &Piece, line: &[u8], start: usize, end: usize) -> usize {
+    let value = &line[start..end];
+    if piece.is_mark {
+        return start + usize::from(!value.is_empty() && value.first().copied() == piece.starts);
+    }
+    next.starts.and_then(|mark| memchr::memchr(mark, value)).map_or(end, |at| start + at)
+}
+
+/// Several time variables with only text between them are one time: `%{%d/%b/%Y %T}t.%{msec_frac}t %{%z}t`.
+fn join_times(items: &mut Vec<Item>) -> Result<(), FormatError> {
+    let mut out: Vec<Item> = Vec::with_capacity(items.len());
+    for item in items.drain(..) {
+        let Item::Var(Var { time: Some(pattern), span, name, .. }) = &item else {
+            out.push(item);
+            continue;
+        };
+        let partial = is_partial(pattern);
+        let joined = match &mut out[..] {
+            [.., Item::Var(before), Item::Text { bytes, .. }]
+                if bytes.len() <= 3 && before.name == *name && before.time.is_some() =>
+            {
+                let text = String::from_utf8_lossy(bytes).replace('%', "%%");
+                let before_partial = before.time.as_deref().is_some_and(is_partial);
+                if partial || before_partial {
+                    if let Some(whole) = &mut before.time {
+                        whole.push_str(&text);
+                        whole.push_str(pattern);
+                    }
+                    before.span.end = span.end;
+                    Some(true)
+                } else {
+                    None
+                }
+            }
+            [.., Item::Var(before)] if before.name == *name && before.time.is_some() => {
+                if let Some(whole) = &mut before.time {
+                    whole.push_str(pattern);
+                }
+                before.span.end = span.end;
+                Some(false)
+            }
+            _ => None,
+        };
+        match joined {
+            Some(true) => {
+                out.pop();
+            }
+            Some(false) => {}
+            None => out.push(item),
+        }
+    }
+    for item in &mut out {
+        if let Item::Var(Var { time: Some(pattern), slot, span, .. }) = item {
+            *slot = Slot::Time(Clock::from_pattern(pattern).map_err(|mut error| {
+                error.span = Some(span.clone());
+                error
+            })?);
+        }
+    }
+    *items = out;
+    Ok(())
+}
+
+/// Whether a time pattern lacks its date or its clock, so that it must be part of a longer one.
+fn is_partial(pattern: &str) -> bool {
+    Clock::from_pattern(pattern).is_err()
+        || !(pattern.contains("%z") || pattern.contains("%:z") || pattern.contains("%s"))
+}
+
+/// Of several variables for one field the best gives it; the others are kept under their own names.
+fn share_fields(items: &mut [Item]) {
+    let mut taken: Vec<(&'static str, u8, usize)> = Vec::new();
+    for (at, item) in items.iter().enumerate() {
+        let Item::Var(var) = item else { continue };
+        let Some(field) = var.slot.field() else { continue };
+        match taken.iter_mut().find(|(name, ..)| *name == field) {
+            Some(held) if var.rank < held.1 => (held.1, held.2) = (var.rank, at),
+            Some(_) => {}
+            None => taken.push((field, var.rank, at)),
+        }
+    }
+    let has = |name: &str| taken.iter().any(|(field, ..)| *field == name);
+    let (request, target) = (has("request"), has("target"));
+    for (at, item) in items.iter_mut().enumerate() {
+        let Item::Var(var) = item else { continue };
+        let Some(field) = var.slot.field() else { continue };
+        let covered = match field {
+            "method" | "target" | "protocol" => request,
+            "path" | "query" => request || target,
+            _ => false,
+        };
+        if covered || !taken.iter().any(|(name, _, holder)| *name == field && *holder == at) {
+            var.slot = Slot::Extra(Arc::from(var.name.as_str()));
+        }
+    }
+}
+
+/// White space at the end of a format means nothing, since it is allowed at the end of a line anyway.
+fn trim_end(items: &mut Vec<Item>) {
+    while let Some(Item::Text { bytes, span }) = items.last_mut() {
+        let kept = bytes.trim_ascii_end().len();
+        span.end = span.end.saturating_sub(bytes.len() - kept).max(span.start);
+        bytes.truncate(kept);
+        if kept > 0 {
+            break;
+        }
+        items.pop();
+    }
+}
+
+/// How many spaces a time written by this pattern holds.
+fn spaces_in(pattern: &str) -> usize {
+    pattern.matches(' ').count()
+}
