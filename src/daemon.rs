@@ -1,8 +1,9 @@
 //! `silktail run`: wires follower, delivery and ledger together, and takes them apart again at a stop.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -15,7 +16,8 @@ use crate::follow::watch::{Wake, Watches};
 use crate::follow::{Follower, FormatChoice, Start, Target, source::Sink};
 use crate::format::{BUILTIN, Format};
 use crate::ledger::{Advance, Ledger, LedgerError, LogRow, Role};
-use crate::offsets::SiteId;
+use crate::oddities::{Fit, FitChange, FrontProxy, Proxied};
+use crate::offsets::{LogId, SiteId, Span};
 use crate::outbox::{Rooms, Settler};
 use crate::pipeline;
 use crate::status::live;
@@ -123,6 +125,14 @@ struct Outlet {
     ledger: Ledger,
     rooms: Arc<Rooms>,
     delivery: Arc<Delivery<Settler>>,
+    watched: Mutex<Watched>,
+}
+
+/// What is odd so far, by site and by log.
+#[derive(Default)]
+struct Watched {
+    proxies: HashMap<SiteId, FrontProxy>,
+    fits: HashMap<LogId, Fit>,
 }
 
 impl Sink for Outlet {
@@ -140,10 +150,37 @@ impl Sink for Outlet {
     }
 
     fn update(&self, row: LogRow) {
+        if row.ended {
+            self.watched.lock().unwrap_or_else(PoisonError::into_inner).fits.remove(&row.id);
+        }
         self.ledger.update_log(row);
     }
 
     fn already_sent(&self, _site: SiteId) {}
+
+    fn saw(&self, row: &LogRow, pipeline: &pipeline::Pipeline, taken: &pipeline::Taken, line: Span) {
+        // Only the follower's thread comes here; a lock that nobody else wants costs nothing to speak of.
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = taken.outcome != pipeline::Outcome::Unparsed;
+        let path = row.path.display();
+        match watched.fits.entry(row.id).or_default().see(fits, line.start) {
+            Some(FitChange::Misfits { unfit, lines, first_offset }) => tracing::warn!(
+                %path, format = pipeline.format.name(), unfit, lines, first_offset,
+                hint = "`silktail explain` shows where a line stops fitting",
+                "lines don't fit the format"
+            ),
+            Some(FitChange::Fits) => {
+                tracing::info!(%path, format = pipeline.format.name(), "lines fit the format again")
+            }
+            None => {}
+        }
+        let Some((client, site)) = taken.client.zip(taken.site.and_then(|index| pipeline.sites.get(index))) else {
+            return;
+        };
+        if let Some(found) = watched.proxies.entry(site.id).or_default().see(client) {
+            tracing::warn!(site = site.name, %path, hint = Proxied::HINT, "{}", found.what());
+        }
+    }
 }
 
 /// Follows until a signal says stop.
@@ -178,7 +215,12 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
         let _inside = runtime.enter();
         Arc::new(Delivery::start(deliveries, settler)?)
     };
-    let outlet = Outlet { ledger: ledger.clone(), rooms: Arc::clone(&rooms), delivery: Arc::clone(&delivery) };
+    let outlet = Outlet {
+        ledger: ledger.clone(),
+        rooms: Arc::clone(&rooms),
+        delivery: Arc::clone(&delivery),
+        watched: Mutex::default(),
+    };
     let start = match config.follow.start {
         config::Start::End => Start::End,
         config::Start::Beginning => Start::Beginning,

@@ -10,6 +10,8 @@
 //!    waits.
 //! 6. [`ledger`] remembers what is settled, so that a restart goes on where it stopped.
 //!
+//! [`oddities`] says what is odd about the lines while they pass.
+//!
 //! [`daemon`] and [`mod@backfill`] wire these together; [`cli`] is the face, [`config`] what the user wrote, [`status`]
 //! what can be seen from outside, [`journal`] how log lines look, [`receive`] an endpoint to try it all with.
 
@@ -26,6 +28,7 @@ pub mod format;
 pub mod journal;
 pub mod ledger;
 pub mod lines;
+pub mod oddities;
 pub mod offsets;
 pub mod outbox;
 pub mod pipeline;

@@ -3,6 +3,7 @@
 //! A [`Pipeline`] belongs to one log: its format and the sites that read it. [`Pipeline::take`] gives every line
 //! exactly one [`Outcome`].
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +45,9 @@ pub struct Site {
     pub repeat_window: Duration,
 }
 
+/// The names of the fates, in the order in which they are decided.
+pub const FATES: [&str; 7] = ["too_long", "unparsed", "unmatched", "excluded", "bot", "repeat", "event"];
+
 /// The one fate of a line, in the order in which it is decided.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
@@ -81,6 +85,7 @@ impl Outcome {
     pub fn reason(&self) -> Option<&'static str> {
         match self {
             Outcome::Excluded(reason) | Outcome::Bot(reason) => Some(reason),
+            Outcome::Repeat => Some("window"),
             _ => None,
         }
     }
@@ -111,6 +116,8 @@ pub struct Taken {
     pub outcome: Outcome,
     /// The window's entry after this line.
     pub touch: Option<Touch>,
+    /// Whose request it is, where a rule fits and it isn't a bot's: what tells of a proxy in front.
+    pub client: Option<IpAddr>,
 }
 
 /// One log's way from line to outcome.
@@ -133,15 +140,17 @@ impl Pipeline {
     /// Decides the fate of a line that was parsed already.
     pub fn take_entry(&self, entry: &Entry<'_>, line: Line<'_>, log: LogId, repeats: &mut Repeats) -> Taken {
         let Some(index) = self.route(entry) else {
-            return Taken { site: None, rule: None, outcome: Outcome::Excluded("host"), touch: None };
+            return Taken { site: None, rule: None, outcome: Outcome::Excluded("host"), touch: None, client: None };
         };
         let site = &self.sites[index];
         let Some((rule_index, rule)) = site.rules.first_match(entry, &site.context) else {
-            return Taken { site: Some(index), rule: None, outcome: Outcome::Unmatched, touch: None };
+            return Taken { site: Some(index), rule: None, outcome: Outcome::Unmatched, touch: None, client: None };
         };
         let origin = Origin { site: site.id, log, line: line.span };
-        let (outcome, touch) = site.judge(entry, rule, origin, repeats);
-        Taken { site: Some(index), rule: Some(rule_index), outcome, touch }
+        let mut touch = None;
+        let mut client = None;
+        let outcome = site.judge(entry, rule, origin, repeats, &mut touch, &mut client);
+        Taken { site: Some(index), rule: Some(rule_index), outcome, touch, client }
     }
 
     /// The site whose line this is. The first site in file order wins.
@@ -158,47 +167,54 @@ impl Pipeline {
     /// A line that tells no host is the only site's, if that takes every host.
     fn unowned(&self, outcome: Outcome) -> Taken {
         let site = matches!(self.sites.as_slice(), [site] if site.hosts.is_none()).then_some(0);
-        Taken { site, rule: None, outcome, touch: None }
+        Taken { site, rule: None, outcome, touch: None, client: None }
     }
 }
 
 impl Site {
-    /// The fate of an entry that a rule fits.
-    fn judge(&self, entry: &Entry<'_>, rule: &Rule, origin: Origin, repeats: &mut Repeats) -> (Outcome, Option<Touch>) {
-        let Some(name) = &rule.event else { return (Outcome::Excluded("rule"), None) };
-        let Some(ip) = client::client(entry, &self.trusted_proxies) else {
-            return (Outcome::Excluded("client"), None);
-        };
+    /// The fate of an entry that a rule fits. Sets the window's entry, and the client of a line that a person's
+    /// browser may have caused.
+    fn judge(
+        &self,
+        entry: &Entry<'_>,
+        rule: &Rule,
+        origin: Origin,
+        repeats: &mut Repeats,
+        touch: &mut Option<Touch>,
+        client: &mut Option<IpAddr>,
+    ) -> Outcome {
+        let Some(name) = &rule.event else { return Outcome::Excluded("rule") };
+        let Some(ip) = client::client(entry, &self.trusted_proxies) else { return Outcome::Excluded("client") };
         if self.exclude_ips.iter().any(|network| network.contains(&ip)) {
-            return (Outcome::Excluded("ip"), None);
+            return Outcome::Excluded("ip");
         }
         if self.respect_dnt && entry.dnt.as_deref() == Some(b"1") {
-            return (Outcome::Excluded("dnt"), None);
+            return Outcome::Excluded("dnt");
         }
         if self.respect_dnt && entry.gpc.as_deref() == Some(b"1") {
-            return (Outcome::Excluded("gpc"), None);
+            return Outcome::Excluded("gpc");
         }
         if entry.status == Some(206) && entry.range.as_deref().is_some_and(|range| !begins_a_download(range)) {
-            return (Outcome::Excluded("range"), None);
+            return Outcome::Excluded("range");
         }
-        let Some(url) = rule.url(entry, &self.context) else { return (Outcome::Excluded("url"), None) };
-        let Some(page) = self.context.page(entry, &url) else { return (Outcome::Excluded("page"), None) };
+        let Some(url) = rule.url(entry, &self.context) else { return Outcome::Excluded("url") };
+        let Some(page) = self.context.page(entry) else { return Outcome::Excluded("page") };
         if let Some(kind) = self.bots.as_ref().and_then(|bots| bots.reason(entry.user_agent.as_deref())) {
-            return (Outcome::Bot(kind), None);
+            return Outcome::Bot(kind);
         }
+        *client = Some(ip);
         let user_agent = entry.text("user_agent").unwrap_or_default().into_owned();
         let window = rule.repeat_window.unwrap_or(self.repeat_window);
-        let mut touch = None;
         // Without a time there is no telling how far apart two requests were: each counts.
         if let Some(time) = entry.time.filter(|_| !window.is_zero()) {
             let key = repeats.key(self.id, name, &url, ip, &user_agent);
             let (verdict, touched) = repeats.take(key, time, window, origin);
-            touch = touched;
+            *touch = touched;
             if verdict == Verdict::Repeat {
-                return (Outcome::Repeat, touch);
+                return Outcome::Repeat;
             }
         }
-        let event = Event {
+        Outcome::Event(Box::new(Event {
             visitor: Visitor { ip, user_agent, view_width: entry.view_width.or(self.context.view_width) },
             page,
             name: name.clone(),
@@ -206,8 +222,7 @@ impl Site {
             properties: rule.properties(entry, &self.context),
             time: entry.time,
             origin,
-        };
-        (Outcome::Event(Box::new(event)), touch)
+        }))
     }
 }
 

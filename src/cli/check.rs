@@ -1,10 +1,18 @@
 //! `silktail check`: the configuration, and, as far as it can be seen from here, the logs.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use super::owner::{self, Reach};
+use super::test::expectations;
 use super::{Failure, load, print, printable, say};
-use crate::daemon::format_choice;
-use crate::follow::{decide_format, discover, file};
+use crate::daemon::{WINDOW_ENTRIES, format_choice, pipeline_site};
+use crate::follow::{FormatChoice, decide_format, discover, file};
+use crate::lines::{Cut, Line};
+use crate::oddities::{FrontProxy, Proxied};
+use crate::offsets::{LogId, SiteId, Span};
+use crate::pipeline::{Pipeline, Site};
+use crate::visitor::repeats::Repeats;
 
 /// The arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -28,9 +36,11 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
         say(&format!("warning: {text}"));
     };
     let mut out = String::new();
+    let owner = owner::of_state(&config.state_dir);
     for site in &config.sites {
         out.push_str(&format!("site {}\n", site.name));
         let choice = format_choice(site, &config.formats);
+        let judge = Arc::new(pipeline_site(site.clone(), SiteId(0)));
         for pattern in &site.logs {
             let paths = discover::expand(pattern);
             if paths.is_empty() {
@@ -38,9 +48,18 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
             }
             for path in paths {
                 let shown = printable(&path.display().to_string());
-                match look(&path, &choice) {
+                if let Some(owner) = &owner
+                    && let Reach::No(at) = owner.reach(&path)
+                {
+                    warn(format!(
+                        "{shown}: `{}`, who owns the state and runs the service, can't read {}",
+                        owner.name(),
+                        printable(&at.display().to_string())
+                    ));
+                }
+                match look(&path, &choice, &judge) {
                     Ok(Looked::Empty) => out.push_str(&format!("  {shown}: no complete line yet\n")),
-                    Ok(Looked::Lines { format, fit, of, misfit }) => {
+                    Ok(Looked::Lines { format, fit, of, misfit, proxied }) => {
                         out.push_str(&format!("  {shown}: `{format}`, {fit} of {of} recent lines fit\n"));
                         if let Some(line) = misfit {
                             let line: String = printable(&line).chars().take(300).collect();
@@ -49,23 +68,32 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
                                 of - fit
                             ));
                         }
+                        if let Some(found) = proxied {
+                            warn(format!("{shown}: {}: {}", found.what(), Proxied::HINT));
+                        }
                     }
                     Err(error) => warn(format!("site `{}`: cannot read {shown}: {error}", site.name)),
                 }
             }
         }
     }
-    out.push_str(&format!("{}: the configuration is right\n", printable(&config_path.display().to_string())));
+    let failed = expectations(&config)?;
+    if !config.tests.is_empty() {
+        out.push_str(&format!("{} of {} expectations hold\n", config.tests.len() - failed, config.tests.len()));
+    }
+    if failed == 0 {
+        out.push_str(&format!("{}: the configuration is right\n", printable(&config_path.display().to_string())));
+    }
     print(&out)?;
-    if args.strict && warnings > 0 { Err(Failure::Said(1)) } else { Ok(()) }
+    if failed > 0 || args.strict && warnings > 0 { Err(Failure::Said(1)) } else { Ok(()) }
 }
 
 enum Looked {
     Empty,
-    Lines { format: String, fit: usize, of: usize, misfit: Option<String> },
+    Lines { format: String, fit: usize, of: usize, misfit: Option<String>, proxied: Option<Proxied> },
 }
 
-fn look(path: &Path, choice: &crate::follow::FormatChoice) -> std::io::Result<Looked> {
+fn look(path: &Path, choice: &FormatChoice, site: &Arc<Site>) -> std::io::Result<Looked> {
     let opened = file::open(path)?;
     let end = file::after_last_newline(&opened.file, opened.size)?;
     let recent = file::read_before(&opened.file, end, RECENT_BYTES)?;
@@ -77,8 +105,19 @@ fn look(path: &Path, choice: &crate::follow::FormatChoice) -> std::io::Result<Lo
     let Some(decided) = decide_format(choice, None, &first).filter(|_| !lines.is_empty()) else {
         return Ok(Looked::Empty);
     };
+    let format = decided.format.name().to_owned();
     let fits = |line: &&&[u8]| decided.format.parse(line).is_some();
     let fit = lines.iter().filter(fits).count();
     let misfit = lines.iter().find(|line| !fits(line)).map(|line| String::from_utf8_lossy(line).into_owned());
-    Ok(Looked::Lines { format: decided.format.name().to_owned(), fit, of: lines.len(), misfit })
+    let pipeline = Pipeline { format: decided.format, sites: vec![Arc::clone(site)] };
+    let mut repeats = Repeats::new([0; 16], WINDOW_ENTRIES);
+    let mut clients = FrontProxy::default();
+    let mut proxied = None;
+    for (index, line) in (0_u64..).zip(lines) {
+        let cut = Cut::Line(Line { bytes: line, span: Span { start: index, end: index + 1 } });
+        let client = pipeline.take(cut, LogId(0), &mut repeats).client;
+        proxied = proxied.or(client.and_then(|client| clients.see(client)));
+    }
+    let proxied = proxied.or_else(|| clients.finding().filter(|_| clients.is_enough()));
+    Ok(Looked::Lines { format, fit, of: lines.len(), misfit, proxied })
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Failure, load, print, printable};
 use crate::batch::Batcher;
-use crate::config::Config;
+use crate::config::{Config, Expectation, Want};
 use crate::daemon::{WINDOW_ENTRIES, format_choice, pipeline_site};
 use crate::deliver::payload::{self, PropertyKey};
 use crate::entry::{Entry, FIELDS};
@@ -64,6 +64,24 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
         first = false;
     }
     Ok(())
+}
+
+/// What came of the last line of `input` instead of what is wanted, with its explanation; `None`: as wanted.
+///
+/// # Errors
+/// There is no line.
+pub(super) fn disagreement(config: &Config, expectation: &Expectation) -> Result<Option<(String, String)>, Failure> {
+    let input = format!("{}\n", expectation.line.trim_end_matches('\n'));
+    let explainer = Explainer::new(config.clone(), expectation.site.as_deref(), input.as_bytes())?;
+    let mut repeats = Repeats::new([0; 16], WINDOW_ENTRIES);
+    let mut bytes = input.as_bytes();
+    let mut cutter = Cutter::new(0, usize::MAX);
+    let mut last = None;
+    while let Some(Cut::Line(line)) = cutter.next_line(&mut bytes) {
+        last = Some(explainer.explain(line, &mut repeats));
+    }
+    let last = last.ok_or_else(|| Failure::Failed(format!("{}: there is no line", expectation.place)))?;
+    Ok(last.differs(&expectation.want).map(|difference| (difference, last.text())))
 }
 
 /// A pipeline for each format that is in question, and the keys.
@@ -162,6 +180,34 @@ impl Explainer {
 }
 
 impl Explained<'_> {
+    /// Where it isn't what is wanted, in words.
+    fn differs(&self, want: &Want) -> Option<String> {
+        let outcome = &self.taken.outcome;
+        let got = match outcome.reason() {
+            Some(reason) => format!("{} ({reason})", outcome.name()),
+            None => outcome.name().to_owned(),
+        };
+        if want.outcome != outcome.name() || want.reason.as_deref().is_some_and(|want| Some(want) != outcome.reason()) {
+            let reason = want.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
+            return Some(format!("expected {}{reason}, got {got}", want.outcome));
+        }
+        let Outcome::Event(event) = outcome else { return None };
+        let ip = event.visitor.ip.to_string();
+        let mut pairs = vec![
+            ("event", want.event.as_deref(), Some(event.name.as_str())),
+            ("url", want.url.as_deref(), Some(event.url.as_str())),
+            ("page", want.page.as_deref(), Some(event.page.as_str())),
+            ("ip", want.ip.as_deref(), Some(ip.as_str())),
+        ];
+        for (name, value) in &want.properties {
+            let got = event.properties.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+            pairs.push((name, Some(value), got));
+        }
+        let (name, want, got) = pairs.into_iter().find(|(_, want, got)| want.is_some() && want != got)?;
+        let got = got.map_or_else(|| "none".to_owned(), |got| format!("`{}`", printable(got)));
+        Some(format!("expected {name} `{}`, got {got}", printable(want.unwrap_or_default())))
+    }
+
     fn site(&self) -> Option<&str> {
         let only = match self.pipeline.sites.as_slice() {
             [only] => Some(only),

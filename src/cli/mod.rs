@@ -8,9 +8,11 @@ mod check;
 mod completions;
 mod demo;
 mod explain;
+mod owner;
 mod receive;
 mod run;
 mod status;
+mod test;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -52,6 +54,8 @@ pub enum Command {
     Check(check::Args),
     /// Show what is read from a line, which rule decides, and the POST it becomes
     Explain(explain::Args),
+    /// Run the expectations that the configuration holds ([[test]])
+    Test(test::Args),
     /// Show sites, logs, offsets, backlog, counts, last error
     Status(status::Args),
     /// A local endpoint that checks every POST against the API and prints it
@@ -108,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::Backfill(args) => backfill::run(config, &args),
         Command::Check(args) => check::run(config, &args),
         Command::Explain(args) => explain::run(config, &args),
+        Command::Test(args) => test::run(config, &args),
         Command::Status(args) => status::run(config, &args),
         Command::Receive(args) => receive::run(&args),
         Command::Demo(args) => demo::run(&args),

@@ -19,7 +19,7 @@ use crate::rules::{Hosts, Rules, SiteContext};
 use crate::visitor::bots::Bots;
 
 /// A configuration in which nothing can be invalid any more.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// Where it was read from.
     pub path: PathBuf,
@@ -33,6 +33,40 @@ pub struct Config {
     pub formats: Vec<Format>,
     /// In file order: the first that fits a host wins.
     pub sites: Vec<Site>,
+    /// What the user expects of lines, in file order.
+    pub tests: Vec<Expectation>,
+}
+
+/// What the user expects of a line (`[[test]]`).
+#[derive(Debug, Clone)]
+pub struct Expectation {
+    /// Where it stands: file, line, column.
+    pub place: String,
+    /// The line; of several, the last is meant, after the others.
+    pub line: String,
+    /// The site whose rules are meant, where `hosts` doesn't tell.
+    pub site: Option<String>,
+    /// What must come of it.
+    pub want: Want,
+}
+
+/// What must come of a line; `None` and absent keys may be anything.
+#[derive(Debug, Clone, Default)]
+pub struct Want {
+    /// The fate's name.
+    pub outcome: String,
+    /// Why it was excluded, a bot or a repeat.
+    pub reason: Option<String>,
+    /// The event's name.
+    pub event: Option<String>,
+    /// The event's URL.
+    pub url: Option<String>,
+    /// The POST's URL.
+    pub page: Option<String>,
+    /// The POST's address.
+    pub ip: Option<String>,
+    /// Further keys of the event.
+    pub properties: Vec<(String, String)>,
 }
 
 /// How logs are followed.
@@ -63,7 +97,7 @@ pub enum FormatChoice {
 }
 
 /// One site.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Site {
     /// Identifies the site in the state.
     pub name: String,

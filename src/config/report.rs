@@ -75,6 +75,14 @@ impl Report {
     }
 }
 
+/// `line:column` of a place, both from 1; columns count characters.
+pub(super) fn line_and_column(text: &str, at: usize) -> String {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().map_or(0, |start| start.chars().count()) + 1;
+    format!("{line}:{column}")
+}
+
 /// A stretch of text that became another: where it was, how long, and how long what stands there now is.
 type Change = (usize, usize, usize);
 

@@ -14,11 +14,12 @@ use url::Url;
 
 use super::raw::{Table, Value, Walk, nearest, strings_of};
 use super::report::{Problem, Report, Source};
-use super::{Config, Follow, FormatChoice, Loaded, Site, Start};
+use super::{Config, Expectation, Follow, FormatChoice, Loaded, Site, Start, Want};
 use crate::deliver::{EndpointSettings, PropertyKey};
 use crate::entry::FIELDS;
 use crate::follow::discover;
 use crate::format::{BUILTIN, Format};
+use crate::pipeline::FATES;
 use crate::rules::{
     Conditions, Extensions, Hosts, KeepQuery, PageSource, RefererCondition, Rule, Rules, SiteContext, Template,
 };
@@ -162,10 +163,9 @@ impl Resolver<'_> {
         let (endpoint, allow_http) = self.endpoint(endpoint_table, first.source);
         let follow = self.follow(&mut root, first.source);
         self.status(&mut root, first.source);
-        if let Some(tests) = root.take("test") {
-            let mut walk = self.walk(first.source);
-            walk.error(tests.span(), "`[[test]]` is not there yet", "this version can't run expectations", None);
-        }
+        let test_tables = root.tables(&mut self.walk(first.source), "test", "a test");
+        let tests: Vec<(Expectation, Option<Range<usize>>)> =
+            test_tables.into_iter().filter_map(|table| self.expectation(table, first)).collect();
         let mut roots = vec![(*first, root)];
         for (part, table) in &parts[1..] {
             roots.push((
@@ -192,6 +192,16 @@ impl Resolver<'_> {
             self.walk(first.source).error(0..0, "there is no site", "nothing would be followed", help);
         }
         self.compare(&sites);
+        for (test, span) in &tests {
+            if let (Some(name), Some(span)) = (&test.site, span)
+                && !sites.iter().any(|placed| placed.site.name == *name)
+            {
+                let names = sites.iter().map(|placed| placed.site.name.as_str());
+                let help = nearest(name, names).map(|near| format!("did you mean `{near}`?"));
+                let message = format!("no site is named `{name}`");
+                self.walk(first.source).error(span.clone(), message, "no such site", help);
+            }
+        }
         Some(Config {
             path: path.to_path_buf(),
             state_dir: state_dir?,
@@ -199,7 +209,75 @@ impl Resolver<'_> {
             follow,
             formats,
             sites: sites.into_iter().map(|placed| placed.site).collect(),
+            tests: tests.into_iter().map(|(test, _)| test).collect(),
         })
+    }
+
+    /// One `[[test]]`, and where it names a site.
+    fn expectation(&mut self, mut table: Table<'_, '_>, part: &Part) -> Option<(Expectation, Option<Range<usize>>)> {
+        let source = part.source;
+        let span = table.span.clone();
+        let line = table.string(&mut self.walk(source), "line");
+        let site = table.string(&mut self.walk(source), "site");
+        let expect = table.take("expect");
+        if line.is_none() {
+            let help = Some("line = '…', as it stands in the log".to_owned());
+            self.walk(source).error(span.clone(), "a test has no `line`", "this test", help);
+        }
+        let want = match expect.map(|value| (value, value.get_ref())) {
+            None => {
+                let help = Some("expect = \"bot\", or expect = { event = \"download\", url = \"…\" }".to_owned());
+                self.walk(source).error(span.clone(), "a test has no `expect`", "this test", help);
+                None
+            }
+            Some((value, DeValue::String(fate))) => {
+                self.fate(source, fate, value.span()).map(|outcome| Want { outcome, ..Want::default() })
+            }
+            Some((value, DeValue::Table(inner))) => {
+                let mut inner = Table::new(inner, value.span(), "an expectation");
+                let mut text =
+                    |resolver: &mut Self, name| inner.string(&mut resolver.walk(source), name).map(|(text, _)| text);
+                let (event, url) = (text(self, "event"), text(self, "url"));
+                let (page, ip, reason) = (text(self, "page"), text(self, "ip"), text(self, "reason"));
+                let outcome = match inner.string(&mut self.walk(source), "outcome") {
+                    Some((fate, span)) => self.fate(source, &fate, span),
+                    None => Some("event".to_owned()),
+                };
+                let mut properties = Vec::new();
+                if let Some(table) = inner.table(&mut self.walk(source), "properties", "properties") {
+                    for (name, _, value) in table.entries() {
+                        match value.get_ref() {
+                            DeValue::String(text) => properties.push((name, text.to_string())),
+                            _ => {
+                                let message = format!("property `{name}` must be a string");
+                                self.walk(source).error(value.span(), message, "here", None);
+                            }
+                        }
+                    }
+                }
+                inner.finish(&mut self.walk(source));
+                outcome.map(|outcome| Want { outcome, reason, event, url, page, ip, properties })
+            }
+            Some((value, _)) => {
+                let message = "`expect` must be a fate's name or a table";
+                self.walk(source).error(value.span(), message, "neither", None);
+                None
+            }
+        };
+        table.finish(&mut self.walk(source));
+        let place = format!("{}:{}", part.path.display(), super::report::line_and_column(&part.text, span.start));
+        let (site, site_span) = site.map_or((None, None), |(name, span)| (Some(name), Some(span)));
+        Some((Expectation { place, line: line?.0, site, want: want? }, site_span))
+    }
+
+    fn fate(&mut self, source: usize, name: &str, span: Range<usize>) -> Option<String> {
+        if FATES.contains(&name) {
+            return Some(name.to_owned());
+        }
+        let help = nearest(name, FATES.into_iter()).map(|near| format!("did you mean `{near}`?"));
+        let label = format!("the fates are {}", FATES.join(", "));
+        self.walk(source).error(span, format!("no line has the fate `{}`", name.escape_debug()), &label, help);
+        None
     }
 
     /// `${NAME}` from the environment, where that is allowed.
@@ -687,15 +765,12 @@ impl Resolver<'_> {
         let mut rules: Vec<Rule> = Vec::new();
         for rule_table in rule_tables {
             let place = rule_table.span.clone();
-            if rules.iter().any(fits_all) {
-                self.walk(source).warning(
-                    place,
-                    "this rule is never reached",
-                    "a rule before it fits every line",
-                    None,
-                );
+            let Some(rule) = self.rule(rule_table, source, &counting, &extras) else { continue };
+            if let Some(before) = rules.iter().position(|before| before.conditions.covers(&rule.conditions)) {
+                let label = format!("rule {} fits every line that this one fits", before + 1);
+                self.walk(source).warning(place, "this rule is never reached", &label, None);
             }
-            rules.extend(self.rule(rule_table, source, &counting, &extras));
+            rules.push(rule);
         }
         table.finish(&mut self.walk(source));
         let rules = if has_rules { Rules(rules) } else { Rules::downloads(counting.statuses) };
@@ -995,18 +1070,6 @@ fn inside(quote: &str, span: &Range<usize>, at: &Range<usize>) -> Range<usize> {
 fn no_url() -> Url {
     // A data URL always parses and is never an endpoint.
     Url::parse("data:,").unwrap_or_else(|_| unreachable!("a constant that parses"))
-}
-
-/// A rule that every line fits.
-fn fits_all(rule: &Rule) -> bool {
-    let Conditions { extensions, path, host, methods, statuses, user_agent, referer } = &rule.conditions;
-    extensions.is_none()
-        && path.is_none()
-        && host.is_none()
-        && methods.is_none()
-        && statuses.is_none()
-        && user_agent.is_none()
-        && *referer == RefererCondition::Any
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {

@@ -111,6 +111,31 @@ pub(super) fn decoded_path<'a>(entry: &'a Entry<'_>) -> Cow<'a, [u8]> {
 }
 
 impl Conditions {
+    /// Whether every entry that fits `other` fits these too, as far as it can be told without comparing regexes' meaning.
+    pub fn covers(&self, other: &Conditions) -> bool {
+        fn wider<T>(mine: Option<&T>, theirs: Option<&T>, holds: impl Fn(&T, &T) -> bool) -> bool {
+            mine.is_none_or(|mine| theirs.is_some_and(|theirs| holds(mine, theirs)))
+        }
+        let same_regex = |mine: &Regex, theirs: &Regex| mine.as_str() == theirs.as_str();
+        let referer = match self.referer {
+            RefererCondition::Any => true,
+            RefererCondition::External => {
+                matches!(other.referer, RefererCondition::External | RefererCondition::None)
+            }
+            mine => mine == other.referer,
+        };
+        wider(self.extensions.as_ref(), other.extensions.as_ref(), |mine, theirs| {
+            theirs.0.iter().all(|extension| mine.0.contains(extension))
+        }) && wider(self.methods.as_ref(), other.methods.as_ref(), |mine, theirs| {
+            theirs.iter().all(|method| mine.contains(method))
+        }) && wider(self.statuses.as_ref(), other.statuses.as_ref(), |mine, theirs| {
+            theirs.iter().all(|status| mine.contains(status))
+        }) && wider(self.path.as_ref(), other.path.as_ref(), same_regex)
+            && wider(self.user_agent.as_ref(), other.user_agent.as_ref(), same_regex)
+            && wider(self.host.as_ref(), other.host.as_ref(), |mine, theirs| mine == theirs)
+            && referer
+    }
+
     /// The first condition that is missed; `None`: the entry fits.
     pub fn miss<'a>(&'a self, entry: &'a Entry<'_>, site: &SiteContext) -> Option<Miss<'a>> {
         if let Some(methods) = &self.methods {
@@ -157,6 +182,27 @@ impl Conditions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rule_covers_what_asks_as_much_or_more() {
+        let of = |extensions: &[&str], statuses: &[u16]| Conditions {
+            extensions: Some(Extensions::new(&extensions.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>())),
+            statuses: Some(statuses.to_vec()),
+            ..Conditions::default()
+        };
+        let path = |pattern| Conditions { path: Some(Regex::new(pattern).unwrap()), ..of(&["pdf"], &[200]) };
+        for (name, before, after, want) in [
+            ("the same", of(&["pdf"], &[200]), of(&["pdf"], &[200]), true),
+            ("asks nothing", Conditions::default(), of(&["pdf"], &[200]), true),
+            ("more extensions", of(&["pdf", "zip"], &[200]), of(&["pdf"], &[200]), true),
+            ("fewer statuses", of(&["pdf"], &[200]), of(&["pdf"], &[200, 206]), false),
+            ("asks for what the other lifts", of(&["pdf"], &[200]), Conditions::default(), false),
+            ("asks for a path, too", of(&["pdf"], &[200]), path("^/files/"), true),
+            ("another path", path("^/a/"), path("^/b/"), false),
+        ] {
+            assert_eq!(before.covers(&after), want, "{name}");
+        }
+    }
 
     #[test]
     fn extensions_are_of_the_last_segment_in_any_case() {

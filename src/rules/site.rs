@@ -140,7 +140,7 @@ impl SiteContext {
     }
 
     /// The page an event belongs to. Never a URL of another host: the API would discard the event in silence.
-    pub fn page(&self, entry: &Entry<'_>, _event_url: &str) -> Option<String> {
+    pub fn page(&self, entry: &Entry<'_>) -> Option<String> {
         self.page.iter().find_map(|source| match source {
             PageSource::Referer => {
                 (self.referer_kind(entry) == RefererKind::SameSite).then(|| self.clean_referer(entry)).flatten()
@@ -249,7 +249,7 @@ mod tests {
             ("no URL", Some("hello"), "https://docs.example.org/a.pdf"),
         ] {
             let entry = entry("/a.pdf", referer);
-            assert_eq!(site(&[]).page(&entry, "").as_deref(), Some(want), "{name}");
+            assert_eq!(site(&[]).page(&entry).as_deref(), Some(want), "{name}");
         }
     }
 }

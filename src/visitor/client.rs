@@ -71,6 +71,18 @@ pub fn visitor_prefix(ip: IpAddr) -> IpAddr {
     }
 }
 
+/// Whether an address belongs to a network of its own rather than to the internet: what a proxy in front has.
+pub fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => {
+            // Carrier-grade NAT's 100.64.0.0/10 (RFC 6598) has no name in the standard library.
+            let shared = v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64;
+            v4.is_private() || v4.is_loopback() || v4.is_link_local() || shared
+        }
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
 /// A CIDR, an address, `private` (RFC 1918, unique local, link local, carrier-grade NAT) or `loopback`.
 ///
 /// # Errors

@@ -1,0 +1,126 @@
+//! `test` and `check`: what the user expects of lines, and what they say of the logs.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+mod common;
+
+use std::fs;
+
+use common::{CRAWLER, KEY, Sandbox, combined, combined_by};
+
+const SITES: &str = r#"
+[[site]]
+name = "docs"
+base_url = "https://docs.example.org"
+property_key = "8bce2be8c07a84a70e7104634b42878b"
+logs = ["LOGS/access.log"]
+format = "combined"
+
+[[site.rule]]
+event = "download"
+extensions = ["pdf"]
+properties = { kind = "{path|extension}" }
+"#;
+
+fn expecting(line: &str, expect: &str) -> String {
+    format!("{SITES}\n[[test]]\nline = '''{line}'''\nexpect = {expect}\n")
+}
+
+#[test]
+fn expectations_hold_or_are_named_with_what_came_instead() {
+    let pdf = combined("192.0.2.7", 0, "/files/report.pdf");
+    let twice = format!("{pdf}{}", combined("192.0.2.7", 5, "/files/report.pdf"));
+    let crawler = combined_by("192.0.2.7", 0, "/files/report.pdf", "-", CRAWLER);
+    let url = "https://docs.example.org/files/report.pdf";
+    for (name, line, expect, want) in [
+        ("an event", &pdf, format!("{{ event = \"download\", url = \"{url}\" }}"), Ok(())),
+        ("its properties", &pdf, "{ ip = \"192.0.2.7\", properties = { kind = \"pdf\" } }".to_owned(), Ok(())),
+        ("the last of several", &twice, "\"repeat\"".to_owned(), Ok(())),
+        ("a reason", &crawler, "{ outcome = \"bot\", reason = \"crawler\" }".to_owned(), Ok(())),
+        ("no line of the log", &"garbage".to_owned(), "\"unparsed\"".to_owned(), Ok(())),
+        ("another fate", &crawler, "{ event = \"download\" }".to_owned(), Err("expected event, got bot (crawler)")),
+        (
+            "another url",
+            &pdf,
+            "{ url = \"https://docs.example.org/x.pdf\" }".to_owned(),
+            Err("expected url `https://docs.example.org/x.pdf`, got `https://docs.example.org/files/report.pdf`"),
+        ),
+        (
+            "no such property",
+            &pdf,
+            "{ properties = { plan = \"gold\" } }".to_owned(),
+            Err("expected plan `gold`, got none"),
+        ),
+    ] {
+        let sandbox = Sandbox::new();
+        sandbox.configure(1, &expecting(line, &expect));
+        sandbox.write("access.log", &pdf);
+        let config = fs::read_to_string(sandbox.path("config.toml")).unwrap();
+        let place = 1 + config.lines().position(|line| line == "[[test]]").unwrap();
+        for command in ["test", "check"] {
+            let done = sandbox.run(&[command]);
+            match want {
+                Ok(()) => {
+                    assert!(done.code == 0 && done.stdout.contains("1 of 1 expectations hold"), "{name}: {done:#?}")
+                }
+                Err(said) => {
+                    assert_eq!(done.code, 1, "{name}: {done:#?}");
+                    assert!(done.stderr.contains(said), "{name}: no {said} in {done:#?}");
+                    assert!(done.stderr.contains(&format!("config.toml:{place}:1: ")), "{name}: {done:#?}");
+                    assert!(!done.stderr.contains(KEY), "{name}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_expectation_that_says_nothing_is_refused() {
+    for (name, test, said) in [
+        ("no line", "expect = \"bot\"", "a test has no `line`"),
+        ("no expectation", "line = 'x'", "a test has no `expect`"),
+        ("no fate", "line = 'x'\nexpect = \"robot\"", "no line has the fate `robot`"),
+        ("a misspelt key", "line = 'x'\nexpect = { evnt = \"download\" }", "did you mean `event`?"),
+        ("no such site", "line = 'x'\nexpect = \"bot\"\nsite = \"dogs\"", "did you mean `docs`?"),
+    ] {
+        let sandbox = Sandbox::new();
+        sandbox.configure(1, &format!("{SITES}\n[[test]]\n{test}\n"));
+        for command in ["test", "check", "run"] {
+            let done = sandbox.run(&[command]).expect_code(2);
+            assert!(done.stderr.contains(said), "{name}: no {said} in {done:#?}");
+        }
+    }
+}
+
+#[test]
+fn the_example_s_own_expectations_hold() {
+    let sandbox = Sandbox::new();
+    sandbox.write("config.toml", include_str!("../config.example.toml"));
+    let done = sandbox.run(&["test"]).expect_code(0);
+    assert!(done.stdout.contains("2 of 2 expectations hold"), "{done:#?}");
+}
+
+#[test]
+fn check_says_how_many_lines_fit_and_whether_a_proxy_seems_to_stand_in_front() {
+    let sandbox = Sandbox::new();
+    sandbox.configure(1, SITES);
+    let log = |ip: &dyn Fn(u32) -> String| -> String {
+        (0..120).map(|n| combined(&ip(n), n, &format!("/files/{n}.pdf"))).collect()
+    };
+    let visitors = log(&|n| format!("203.0.113.{n}"));
+    for (name, log, warning, code) in [
+        ("visitors", visitors.clone(), None, 0),
+        ("a proxy of ours", log(&|n| format!("10.0.0.{n}")), Some("private addresses"), 1),
+        ("one for all", log(&|_| "203.0.113.9".to_owned()), Some("one address"), 1),
+        ("garbage", visitors + "what is this\n", Some("1 of 121 recent lines don't fit `combined`"), 1),
+    ] {
+        sandbox.write("access.log", &log);
+        let done = sandbox.run(&["check", "--strict"]).expect_code(code);
+        sandbox.run(&["check"]).expect_code(0);
+        match warning {
+            None => assert_eq!(done.stderr, "", "{name}"),
+            Some(warning) => assert!(done.stderr.contains(warning), "{name}: no {warning} in {done:#?}"),
+        }
+        assert!(done.stdout.contains("`combined`, 120 of 12"), "{name}: {done:#?}");
+    }
+}
