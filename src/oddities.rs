@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(findings((0..99).map(|_| "10.0.0.1".to_owned())), [], "too few to tell");
         assert_eq!(findings((0..300).map(|n| format!("10.0.{}.1", n % 200))), [Proxied::Private]);
         assert_eq!(findings((0..300).map(|_| "203.0.113.9".to_owned())), [Proxied::One]);
-        let half = |n: u32| if n % 2 == 0 { many(n) } else { "10.0.0.1".to_owned() };
+        let half = |n: u32| if n.is_multiple_of(2) { many(n) } else { "10.0.0.1".to_owned() };
         assert_eq!(findings((0..300).map(half)), [], "half is not more than half");
     }
 

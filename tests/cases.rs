@@ -4,7 +4,7 @@
 //! bodies in `events.jsonl` and the summary's counts in `counts.json`. `UPDATE=1 cargo test --test cases` writes the
 //! last two anew: read them before you keep them.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on has failed")]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! `test` and `check`: what the user expects of lines, and what they say of the logs.
 
-#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on has failed")]
 
 mod common;
 
