@@ -17,6 +17,7 @@ use crate::batch::{Batch, Batcher};
 use crate::deliver::payload::{self, PropertyKey};
 use crate::deliver::{Delivery, Settle, Settlement};
 use crate::event::Event;
+use crate::follow::archive::{self, Content};
 use crate::follow::file::{self, Opened};
 use crate::follow::identity::{self, Who};
 use crate::follow::source::{self, Reader, Sink, Source, Turn};
@@ -417,7 +418,7 @@ impl Reading<'_> {
         };
         let known = match identity::identify(path, &opened, &rows, &HashSet::new())? {
             Who::Known(index) | Who::CutBack(index, _) => rows.get(index),
-            Who::New => None,
+            Who::New | Who::Copy => None,
         };
         let mut first_lines = first;
         if !live && !first_lines.contains(&b'\n') {
@@ -426,12 +427,13 @@ impl Reading<'_> {
         let stored = known.and_then(|row| row.format.as_deref());
         let Some(decided) = follow::decide_format(&job.format, stored, &first_lines) else { return Ok(End::Done) };
         let row = self.row(path, &opened, known, decided.format.name())?;
+        let live = live && !opened.file.is_packed();
         let size = if live { file::after_last_newline(&opened.file, opened.size)? } else { opened.size };
-        self.collector.state.borrow_mut().summary.bytes += opened.size;
         let ranges = self.ranges(&row, &job.sites, size)?;
         self.count_passed_over(&opened, &ranges, size)?;
         let mut source = Source {
             row,
+            modified: opened.modified,
             file: opened.file,
             pipeline: Arc::new(Pipeline { format: decided.format, sites: job.sites }),
             readers: Vec::new(),
@@ -449,6 +451,16 @@ impl Reading<'_> {
                 return Ok(left);
             }
         }
+        let size = source.file.size()?;
+        if source.file.is_packed()
+            && let Some(ledger) = self.ledger()
+        {
+            let sites = source.pipeline.sites.iter().map(|site| Some(site.id));
+            for site in std::iter::once(None).chain(sites) {
+                ledger.end_claim(site, source.row.id, size)?;
+            }
+        }
+        self.collector.state.borrow_mut().summary.bytes += size.min(archive::UNKNOWN - 1);
         Ok(End::Done)
     }
 
@@ -462,6 +474,9 @@ impl Reading<'_> {
             match source.turn_until(until, buffer, self.repeats, self.collector)? {
                 Turn::More => patience = None,
                 Turn::End => {
+                    if let Some(damage) = source.file.damage() {
+                        return Ok(End::Left(format!("`{}`: {damage}", source.path.display())));
+                    }
                     source.finish_until(until, buffer, self.repeats, self.collector)?;
                     return Ok(End::Done);
                 }
@@ -486,15 +501,20 @@ impl Reading<'_> {
     }
 
     fn stdin(&mut self, job: Job) -> Result<End, Trouble> {
-        let mut input = io::stdin().lock();
+        let mut input = archive::unpacked(io::stdin())?;
         let mut buffer = vec![0; source::BLOCK.max(self.max_line.saturating_add(2))];
         let mut filled = 0;
+        let mut damage = None;
         let mut source: Option<Source> = None;
         loop {
             let more = match input.read(&mut buffer[filled..]) {
                 Ok(more) => more,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error.into()),
+                Err(error) if error.raw_os_error().is_some() => return Err(error.into()),
+                Err(error) => {
+                    damage = Some(format!("standard input is damaged or cut off: {error}"));
+                    0
+                }
             };
             filled += more;
             self.collector.state.borrow_mut().summary.bytes += more as u64;
@@ -507,13 +527,15 @@ impl Reading<'_> {
             if source.is_none() {
                 source = self.stdin_source(&job, &buffer[..filled], more == 0)?;
             }
-            let Some(source) = &mut source else { return Ok(End::Done) };
-            let rest = source.feed(&buffer[..filled], more == 0, self.repeats, self.collector);
+            let Some(source) = &mut source else { return Ok(damage.map_or(End::Done, End::Left)) };
+            // What a damaged archive ends with may be half a line.
+            let finish = more == 0 && damage.is_none();
+            let rest = source.feed(&buffer[..filled], finish, self.repeats, self.collector);
             buffer.copy_within(filled - rest..filled, 0);
             filled = rest;
             self.wait_for_room(source);
             if more == 0 {
-                return Ok(End::Done);
+                return Ok(damage.map_or(End::Done, End::Left));
             }
         }
     }
@@ -557,7 +579,8 @@ impl Reading<'_> {
         }
         Ok(Some(Source {
             row,
-            file: std::fs::File::open("/dev/null")?,
+            modified: None,
+            file: Content::Plain(std::fs::File::open("/dev/null")?),
             pipeline: Arc::new(Pipeline { format: decided.format, sites: job.sites.clone() }),
             readers,
             leaving: None,
@@ -616,6 +639,7 @@ impl Reading<'_> {
         let mut starts: Vec<(u64, u64)> = ranges.keys().copied().collect();
         starts.push((size, size));
         for (from, until) in starts {
+            let mut last = b'\n';
             while covered_to < from {
                 let want = usize::try_from(from - covered_to).unwrap_or(block.len()).min(block.len());
                 let filled = file::read_at(&opened.file, &mut block[..want], covered_to)?;
@@ -624,7 +648,10 @@ impl Reading<'_> {
                 }
                 passed += memchr::memchr_iter(b'\n', &block[..filled]).count() as u64;
                 covered_to += filled as u64;
+                last = block[filled - 1];
             }
+            // A stretch ends with a line; the last of a log that nobody writes any more may lack its newline.
+            passed += u64::from(last != b'\n');
             covered_to = covered_to.max(until);
         }
         self.collector.state.borrow_mut().summary.already_sent += passed;

@@ -217,13 +217,6 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
                 if paths.iter().any(|(known, _)| *known == sibling) {
                     continue;
                 }
-                if is_compressed(&sibling) {
-                    say(&format!(
-                        "warning: `{}` is compressed, which can't be read yet: unpack it and name it",
-                        printable(&sibling.display().to_string())
-                    ));
-                    continue;
-                }
                 chosen.push(Chosen { input: Input::File { path: sibling, live: false }, sites: sites.clone() });
             }
             if path.exists() {
@@ -271,12 +264,6 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
             chosen.push(Chosen { input: Input::Stdin, sites });
             continue;
         }
-        if is_compressed(path) {
-            let shown = printable(&path.display().to_string());
-            return Err(Failure::Usage(format!(
-                "`{shown}` is compressed, which can't be read yet: unpack it to standard input"
-            )));
-        }
         if !path.is_file() {
             let shown = printable(&path.display().to_string());
             return Err(Failure::Failed(format!("cannot read `{shown}`: not a file")));
@@ -285,10 +272,6 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
         chosen.push(Chosen { input: Input::File { path: absolute, live }, sites });
     }
     Ok(chosen)
-}
-
-fn is_compressed(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| ["gz", "zst", "bz2", "xz"].iter().any(|known| extension == *known))
 }
 
 /// Says what will be recorded as happening now, and asks.

@@ -58,6 +58,7 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
                     ));
                 }
                 match look(&path, &choice, &judge) {
+                    Ok(Looked::Packed) => out.push_str(&format!("  {shown}: an archive, which is read once\n")),
                     Ok(Looked::Empty) => out.push_str(&format!("  {shown}: no complete line yet\n")),
                     Ok(Looked::Lines { format, fit, of, misfit, proxied }) => {
                         out.push_str(&format!("  {shown}: `{format}`, {fit} of {of} recent lines fit\n"));
@@ -89,12 +90,16 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
 }
 
 enum Looked {
+    Packed,
     Empty,
     Lines { format: String, fit: usize, of: usize, misfit: Option<String>, proxied: Option<Proxied> },
 }
 
 fn look(path: &Path, choice: &FormatChoice, site: &Arc<Site>) -> std::io::Result<Looked> {
     let opened = file::open(path)?;
+    if opened.file.is_packed() {
+        return Ok(Looked::Packed);
+    }
     let end = file::after_last_newline(&opened.file, opened.size)?;
     let recent = file::read_before(&opened.file, end, RECENT_BYTES)?;
     // The first line of the piece may have lost its beginning.

@@ -36,23 +36,34 @@ pub fn watched_directory(pattern: &str) -> PathBuf {
     if is_glob(pattern) { literal } else { literal.parent().map(Path::to_path_buf).unwrap_or_default() }
 }
 
-/// The rotated siblings of a log: `access.log.1`, `access.log-20261110.gz`; oldest first by their last write.
+/// Whether a name is one that rotation makes of a log's name: `access.log.1`, `access.log-20261110.gz`.
+pub fn is_sibling(path: &Path, of: &Path) -> bool {
+    let (Some(name), Some(of_name)) = (path.file_name(), of.file_name()) else { return false };
+    let rest = name.as_encoded_bytes().strip_prefix(of_name.as_encoded_bytes());
+    path.parent() == of.parent() && rest.is_some_and(|rest| matches!(rest.first(), Some(b'.' | b'-' | b'_')))
+}
+
+/// The name without what compression appends to it; `None`: it has nothing of the kind.
+fn unpacked_name(path: &Path) -> Option<PathBuf> {
+    let known = ["gz", "zst", "bz2", "xz", "lzma", "Z"];
+    path.extension().filter(|extension| known.iter().any(|known| extension == known)).map(|_| path.with_extension(""))
+}
+
+/// The rotated siblings of a log, oldest first by their last write. Where one lies there both as it was and compressed
+/// (somebody is compressing it, or keeps both), the compressed one is left out.
 pub fn siblings(path: &Path) -> Vec<PathBuf> {
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Vec::new() };
-    let name = name.as_encoded_bytes();
+    let Some(folder) = path.parent() else { return Vec::new() };
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let mut found: Vec<_> = entries
         .flatten()
-        .filter(|entry| {
-            let other = entry.file_name();
-            let rest = other.as_encoded_bytes().strip_prefix(name);
-            rest.is_some_and(|rest| matches!(rest.first(), Some(b'.' | b'-' | b'_')))
-        })
+        .filter(|entry| is_sibling(&entry.path(), path))
         .filter_map(|entry| {
             let meta = entry.metadata().ok().filter(std::fs::Metadata::is_file)?;
             Some((meta.modified().ok(), entry.path()))
         })
         .collect();
+    let names: std::collections::HashSet<PathBuf> = found.iter().map(|(_, path)| path.clone()).collect();
+    found.retain(|(_, path)| unpacked_name(path).is_none_or(|name| !names.contains(&name)));
     found.sort();
     found.into_iter().map(|(_, path)| path).collect()
 }
@@ -75,7 +86,8 @@ mod tests {
     #[test]
     fn siblings_are_those_that_rotation_makes_of_a_name() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["access.log", "access.log.1", "access.log-20261110.gz", "access.logs", "other.log.1"] {
+        let all = "access.log access.log.1 access.log.2 access.log.2.gz access.log-20261110.gz access.logs other.log.1";
+        for name in all.split(' ') {
             std::fs::write(folder.path().join(name), name).unwrap();
         }
         let mut names: Vec<_> = siblings(&folder.path().join("access.log"))
@@ -83,6 +95,6 @@ mod tests {
             .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
             .collect();
         names.sort();
-        assert_eq!(names, ["access.log-20261110.gz", "access.log.1"]);
+        assert_eq!(names, ["access.log-20261110.gz", "access.log.1", "access.log.2"]);
     }
 }

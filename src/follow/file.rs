@@ -1,21 +1,23 @@
 //! Opens what may be a log, without ever blocking on it, and reads parts of it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::SystemTime;
+
+use super::archive::Content;
 
 /// An open regular file, and where to look first for it later.
 #[derive(Debug)]
 pub struct Opened {
-    /// The handle.
-    pub file: File,
+    /// The handle, and the log's bytes.
+    pub file: Content,
     /// Device number: a hint only, it changes with LVM, btrfs, NFS and restores.
     pub dev: u64,
     /// Inode number: a hint only, inodes are used again.
     pub ino: u64,
-    /// Bytes when it was opened.
+    /// Bytes of the log when it was opened; of an archive [`super::archive::UNKNOWN`].
     pub size: u64,
     /// When it was last written to.
     pub modified: Option<SystemTime>,
@@ -33,17 +35,23 @@ pub fn open(path: &Path) -> io::Result<Opened> {
     if !meta.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
-    Ok(Opened { dev: meta.dev(), ino: meta.ino(), size: meta.len(), modified: meta.modified().ok(), file })
+    let file = Content::of(file)?;
+    Ok(Opened { dev: meta.dev(), ino: meta.ino(), size: file.size()?, modified: meta.modified().ok(), file })
 }
 
-/// Fills as much of `buffer` as the file has from `offset` on, and says how much that was.
+/// Fills as much of `buffer` as the log has from `offset` on, and says how much that was.
 ///
 /// # Errors
 /// Those of the system, but for interruptions.
-pub fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+pub fn read_at(file: &Content, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    fill(buffer, |rest, at| file.read_some(rest, offset + at))
+}
+
+/// Fills as much of `buffer` as `read` gives: it is asked with the rest of the buffer and how much has come before.
+pub(super) fn fill(buffer: &mut [u8], read: impl Fn(&mut [u8], u64) -> io::Result<usize>) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+        match read(&mut buffer[filled..], filled as u64) {
             Ok(0) => break,
             Ok(more) => filled += more,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -57,7 +65,7 @@ pub fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize>
 ///
 /// # Errors
 /// Those of [`read_at`].
-pub fn read_before(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+pub fn read_before(file: &Content, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     let start = offset.saturating_sub(len as u64);
     let mut bytes = vec![0; usize::try_from(offset - start).unwrap_or(len)];
     let filled = read_at(file, &mut bytes, start)?;
@@ -69,7 +77,7 @@ pub fn read_before(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> 
 ///
 /// # Errors
 /// Those of [`read_at`].
-pub fn after_last_newline(file: &File, size: u64) -> io::Result<u64> {
+pub fn after_last_newline(file: &Content, size: u64) -> io::Result<u64> {
     let mut end = size;
     let mut block = vec![0; 64 * 1024];
     while end > 0 {

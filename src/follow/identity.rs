@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 
+use super::archive::Content;
+use super::discover;
 use super::file::{self, Opened};
 use crate::ledger::{Fingerprint, HEAD_MAX, LogRow, MARK_MAX, Mark};
 use crate::offsets::LogId;
@@ -15,8 +17,19 @@ pub enum Who {
     Known(usize),
     /// A known log whose end has been lost (a power cut, a restored copy): it agrees up to this offset.
     CutBack(usize, u64),
+    /// A copy of a log that is held open (`copytruncate`, or a compression under way): what it may have more than that
+    /// is read when the log itself is cut.
+    Copy,
     /// A log that was never seen.
     New,
+}
+
+/// Whether a file's content is a log's as far as that was read.
+///
+/// # Errors
+/// Those of the system.
+pub fn continues(opened: &Opened, known: &Fingerprint) -> io::Result<bool> {
+    Ok(known.head_len > 0 && matches!(agreement(opened, &head(opened)?, known)?, Agreement::Full))
 }
 
 /// The first bytes of a file, as a fingerprint takes them.
@@ -34,7 +47,7 @@ pub fn head(opened: &Opened) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// Those of the system.
-pub fn mark_agrees(file: &std::fs::File, mark: &Mark) -> io::Result<bool> {
+pub fn mark_agrees(file: &Content, mark: &Mark) -> io::Result<bool> {
     let bytes = file::read_before(file, mark.offset, MARK_MAX)?;
     Ok(Mark::of(mark.offset, &bytes) == *mark)
 }
@@ -47,8 +60,17 @@ pub fn identify(path: &Path, opened: &Opened, rows: &[LogRow], taken: &HashSet<L
     let head = head(opened)?;
     let mut same_content = Vec::new();
     let mut cut_back = None;
+    let mut is_copy = false;
     for (index, row) in rows.iter().enumerate() {
         if taken.contains(&row.id) {
+            // Only by its name: two logs may well begin with the same lines.
+            if discover::is_sibling(path, &row.path) && row.fingerprint.head_len > 0 {
+                let first_mark = row.fingerprint.marks.first().map_or(0, |mark| mark.offset);
+                let unfinished = row.fingerprint.agrees_head(&head) && opened.size < first_mark;
+                if unfinished || !matches!(agreement(opened, &head, &row.fingerprint)?, Agreement::No) {
+                    is_copy = true;
+                }
+            }
             continue;
         }
         let same_inode = row.dev == opened.dev && row.ino == opened.ino;
@@ -70,7 +92,11 @@ pub fn identify(path: &Path, opened: &Opened, rows: &[LogRow], taken: &HashSet<L
             }
         }
     }
-    Ok(cut_back.map_or(Who::New, |(index, offset)| Who::CutBack(index, offset)))
+    Ok(match cut_back {
+        Some((index, offset)) => Who::CutBack(index, offset),
+        None if is_copy => Who::Copy,
+        None => Who::New,
+    })
 }
 
 enum Agreement {
@@ -82,6 +108,17 @@ enum Agreement {
 fn agreement(opened: &Opened, head: &[u8], known: &Fingerprint) -> io::Result<Agreement> {
     if !known.agrees_head(head) {
         return Ok(Agreement::No);
+    }
+    if opened.file.is_packed() {
+        // Archives are read forwards: the last mark on the way that agrees.
+        let mut agreed = None;
+        for mark in &known.marks {
+            if !mark_agrees(&opened.file, mark)? {
+                return Ok(agreed.map_or(Agreement::No, Agreement::UpTo));
+            }
+            agreed = Some(mark.offset);
+        }
+        return Ok(Agreement::Full);
     }
     let mut full = true;
     for mark in known.marks.iter().rev() {

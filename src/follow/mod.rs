@@ -3,6 +3,7 @@
 //! In: patterns, wakes, the ledger's positions. Out: events and advances, to a [`source::Sink`]. One plain thread takes
 //! fair turns over the files with unread bytes; it blocks when there is nothing to do.
 
+pub mod archive;
 pub mod discover;
 pub mod file;
 pub mod identity;
@@ -30,6 +31,8 @@ use watch::{Wake, Watches};
 
 /// How long a renamed file must have been quiet before its handle is closed: the server writes on until it reopens.
 const QUIET: Duration = Duration::from_secs(5);
+/// An archive that ends in the middle is taken for finished when it hasn't been written to for this long.
+const SETTLED: Duration = Duration::from_secs(60);
 /// Bytes of a log's beginning from which `auto` decides.
 const DETECT_BYTES: usize = 64 * 1024;
 /// Lines from which `auto` decides.
@@ -125,7 +128,12 @@ pub struct Follower<S> {
     troubles: BTreeMap<PathBuf, String>,
     /// Other names under which notifications may report a log.
     real_paths: BTreeMap<PathBuf, PathBuf>,
+    /// Archives that were read to their end, or aren't to be read: nobody writes into them any more.
+    finished: HashSet<Archive>,
 }
+
+/// An archive as it was when it was looked at: device, inode, last write.
+type Archive = (u64, u64, Option<SystemTime>);
 
 impl<S: Sink> Follower<S> {
     /// Builds a follower that has looked at nothing yet.
@@ -159,6 +167,7 @@ impl<S: Sink> Follower<S> {
             new_patterns,
             troubles: BTreeMap::new(),
             real_paths: BTreeMap::new(),
+            finished: HashSet::new(),
         })
     }
 
@@ -186,6 +195,7 @@ impl<S: Sink> Follower<S> {
     /// One turn for each log with unread bytes. `true`: some have more.
     fn turns(&mut self, buffer: &mut Vec<u8>) -> Result<bool, LedgerError> {
         let mut more = false;
+        let mut cut = false;
         let mut replaced = Vec::new();
         for index in 0..self.sources.len() {
             let source = &mut self.sources[index];
@@ -201,22 +211,47 @@ impl<S: Sink> Follower<S> {
                 }
                 Ok(Turn::End) => {
                     source.due = false;
-                    if source.leaving.is_some_and(|since| since.elapsed() >= QUIET) {
+                    if let Some(damage) = source.file.damage() {
+                        // Perhaps it is still being written; what it holds so far is read, and not again.
+                        let written = source.modified.and_then(|at| at.elapsed().ok());
+                        if written.is_none_or(|ago| ago > SETTLED) {
+                            tracing::warn!(path = %source.path.display(), %damage, "an archive can't be read to its end");
+                            self.finished.insert((source.row.dev, source.row.ino, source.modified));
+                        }
+                        replaced.push(index);
+                    } else if source.leaving.is_some_and(|since| source.file.is_packed() || since.elapsed() >= QUIET) {
                         source.finish(buffer, &mut self.repeats, &self.sink).unwrap_or_else(|error| {
                             tracing::warn!(path = %source.path.display(), %error, "can't read the last line");
                         });
                         source.row.ended = true;
                         self.sink.update(source.row.clone());
+                        if source.file.is_packed() {
+                            self.finished.insert((source.row.dev, source.row.ino, source.modified));
+                        }
                         replaced.push(index);
                     }
                 }
                 Ok(Turn::Full) => source.due = false,
-                Ok(Turn::Truncated) => {
-                    tracing::info!(path = %source.path.display(), "file truncated or overwritten, reading its new content");
-                    source.row.ended = true;
-                    self.sink.update(source.row.clone());
-                    replaced.push(index);
-                }
+                Ok(Turn::Truncated) => match copy_of(source) {
+                    Some((path, copy)) => {
+                        tracing::info!(
+                            path = %source.path.display(), copy = %path.display(),
+                            "file truncated or overwritten, reading the rest of its copy and then its new content"
+                        );
+                        source.continue_in(path, copy);
+                        cut = true;
+                        more = true;
+                    }
+                    None => {
+                        tracing::info!(
+                            path = %source.path.display(), offset = source.read_to(),
+                            "file truncated or overwritten, reading its new content"
+                        );
+                        source.row.ended = true;
+                        self.sink.update(source.row.clone());
+                        replaced.push(index);
+                    }
+                },
                 Err(error) => {
                     // Tried again at the next poll.
                     source.due = false;
@@ -227,7 +262,7 @@ impl<S: Sink> Follower<S> {
                 }
             }
         }
-        if !replaced.is_empty() {
+        if cut || !replaced.is_empty() {
             for index in replaced.into_iter().rev() {
                 self.sources.remove(index);
             }
@@ -329,11 +364,14 @@ impl<S: Sink> Follower<S> {
             self.sources.iter_mut().find(|source| (source.row.dev, source.row.ino) == (opened.dev, opened.ino))
         {
             // Renamed to a name that is followed too, or a second name of one file.
-            if source.leaving.take().is_some() {
+            if !source.file.is_packed() && source.leaving.take().is_some() {
                 source.path = path.to_path_buf();
                 source.row.path = path.to_path_buf();
                 source.due = true;
             }
+            return Ok(());
+        }
+        if opened.file.is_packed() && self.finished.contains(&(opened.dev, opened.ino, opened.modified)) {
             return Ok(());
         }
         if rows.is_none() {
@@ -349,14 +387,36 @@ impl<S: Sink> Follower<S> {
             }
         };
         self.troubles.remove(path);
-        let source = self.adopt(path, opened, who, known, targets)?;
+        let is_packed = opened.file.is_packed();
+        // An archive that lay there before: `start` says that what is old is not read.
+        let is_old = is_packed && who == Who::New && self.start == Start::End && self.is_fresh(targets);
+        if who == Who::Copy || is_old {
+            if is_old {
+                self.finished.insert((opened.dev, opened.ino, opened.modified));
+            }
+            return Ok(());
+        }
+        let mut source = self.adopt(path, path, opened, who, known, targets)?;
+        if let Some(source) = source.as_mut().filter(|_| is_packed) {
+            source.leaving = Some(Instant::now());
+        }
         self.sources.extend(source);
+        *rows = None;
         Ok(())
     }
 
+    /// Whether no earlier run had the patterns of these targets.
+    fn is_fresh(&self, targets: &[usize]) -> bool {
+        let mut patterns = targets.iter().filter_map(|index| self.targets.get(*index)).map(|target| &target.pattern);
+        patterns.all(|pattern| self.new_patterns.contains(pattern))
+    }
+
     /// Makes a source of an opened file whose identity is known; `None` while its format can't be decided.
+    ///
+    /// `name` is the path that is followed, under which the ledger knows the log; `path` is where it lies now.
     fn adopt(
         &mut self,
+        name: &Path,
         path: &Path,
         opened: Opened,
         who: Who,
@@ -365,7 +425,7 @@ impl<S: Sink> Follower<S> {
     ) -> Result<Option<Source>, LedgerError> {
         let row = match &who {
             Who::Known(index) | Who::CutBack(index, _) => rows.get(*index),
-            Who::New => None,
+            Who::New | Who::Copy => None,
         };
         let first = match first_bytes(&opened) {
             Ok(first) => first,
@@ -395,13 +455,10 @@ impl<S: Sink> Follower<S> {
                 sites.push(Arc::clone(&target.site));
             }
         }
-        let fresh = targets
-            .iter()
-            .filter_map(|index| self.targets.get(*index))
-            .all(|target| self.new_patterns.contains(&target.pattern));
+        let fresh = self.is_fresh(targets);
         let start = match (&who, self.start) {
             (Who::CutBack(_, offset), _) => *offset,
-            (Who::New | Who::Known(_), Start::End) if fresh => {
+            (Who::New | Who::Known(_), Start::End) if fresh && !opened.file.is_packed() => {
                 match file::after_last_newline(&opened.file, opened.size) {
                     Ok(offset) => offset,
                     Err(error) => {
@@ -421,9 +478,9 @@ impl<S: Sink> Follower<S> {
                 row.id = self.ledger.add_log(&row)?;
                 row
             }
-            _ => self.new_row(path, &opened, start)?,
+            _ => self.new_row(name, &opened, start)?,
         };
-        row.path = path.to_path_buf();
+        row.path = name.to_path_buf();
         (row.dev, row.ino, row.ended) = (opened.dev, opened.ino, false);
         row.format = Some(decided.format.name().to_owned());
         let own = self.reader(None, None, row.id, start, None)?;
@@ -445,6 +502,7 @@ impl<S: Sink> Follower<S> {
         self.sink.update(row.clone());
         Ok(Some(Source {
             row,
+            modified: opened.modified,
             file: opened.file,
             pipeline: Arc::new(Pipeline { format: decided.format, sites }),
             readers,
@@ -528,7 +586,7 @@ impl<S: Sink> Follower<S> {
                 }
             }
             if let Some((sibling, opened, who)) = rest {
-                first.extend(self.adopt(&sibling, opened, who, &rows, targets)?);
+                first.extend(self.adopt(&row.path, &sibling, opened, who, &rows, targets)?);
             } else {
                 let read = row.fingerprint.marks.last().map_or(0, |mark| mark.offset);
                 tracing::warn!(
@@ -536,18 +594,14 @@ impl<S: Sink> Follower<S> {
                     hint = "if the rotated file is still to be had, `silktail backfill` reads it",
                     "the log that was followed is gone; what was written to it after this offset is unaccounted for"
                 );
+                // Said once; a backfill of the file goes on from this offset.
+                self.sink.update(LogRow { ended: true, ..row.clone() });
             }
             // Rotated twice while we were down: what came after our last look was never seen.
             let last_read = row.last_read.and_then(|at| SystemTime::try_from(at).ok());
             for (sibling, opened) in unseen {
-                let later = last_read.zip(opened.modified).is_some_and(|(read, written)| written > read);
-                if later && !is_compressed(&sibling) {
-                    first.extend(self.adopt(&sibling, opened, Who::New, &rows, targets)?);
-                } else if later {
-                    tracing::warn!(
-                        path = %sibling.display(), hint = "read it with `silktail backfill` once it is unpacked",
-                        "a compressed log that was never read"
-                    );
+                if last_read.zip(opened.modified).is_some_and(|(read, written)| written > read) {
+                    first.extend(self.adopt(&row.path, &sibling, opened, Who::New, &rows, targets)?);
                 }
             }
         }
@@ -577,8 +631,15 @@ impl<S: Sink> Follower<S> {
     }
 }
 
-fn is_compressed(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| ["gz", "zst", "bz2", "xz"].iter().any(|known| extension == *known))
+/// What `copytruncate` has copied a log to before it cut it.
+fn copy_of(source: &Source) -> Option<(PathBuf, Opened)> {
+    let siblings = discover::siblings(&source.row.path);
+    // What can't be read is no copy that would help.
+    siblings.into_iter().rev().find_map(|path| {
+        let opened = file::open(&path).ok()?;
+        let continues = identity::continues(&opened, &source.row.fingerprint).unwrap_or(false);
+        continues.then_some((path, opened))
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

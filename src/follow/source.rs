@@ -4,13 +4,13 @@
 //! its part by itself until it has caught up with the others.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::file;
+use super::archive::Content;
+use super::file::{self, Opened};
 use super::identity;
 use crate::event::Event;
 use crate::ledger::{Advance, Counts, Fingerprint, HEAD_MAX, LogRow, MARK_MAX, Mark, Step};
@@ -67,8 +67,10 @@ pub enum Turn {
 pub struct Source {
     /// What the ledger stores of it.
     pub row: LogRow,
+    /// When the file was last written to, as it was opened.
+    pub modified: Option<SystemTime>,
     /// The handle: reads go on after a rename or removal.
-    pub file: File,
+    pub file: Content,
     /// The format and the sites.
     pub pipeline: Arc<Pipeline>,
     /// One for each site, and the log's own.
@@ -101,7 +103,7 @@ impl Source {
         repeats: &mut Repeats,
         sink: &impl Sink,
     ) -> io::Result<Turn> {
-        let size = self.file.metadata()?.len();
+        let size = self.file.size()?;
         if !self.holds_what_was_read(size)? {
             return Ok(Turn::Truncated);
         }
@@ -158,7 +160,7 @@ impl Source {
         repeats: &mut Repeats,
         sink: &impl Sink,
     ) -> io::Result<()> {
-        let size = self.file.metadata()?.len().min(until);
+        let size = self.file.size()?.min(until);
         let furthest = self.readers.iter().map(|reader| reader.cutter.wants()).max().unwrap_or(size);
         if furthest >= size {
             return Ok(());
@@ -187,9 +189,24 @@ impl Source {
         bytes.len().saturating_sub(usize::try_from(read).unwrap_or(bytes.len()))
     }
 
+    /// How far the furthest reader has come.
+    pub fn read_to(&self) -> u64 {
+        self.readers.iter().map(|reader| reader.cutter.offset()).max().unwrap_or(0)
+    }
+
+    /// The log goes on in another file with the same content: `copytruncate` has cut this one.
+    pub fn continue_in(&mut self, path: PathBuf, copy: Opened) {
+        (self.row.dev, self.row.ino) = (copy.dev, copy.ino);
+        self.modified = copy.modified;
+        self.file = copy.file;
+        self.path = path;
+        self.leaving = Some(Instant::now());
+        self.due = true;
+    }
+
     /// Bytes that no site has read yet.
     pub fn backlog(&self) -> u64 {
-        let size = self.file.metadata().map_or(0, |meta| meta.len());
+        let size = self.file.size().unwrap_or(0);
         let read = self.readers.iter().map(|reader| reader.cutter.offset()).min().unwrap_or(size);
         size.saturating_sub(read)
     }
@@ -198,6 +215,10 @@ impl Source {
         let read = self.readers.iter().map(|reader| reader.cutter.wants()).max().unwrap_or(0);
         if size < read {
             return Ok(false);
+        }
+        // Nobody writes into an archive.
+        if self.file.is_packed() {
+            return Ok(true);
         }
         // A copytruncate may have grown past the old offset before we look: the head and the bytes before it tell. The
         // mark alone doesn't: lines of one browser all end alike.

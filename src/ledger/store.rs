@@ -501,6 +501,22 @@ impl Ledger {
         .map(|_| ())
     }
 
+    /// A claim without a known end (an archive's, standard input's) was read to its end.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn end_claim(&self, site: Option<SiteId>, log: LogId, end: u64) -> Result<(), LedgerError> {
+        self.ask(|db| {
+            let of = params![site_number(site), log.0, int(end), int(u64::MAX >> 1)];
+            db.execute(
+                "DELETE FROM range WHERE site = ?1 AND log = ?2 AND until_offset = ?4 AND from_offset >= ?3",
+                of,
+            )?;
+            db.execute("UPDATE range SET until_offset = ?3 WHERE site = ?1 AND log = ?2 AND until_offset = ?4", of)
+        })
+        .map(|_| ())
+    }
+
     /// What of a log's first `size` bytes is left for a backfill to read.
     ///
     /// # Errors

@@ -1,0 +1,353 @@
+//! A log's bytes, whether they lie in the file as they are or are compressed (gzip, zstd, bzip2, xz). Content decides
+//! which, not the name.
+//!
+//! In: an open file. Out: [`Content`], which is read at offsets of the *decompressed* log, so that identity, coverage
+//! and checkpoints mean the same bytes whatever the log is packed in. Archives are read forwards; a step back further
+//! than what is kept begins anew.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+
+/// Bytes read from the disk at a time.
+const COMPRESSED: usize = 128 * 1024;
+/// Bytes decompressed at a time.
+const STEP: usize = 256 * 1024;
+/// Decompressed bytes kept at least behind the place of reading: an unfinished line is read again with what follows it.
+const KEEP: usize = 1024 * 1024;
+/// The length of what isn't known yet: beyond any file.
+pub const UNKNOWN: u64 = u64::MAX >> 1;
+
+/// How a log is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// RFC 1952, also of many members.
+    Gzip,
+    /// RFC 8878, also of many frames.
+    Zstd,
+    /// bzip2, also of many streams.
+    Bzip2,
+    /// xz, also of many streams.
+    Xz,
+}
+
+impl Packing {
+    /// Tells it by a file's first bytes; `None`: not packed in any way that is known.
+    pub fn of(first: &[u8]) -> Option<Packing> {
+        // A log's line begins with none of these.
+        [
+            (&b"\x1f\x8b"[..], Packing::Gzip),
+            (b"\x28\xb5\x2f\xfd", Packing::Zstd),
+            (b"BZh", Packing::Bzip2),
+            (b"\xfd7zXZ\0", Packing::Xz),
+        ]
+        .into_iter()
+        .find(|(magic, _)| first.starts_with(magic))
+        .map(|(_, packing)| packing)
+    }
+
+    fn decoder<'r>(self, packed: impl Read + Send + 'r) -> io::Result<Box<dyn Read + Send + 'r>> {
+        let packed = BufReader::with_capacity(COMPRESSED, packed);
+        Ok(match self {
+            Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(packed)),
+            Packing::Zstd => Box::new(zstd::Decoder::with_buffer(packed)?),
+            Packing::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(packed)),
+            Packing::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(packed)),
+        })
+    }
+}
+
+/// A stream decompressed if it is packed, and as it is if not: for standard input.
+///
+/// # Errors
+/// Those of the stream.
+pub fn unpacked<'r>(mut stream: impl Read + Send + 'r) -> io::Result<Box<dyn Read + Send + 'r>> {
+    let mut first = Vec::new();
+    (&mut stream).take(6).read_to_end(&mut first)?;
+    let packing = Packing::of(&first);
+    let whole = io::Cursor::new(first).chain(stream);
+    match packing {
+        Some(packing) => packing.decoder(whole),
+        None => Ok(Box::new(whole)),
+    }
+}
+
+/// An open log's bytes.
+#[derive(Debug)]
+pub enum Content {
+    /// As they lie in the file.
+    Plain(File),
+    /// Decompressed on the way.
+    Packed(Packed),
+}
+
+impl Content {
+    /// Takes an open file, whose first bytes say what it is.
+    ///
+    /// # Errors
+    /// Those of reading them.
+    pub fn of(file: File) -> io::Result<Content> {
+        let mut first = [0; 6];
+        let filled = super::file::fill(&mut first, |buffer, at| file.read_at(buffer, at))?;
+        Ok(match Packing::of(&first[..filled]) {
+            Some(packing) => Content::Packed(Packed::new(file, packing)),
+            None => Content::Plain(file),
+        })
+    }
+
+    /// Whether the file is an archive.
+    pub fn is_packed(&self) -> bool {
+        matches!(self, Content::Packed(_))
+    }
+
+    /// Bytes of the log; of an archive that hasn't been read to its end, [`UNKNOWN`].
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn size(&self) -> io::Result<u64> {
+        match self {
+            Content::Plain(file) => Ok(file.metadata()?.len()),
+            Content::Packed(packed) => Ok(packed.stream.borrow().end.unwrap_or(UNKNOWN)),
+        }
+    }
+
+    /// Bytes on the disk, and how many of them have been read (of a plain log: all, for the reader knows better).
+    pub fn on_disk(&self) -> (u64, u64) {
+        match self {
+            Content::Plain(file) => file.metadata().map_or((0, 0), |meta| (meta.len(), meta.len())),
+            Content::Packed(packed) => {
+                let size = packed.file.metadata().map_or(0, |meta| meta.len());
+                (size, (&packed.file).stream_position().unwrap_or(0).min(size))
+            }
+        }
+    }
+
+    /// What is wrong with the archive, once reading has come to the place: what it held until there was given out.
+    pub fn damage(&self) -> Option<Damage> {
+        match self {
+            Content::Plain(_) => None,
+            Content::Packed(packed) => packed.stream.borrow().damage.clone(),
+        }
+    }
+
+    /// Reads some bytes at an offset; 0 is the end.
+    ///
+    /// # Errors
+    /// Those of the system. A damaged archive is no error here: it ends where the damage begins.
+    pub fn read_some(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        match self {
+            Content::Plain(file) => file.read_at(buffer, offset),
+            Content::Packed(packed) => packed.read_some(buffer, offset),
+        }
+    }
+}
+
+/// Where an archive is broken, or cut off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// Bytes of the log that could be got out of it.
+    pub after: u64,
+    /// What the decompressor says.
+    pub what: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the archive is damaged or cut off after {} bytes of the log: {}", self.after, self.what)
+    }
+}
+
+/// An archive, read on from where it was read last.
+#[derive(Debug)]
+pub struct Packed {
+    file: File,
+    packing: Packing,
+    stream: RefCell<Stream>,
+}
+
+#[derive(Default)]
+struct Stream {
+    decoder: Option<Box<dyn Read + Send>>,
+    /// Decompressed bytes from offset `start` on.
+    window: Vec<u8>,
+    start: u64,
+    keep: usize,
+    end: Option<u64>,
+    damage: Option<Damage>,
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { start, end, damage, .. } = self;
+        f.debug_struct("Stream").field("start", start).field("end", end).field("damage", damage).finish_non_exhaustive()
+    }
+}
+
+impl Packed {
+    fn new(file: File, packing: Packing) -> Self {
+        Self { file, packing, stream: RefCell::new(Stream { keep: KEEP, ..Stream::default() }) }
+    }
+
+    fn read_some(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let stream = &mut *self.stream.borrow_mut();
+        stream.keep = stream.keep.max(buffer.len().saturating_mul(2));
+        if stream.end.is_some_and(|end| offset >= end) || buffer.is_empty() {
+            return Ok(0);
+        }
+        if stream.decoder.is_none() && stream.end.is_none() || offset < stream.start {
+            stream.decoder = Some(self.decoder_from_the_start()?);
+            (stream.window, stream.start) = (Vec::new(), 0);
+        }
+        loop {
+            let known = stream.start + stream.window.len() as u64;
+            if offset < known {
+                let from = usize::try_from(offset - stream.start).unwrap_or(usize::MAX);
+                let have = stream.window.get(from..).unwrap_or_default();
+                let len = have.len().min(buffer.len());
+                buffer[..len].copy_from_slice(&have[..len]);
+                return Ok(len);
+            }
+            if !stream.decode(known)? {
+                return Ok(0);
+            }
+        }
+    }
+
+    fn decoder_from_the_start(&self) -> io::Result<Box<dyn Read + Send>> {
+        let mut file = self.file.try_clone()?;
+        file.seek(SeekFrom::Start(0))?;
+        self.packing.decoder(file)
+    }
+}
+
+impl Stream {
+    /// Decompresses a little more, from offset `known` on. `false`: that was the end.
+    fn decode(&mut self, known: u64) -> io::Result<bool> {
+        let Some(decoder) = &mut self.decoder else { return Ok(false) };
+        if self.window.len() > 2 * self.keep {
+            let surplus = self.window.len() - self.keep;
+            self.window.drain(..surplus);
+            self.start += surplus as u64;
+        }
+        let before = self.window.len();
+        self.window.resize(before + STEP, 0);
+        let more = loop {
+            match decoder.read(&mut self.window[before..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        self.window.truncate(before + more.as_ref().copied().unwrap_or(0));
+        match more {
+            Ok(0) => {}
+            Ok(_) => return Ok(true),
+            // The disk's own errors have a number; the decompressors' haven't.
+            Err(error) if error.raw_os_error().is_some() => {
+                self.decoder = None;
+                return Err(error);
+            }
+            Err(error) => self.damage = Some(Damage { after: known, what: error.to_string() }),
+        }
+        self.end = Some(known);
+        self.decoder = None;
+        Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::follow::file::read_at;
+
+    fn log(lines: u32) -> Vec<u8> {
+        (0..lines).flat_map(|n| format!("192.0.2.{} line {n} of a log\n", n % 250).into_bytes()).collect()
+    }
+
+    /// The same bytes in every packing, each in two members where that exists.
+    fn packed(log: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+        let (one, two) = log.split_at(log.len() / 3);
+        let gzip = |bytes: &[u8]| {
+            let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            out.write_all(bytes).unwrap();
+            out.finish().unwrap()
+        };
+        let bzip2 = |bytes: &[u8]| {
+            let mut out = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+            out.write_all(bytes).unwrap();
+            out.finish().unwrap()
+        };
+        let xz = |bytes: &[u8]| {
+            let mut out = liblzma::write::XzEncoder::new(Vec::new(), 1);
+            out.write_all(bytes).unwrap();
+            out.finish().unwrap()
+        };
+        let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
+        vec![
+            ("plain", log.to_vec()),
+            ("gzip", [gzip(one), gzip(two)].concat()),
+            ("zstd", [zstd(one), zstd(two)].concat()),
+            ("bzip2", [bzip2(one), bzip2(two)].concat()),
+            ("xz", [xz(one), xz(two)].concat()),
+        ]
+    }
+
+    fn content(bytes: &[u8]) -> Content {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        Content::of(file).unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+        /// Whatever is read in whatever order, an archive's bytes are the log's.
+        #[test]
+        fn an_archive_reads_as_the_log_does(reads in proptest::collection::vec((0_usize..4_000_000, 1_usize..600_000), 1..6)) {
+            let log = log(110_000);
+            for (name, bytes) in packed(&log) {
+                let content = content(&bytes);
+                for (offset, len) in &reads {
+                    let mut buffer = vec![0; *len];
+                    let filled = read_at(&content, &mut buffer, *offset as u64).unwrap();
+                    let want = log.get(*offset..(offset + len).min(log.len())).unwrap_or_default();
+                    prop_assert_eq!(&buffer[..filled], want, "{} at {}", name, offset);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_cut_archive_gives_what_it_holds_and_says_where_it_ends() {
+        let log = log(20_000);
+        for (name, bytes) in packed(&log).into_iter().skip(1) {
+            let whole = content(&bytes);
+            let mut buffer = vec![0; log.len() + 1];
+            assert_eq!(read_at(&whole, &mut buffer, 0).unwrap(), log.len(), "{name}");
+            assert_eq!((whole.damage(), whole.size().unwrap()), (None, log.len() as u64), "{name}");
+
+            let cut = content(&bytes[..bytes.len() - 100]);
+            let filled = read_at(&cut, &mut buffer, 0).unwrap();
+            assert!(filled <= log.len() && buffer[..filled] == log[..filled], "{name}");
+            let damage = cut.damage().unwrap_or_else(|| panic!("{name}: no damage"));
+            assert_eq!(damage.after, filled as u64, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_stream_is_unpacked_by_what_it_is() {
+        let log = log(1_000);
+        for (name, bytes) in packed(&log) {
+            let mut got = Vec::new();
+            unpacked(bytes.as_slice()).unwrap().read_to_end(&mut got).unwrap();
+            assert!(got == log, "{name}");
+        }
+        let mut got = Vec::new();
+        unpacked(&b"abc"[..]).unwrap().read_to_end(&mut got).unwrap();
+        assert_eq!(got, b"abc");
+    }
+}

@@ -1,0 +1,238 @@
+//! Compressed logs: the same lines, whatever they are packed in and whoever packs them when.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on has failed")]
+
+mod common;
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::Stdio;
+
+use common::{Done, Endpoint, SOON, Sandbox, combined, wait_for};
+use serde_json::{Value, json};
+
+const SITE: &str = r#"
+[[site]]
+name = "docs"
+base_url = "https://docs.example.org"
+property_key = "8bce2be8c07a84a70e7104634b42878b"
+logs = ["LOGS/access.log"]
+format = "combined"
+"#;
+
+const PACKINGS: [&str; 5] = ["plain", "gz", "zst", "bz2", "xz"];
+
+fn lines(range: std::ops::Range<u32>) -> String {
+    range.map(|n| combined(&format!("192.0.2.{}", n % 250), n, &format!("/files/{n}.pdf"))).collect()
+}
+
+fn urls(range: std::ops::Range<u32>) -> Vec<String> {
+    let mut urls: Vec<String> = range.map(|n| format!("https://docs.example.org/files/{n}.pdf")).collect();
+    urls.sort();
+    urls
+}
+
+fn pack(log: &str, packing: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let bytes = log.as_bytes();
+    match packing {
+        "plain" => out.extend_from_slice(bytes),
+        // Two members: what `cat a.gz b.gz` and many servers write.
+        "gz" => {
+            for part in [&bytes[..bytes.len() / 2], &bytes[bytes.len() / 2..]] {
+                let mut encoder = flate2::write::GzEncoder::new(&mut out, flate2::Compression::fast());
+                encoder.write_all(part).unwrap();
+                encoder.finish().unwrap();
+            }
+        }
+        "zst" => out = zstd::encode_all(bytes, 1).unwrap(),
+        "bz2" => {
+            let mut encoder = bzip2::write::BzEncoder::new(&mut out, bzip2::Compression::fast());
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap();
+        }
+        "xz" => {
+            let mut encoder = liblzma::write::XzEncoder::new(&mut out, 1);
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap();
+        }
+        other => panic!("no packing {other}"),
+    }
+    out
+}
+
+fn write(path: &Path, bytes: &[u8]) {
+    fs::write(path, bytes).unwrap();
+}
+
+fn fates(summary: &Value) -> Value {
+    let mut fates = summary.clone();
+    fates["elapsed_seconds"] = json!(0);
+    fates
+}
+
+fn with_input(sandbox: &Sandbox, args: &[&str], input: &[u8]) -> Done {
+    let mut child = sandbox
+        .silktail()
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || stdin.write_all(&input).unwrap());
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    Done {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+#[test]
+fn the_same_log_packed_in_any_way_gives_the_same_events_and_a_second_time_none() {
+    // The last line has no newline: in an archive nobody will write the rest of it.
+    let log = lines(0..300).trim_end().to_owned();
+    let mut summaries = Vec::new();
+    for packing in PACKINGS {
+        let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+        sandbox.configure(endpoint.port, SITE);
+        // The name says nothing about what is in it.
+        write(&sandbox.path("access.log.old"), &pack(&log, packing));
+        let rehearsed = sandbox.run(&["backfill", "--dry-run", "--json"]).expect_code(0);
+        assert_eq!(rehearsed.stdout.lines().count(), 300, "{packing}");
+        let first = sandbox.run(&["backfill", "--yes", "--json"]).expect_code(0).json();
+        assert_eq!(endpoint.delivered(), urls(0..300), "{packing}");
+        summaries.push(fates(&first));
+        for name in ["access.log.old", "access.log.renamed"] {
+            fs::rename(sandbox.path("access.log.old"), sandbox.path(name)).unwrap();
+            let again = sandbox.run(&["backfill", "--yes", "--json"]).expect_code(0).json();
+            assert_eq!((&again["event"], &again["already_sent"]), (&json!(0), &json!(300)), "{packing} {name}");
+        }
+        // The same log packed in another way is the same log.
+        for other in PACKINGS {
+            write(&sandbox.path("access.log.renamed"), &pack(&log, other));
+            let again = sandbox.run(&["backfill", "--yes", "--json"]).expect_code(0).json();
+            assert_eq!((&again["event"], &again["already_sent"]), (&json!(0), &json!(300)), "{packing} as {other}");
+        }
+        assert_eq!(endpoint.delivered(), urls(0..300), "{packing}: nothing twice");
+    }
+    for summary in &summaries {
+        assert_eq!(*summary, summaries[0]);
+    }
+}
+
+#[test]
+fn standard_input_may_be_packed() {
+    for packing in PACKINGS {
+        let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+        sandbox.configure(endpoint.port, SITE);
+        with_input(&sandbox, &["backfill", "--yes", "-"], &pack(&lines(0..100), packing)).expect_code(0);
+        assert_eq!(endpoint.delivered(), urls(0..100), "{packing}");
+    }
+}
+
+#[test]
+fn a_damaged_archive_gives_what_it_holds_and_the_others_are_read() {
+    for packing in &PACKINGS[1..] {
+        let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+        sandbox.configure(endpoint.port, SITE);
+        let bytes = pack(&lines(0..3_000), packing);
+        write(&sandbox.path("access.log.2"), &bytes[..bytes.len() * 9 / 10]);
+        sandbox.write("access.log.1", &lines(3_000..3_010));
+        let done = sandbox.run(&["backfill", "--yes", "--json"]).expect_code(1);
+        assert!(done.stderr.contains("access.log.2") && done.stderr.contains("damaged or cut off after"), "{done:#?}");
+        let delivered = endpoint.delivered();
+        let all = urls(0..3_010);
+        assert!(delivered.iter().all(|url| all.contains(url)), "{packing}: no half line becomes an event");
+        assert!(urls(3_000..3_010).iter().all(|url| delivered.contains(url)), "{packing}: the other file is read");
+
+        // Mended, it goes on where it was.
+        write(&sandbox.path("access.log.2"), &bytes);
+        sandbox.run(&["backfill", "--yes"]).expect_code(0);
+        assert_eq!(endpoint.delivered(), all, "{packing}");
+    }
+}
+
+#[test]
+fn what_was_rotated_and_packed_while_nobody_looked_is_read_to_its_end() {
+    for packing in PACKINGS {
+        for pattern in ["access.log", "access.log*"] {
+            let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+            sandbox.configure(endpoint.port, &SITE.replace("access.log", pattern));
+            sandbox.write("access.log", &lines(0..50));
+            let daemon = sandbox.start("said");
+            endpoint.wait_delivered(50);
+            daemon.stop();
+            // Twice: the first of them was followed, the second was never seen.
+            write(&sandbox.path("access.log.2.x"), &pack(&lines(0..60), packing));
+            write(&sandbox.path("access.log.1.x"), &pack(&lines(60..70), packing));
+            sandbox.write("access.log", &lines(70..75));
+            let daemon = sandbox.start("said");
+            endpoint.wait_delivered(75);
+            daemon.stop();
+            assert_eq!(endpoint.delivered(), urls(0..75), "{packing} {pattern}");
+            // What was read stays read.
+            let daemon = sandbox.start("said");
+            sandbox.append("access.log", &lines(75..76));
+            endpoint.wait_delivered(76);
+            daemon.stop();
+            assert_eq!(endpoint.delivered(), urls(0..76), "{packing} {pattern}");
+        }
+    }
+}
+
+#[test]
+fn what_copytruncate_copied_before_it_cut_is_read_from_the_copy() {
+    for (pattern, packing) in [("access.log", "plain"), ("access.log*", "plain"), ("access.log*", "gz")] {
+        let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+        sandbox.configure(endpoint.port, &SITE.replace("access.log", pattern));
+        sandbox.write("access.log", &lines(0..50));
+        let daemon = sandbox.start("said");
+        endpoint.wait_delivered(50);
+        daemon.stop();
+        // Stopped, so that nothing of this is seen on the way.
+        write(&sandbox.path("access.log.1"), &pack(&lines(0..60), packing));
+        let file = fs::OpenOptions::new().write(true).open(sandbox.path("access.log")).unwrap();
+        file.set_len(0).unwrap();
+        sandbox.append("access.log", &lines(60..180));
+        let daemon = sandbox.start("said");
+        endpoint.wait_delivered(180);
+        daemon.stop();
+        assert_eq!(endpoint.delivered(), urls(0..180), "{pattern} {packing}");
+    }
+}
+
+#[test]
+fn a_copy_beside_a_followed_log_is_not_read_twice() {
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+    sandbox.configure(endpoint.port, &SITE.replace("access.log", "access.log*"));
+    sandbox.write("access.log", &lines(0..50));
+    let daemon = sandbox.start("said");
+    endpoint.wait_delivered(50);
+    for packing in PACKINGS {
+        write(&sandbox.path(&format!("access.log.{packing}")), &pack(&lines(0..50), packing));
+    }
+    // Half of an archive that is still being written.
+    let half = pack(&lines(0..50), "gz");
+    write(&sandbox.path("access.log.half"), &half[..half.len() / 2]);
+    sandbox.append("access.log", &lines(50..60));
+    endpoint.wait_delivered(60);
+    let file = fs::OpenOptions::new().write(true).open(sandbox.path("access.log")).unwrap();
+    file.set_len(0).unwrap();
+    sandbox.append("access.log", &lines(60..65));
+    endpoint.wait_delivered(65);
+    let status = || sandbox.run(&["status", "--json"]).expect_code(0).json();
+    let at_end = |log: &Value| log["path"].as_str().is_some_and(|path| path.ends_with("access.log"));
+    wait_for("the new content in the state", SOON, || {
+        status()["logs"]
+            .as_array()
+            .is_some_and(|logs| logs.iter().any(|log| at_end(log) && log["lag_bytes"] == json!(0)))
+    });
+    daemon.stop();
+    assert_eq!(endpoint.delivered(), urls(0..65));
+}
