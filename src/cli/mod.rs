@@ -10,6 +10,7 @@ mod demo;
 mod explain;
 mod owner;
 mod receive;
+mod rejected;
 mod run;
 mod status;
 mod test;
@@ -58,6 +59,8 @@ pub enum Command {
     Test(test::Args),
     /// Show sites, logs, offsets, backlog, counts, last error
     Status(status::Args),
+    /// Look at events that the endpoint refused for good, send them again, forget them
+    Rejected(rejected::Args),
     /// A local endpoint that checks every POST against the API and prints it
     Receive(receive::Args),
     /// See the whole thing work: a local endpoint, a log being written, the events arriving
@@ -114,6 +117,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(config, &args),
         Command::Test(args) => test::run(config, &args),
         Command::Status(args) => status::run(config, &args),
+        Command::Rejected(args) => rejected::run(config, &args),
         Command::Receive(args) => receive::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions(args) => completions::completions(&args),

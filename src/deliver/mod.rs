@@ -580,7 +580,7 @@ impl<S: Settle> Dispatcher<S> {
             status,
             offset,
             events = post.batch.events.len(),
-            hint = "see `silktail status`",
+            hint = "see `silktail rejected list`",
             "event rejected"
         );
         site.committing += 1;

@@ -5,13 +5,15 @@
 //! commute: a settlement may arrive before the advance that opens its line.
 
 mod fingerprint;
+mod rejected;
 mod store;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::AddAssign;
 
 pub use fingerprint::{Fingerprint, HEAD_MAX, MARK_MAX, Mark};
-pub use store::{Ledger, LedgerError, LedgerReader, LogRow, Position, Range, Rejection, Role, SiteTotal, StatusRow};
+pub use rejected::{Rejected, Rejection};
+pub use store::{Ledger, LedgerError, LedgerReader, LogRow, Position, Range, Role, SiteTotal, StatusRow};
 
 use crate::offsets::{LogId, SiteId, Span};
 use crate::visitor::repeats::Touch;

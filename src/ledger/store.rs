@@ -18,8 +18,8 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
+use super::rejected::{self, Rejected, Rejection};
 use super::{Advance, Counts, Fingerprint, Progress};
-use crate::event::Event;
 use crate::offsets::{LogId, Origin, SiteId, Span};
 use crate::visitor::repeats::{Kept, Key, Touch};
 
@@ -29,10 +29,6 @@ const VERSION: i64 = 1;
 const SYNC_AFTER: Duration = Duration::from_secs(1);
 /// Advances that may wait for the writer before reading stops.
 const QUEUE: usize = 64;
-/// Rejected events are kept this long.
-const REJECTED_SECONDS: i64 = 30 * 24 * 3600;
-/// Rejected events that are kept at most; the oldest go first. An event is at most some tens of KiB, usually 500 bytes.
-const REJECTED_MAX: i64 = 100_000;
 /// Entries of the repeat window that are stored at most.
 const KEPT_MAX: i64 = 262_144;
 
@@ -137,26 +133,6 @@ pub struct Range {
     pub settled: Vec<u64>,
     /// An earlier run has claimed it and not finished.
     pub resumed: bool,
-}
-
-/// An event that was refused for good.
-#[derive(Debug, Clone)]
-pub struct Rejection {
-    origin: Origin,
-    status: Option<u16>,
-    reason: String,
-    event: String,
-}
-
-impl Rejection {
-    /// Keeps what is needed to look at it and to send it again.
-    pub fn new(event: &Event, status: Option<u16>, reason: &str) -> Self {
-        let json = serde_json::json!({
-            "ip": event.visitor.ip, "user_agent": event.visitor.user_agent, "view_width": event.visitor.view_width,
-            "page": event.page, "event": event.name, "url": event.url, "properties": event.properties,
-        });
-        Self { origin: event.origin, status, reason: reason.to_owned(), event: json.to_string() }
-    }
 }
 
 /// Counts of one site (or of nobody) in one log, for `status`.
@@ -601,6 +577,30 @@ impl Ledger {
         })
     }
 
+    /// Forgets a rejected event.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn drop_rejected(&self, id: i64) -> Result<(), LedgerError> {
+        self.ask(|db| rejected::drop(db, id)).map(|_| ())
+    }
+
+    /// A rejected event was delivered after all.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn rejected_was_delivered(&self, id: i64, site: SiteId) -> Result<(), LedgerError> {
+        self.ask(|db| rejected::delivered(db, id, site))
+    }
+
+    /// A rejected event was refused again: the newest answer is kept.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn rejected_again(&self, id: i64, status: Option<u16>, reason: &str) -> Result<(), LedgerError> {
+        self.ask(|db| rejected::refused_again(db, id, status, reason)).map(|_| ())
+    }
+
     /// Returns when everything that was given to the ledger is committed and on disk.
     ///
     /// # Errors
@@ -621,6 +621,14 @@ pub struct LedgerReader {
 }
 
 impl LedgerReader {
+    /// The rejected events, or one site's, oldest first.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn rejected(&self, site: Option<&str>) -> Result<Vec<Rejected>, LedgerError> {
+        rejected::all(&self.db, site).map_err(|error| database_error(&self.path, error))
+    }
+
     /// Each site's part of each log, and nobody's.
     ///
     /// # Errors
@@ -1074,9 +1082,13 @@ impl Writing {
                 ])?;
             }
             if !self.rejections.is_empty() {
-                change.execute("DELETE FROM rejected WHERE at < ?1", [now - REJECTED_SECONDS])?;
-                change
-                    .execute("DELETE FROM rejected WHERE id <= (SELECT max(id) FROM rejected) - ?1", [REJECTED_MAX])?;
+                change.execute("DELETE FROM rejected WHERE at < ?1", [now - rejected::SECONDS])?;
+                let surplus = change
+                    .execute("DELETE FROM rejected WHERE id <= (SELECT max(id) FROM rejected) - ?1", [rejected::MAX])?;
+                if surplus > 0 {
+                    let hint = "`silktail rejected list` shows why events are refused; mend it, then `rejected retry`";
+                    tracing::error!(events = surplus, hint, "too many rejected events, the oldest are gone");
+                }
             }
             if self.stored_touches + int(self.touches.len() as u64) > KEPT_MAX / 8 {
                 change.execute(

@@ -1,0 +1,248 @@
+//! `silktail rejected`: the events that the endpoint refused for good, to look at, to send again, to forget.
+
+use std::collections::HashMap;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::json;
+
+use super::{Failure, load, print, printable, say};
+use crate::batch::Batch;
+use crate::daemon::delivery_site;
+use crate::deliver::{Delivery, Outcome, Settle, Settlement};
+use crate::journal;
+use crate::ledger::{Ledger, Rejected, Role};
+use crate::offsets::Origin;
+
+/// The arguments of `rejected`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+/// What to do with them.
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Show them: when, whose, the endpoint's answer, the log and the offset of the line
+    List {
+        #[command(flatten)]
+        chosen: Chosen,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send them again; what is taken is forgotten, what is refused stays
+    ///
+    /// The API has no time field: they are recorded as happening now.
+    Retry {
+        #[command(flatten)]
+        chosen: Chosen,
+    },
+    /// Forget them
+    Drop {
+        #[command(flatten)]
+        chosen: Chosen,
+        /// Don't ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Which of them.
+#[derive(Debug, clap::Args)]
+struct Chosen {
+    /// Their numbers, as `list` shows them; without one, all
+    #[arg(value_name = "NUMBER")]
+    ids: Vec<i64>,
+    /// Those of one site only
+    #[arg(long, value_name = "NAME")]
+    site: Option<String>,
+}
+
+/// Lists, retries or drops.
+pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
+    let config = load(config_path)?;
+    journal::start();
+    let (What::List { chosen, .. } | What::Retry { chosen } | What::Drop { chosen, .. }) = &args.what;
+    if let Some(name) = &chosen.site
+        && !config.sites.iter().any(|site| site.name == *name)
+    {
+        let names: Vec<&str> = config.sites.iter().map(|site| site.name.as_str()).collect();
+        let shown = printable(name);
+        return Err(Failure::Usage(format!("no site is named `{shown}`; there are: {}", names.join(", "))));
+    }
+    let failed = |error: &dyn std::error::Error| Failure::from_error(error);
+    let reader = Ledger::open_read_only(&config.state_dir).map_err(|error| failed(&error))?;
+    let mut rejected = match &reader {
+        Some(reader) => reader.rejected(chosen.site.as_deref()).map_err(|error| failed(&error))?,
+        None => Vec::new(),
+    };
+    if let Some(missing) = chosen.ids.iter().find(|id| !rejected.iter().any(|rejected| rejected.id == **id)) {
+        return Err(Failure::Failed(format!("no rejected event has the number {missing}")));
+    }
+    rejected.retain(|rejected| chosen.ids.is_empty() || chosen.ids.contains(&rejected.id));
+    let open = || Ledger::open(&config.state_dir, Role::Beside).map_err(|error| failed(&error));
+    match &args.what {
+        What::List { json, .. } => list(&rejected, *json),
+        _ if rejected.is_empty() => print("there is none\n"),
+        What::Drop { yes, .. } => {
+            if !yes {
+                confirm(&format!("Forget {} rejected events?", rejected.len()))?;
+            }
+            let ledger = open()?;
+            for rejected in &rejected {
+                ledger.drop_rejected(rejected.id).map_err(|error| failed(&error))?;
+            }
+            print(&format!("{} rejected events forgotten\n", rejected.len()))
+        }
+        What::Retry { .. } => {
+            let known = |rejected: &Rejected| config.sites.iter().any(|site| site.name == rejected.site);
+            let (rejected, orphans): (Vec<_>, Vec<_>) = rejected.into_iter().partition(known);
+            if let Some(orphan) = orphans.first() {
+                let shown = printable(&orphan.site);
+                say(&format!(
+                    "warning: {} events are of sites like `{shown}`, which the configuration doesn't have",
+                    orphans.len()
+                ));
+            }
+            retry(&config, &open()?, rejected)
+        }
+    }
+}
+
+fn confirm(question: &str) -> Result<(), Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::Usage("nobody can be asked here: say --yes".to_owned()));
+    }
+    let _ = write!(std::io::stderr(), "{question} [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| Failure::Failed(format!("cannot read the answer: {error}")))?;
+    if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+        return Ok(());
+    }
+    Err(Failure::Failed("nothing was done".to_owned()))
+}
+
+fn list(rejected: &[Rejected], json: bool) -> Result<(), Failure> {
+    let mut out = String::new();
+    for Rejected { id, site, log, at, status, reason, event } in rejected {
+        if json {
+            let properties: serde_json::Map<_, _> =
+                event.properties.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+            let line = json!({
+                "number": id, "site": site, "at": at.to_string(), "status": status, "reason": reason,
+                "log": log.display().to_string(), "offset": event.origin.line.start,
+                "time": event.time.map(|time| time.to_string()), "event": event.name, "url": event.url,
+                "page": event.page, "ip": event.visitor.ip, "user_agent": event.visitor.user_agent,
+                "view_width": event.visitor.view_width, "properties": properties,
+            });
+            out.push_str(&format!("{line}\n"));
+        } else {
+            let status = status.map_or_else(|| "-".to_owned(), |status| status.to_string());
+            let excerpt: String = printable(reason).chars().take(120).collect();
+            out.push_str(&format!(
+                "{id:>6}  {at}  {site}  {status}  {}  {}\n        {}, offset {}: {excerpt}\n",
+                printable(&event.name),
+                printable(&event.url),
+                printable(&log.display().to_string()),
+                event.origin.line.start,
+            ));
+        }
+    }
+    if rejected.is_empty() && !json {
+        out.push_str("there is none\n");
+    }
+    print(&out)
+}
+
+/// Takes what became of events that were in the state as rejected.
+struct Retried {
+    ledger: Ledger,
+    ids: HashMap<Origin, i64>,
+    /// Delivered, refused again.
+    counts: Mutex<(usize, usize)>,
+    changed: tokio::sync::Notify,
+}
+
+impl Settle for Retried {
+    async fn settle(&self, settlement: Settlement) {
+        for event in &settlement.batch.events {
+            let Some(id) = self.ids.get(&event.origin) else { continue };
+            let kept = match &settlement.outcome {
+                Outcome::Delivered => self.ledger.rejected_was_delivered(*id, event.origin.site),
+                Outcome::Rejected { status, reason } => self.ledger.rejected_again(*id, *status, reason),
+            };
+            if let Err(error) = kept {
+                say(&format!("error: {error}; event {id} may be sent again by the next retry"));
+            }
+        }
+        let count = settlement.batch.events.len();
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if settlement.outcome == Outcome::Delivered {
+            counts.0 += count
+        } else {
+            counts.1 += count
+        }
+        drop(counts);
+        self.changed.notify_one();
+    }
+}
+
+fn retry(config: &crate::config::Config, ledger: &Ledger, rejected: Vec<Rejected>) -> Result<(), Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::from_error(error);
+    let all = rejected.len();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
+    runtime.block_on(async {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut term = signal(SignalKind::terminate()).map_err(|error| failed(&error))?;
+        let mut int = signal(SignalKind::interrupt()).map_err(|error| failed(&error))?;
+        let mut sites = Vec::new();
+        for site in &config.sites {
+            let id = ledger.site(&site.name).map_err(|error| failed(&error))?;
+            let mut settings = delivery_site(site, id);
+            // Whoever says retry means these, however old.
+            settings.endpoint.max_age = std::time::Duration::ZERO;
+            sites.push(settings);
+        }
+        let retried = Arc::new(Retried {
+            ledger: ledger.clone(),
+            ids: rejected.iter().map(|rejected| (rejected.event.origin, rejected.id)).collect(),
+            counts: Mutex::default(),
+            changed: tokio::sync::Notify::new(),
+        });
+        let delivery = Delivery::start(sites, Arc::clone(&retried)).map_err(|error| failed(&error))?;
+        for Rejected { event, .. } in rejected {
+            let (visitor, page) = (event.visitor.clone(), event.page.clone());
+            delivery.submit_batch(Batch { site: event.origin.site, visitor, page, events: vec![event] });
+        }
+        let counts = || *retried.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stopped = false;
+        loop {
+            let (delivered, refused) = counts();
+            let stuck = delivery.snapshot().iter().any(|site| site.waiting > 0 && site.state == "misconfigured");
+            if delivered + refused >= all || stuck || stopped {
+                break;
+            }
+            tokio::select! {
+                () = retried.changed.notified() => {}
+                () = tokio::time::sleep(std::time::Duration::from_millis(200)) => {}
+                _ = term.recv() => stopped = true,
+                _ = int.recv() => stopped = true,
+            }
+        }
+        delivery.stop(crate::daemon::STOP_GRACE).await;
+        ledger.sync().map_err(|error| failed(&error))?;
+        let (delivered, refused) = counts();
+        print(&format!("{delivered} delivered, {refused} refused again, {} left\n", all - delivered - refused))?;
+        if delivered < all {
+            let error = delivery.snapshot().into_iter().find_map(|site| site.last_error);
+            let why = error.map_or_else(String::new, |error| format!(": {}", printable(&error)));
+            return Err(Failure::Failed(format!("not all were taken{why}")));
+        }
+        Ok(())
+    })
+}
