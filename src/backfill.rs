@@ -3,15 +3,16 @@
 //! What an earlier run has settled is passed over: each (site, log) has ranges in the ledger, and only what no range
 //! covers is read. `linger` is measured by the log's time, so that the same log gives the same POSTs every time.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use serde::Serialize;
+use jiff::tz::TimeZone;
 
 use crate::batch::{Batch, Batcher};
 use crate::deliver::payload::{self, PropertyKey};
@@ -22,11 +23,13 @@ use crate::follow::file::{self, Opened};
 use crate::follow::identity::{self, Who};
 use crate::follow::source::{self, Reader, Sink, Source, Turn};
 use crate::follow::{self, FormatChoice};
-use crate::ledger::{Advance, Counts, Fingerprint, Ledger, LedgerError, LogRow};
-use crate::lines::Cutter;
+use crate::format::Format;
+use crate::ledger::{Advance, Fingerprint, Ledger, LedgerError, LogRow};
+use crate::lines::{Cut, Cutter};
 use crate::offsets::{LogId, Origin, SiteId};
 use crate::outbox::{Rooms, Settler};
-use crate::pipeline::{Pipeline, Site};
+use crate::pipeline::{self, Pipeline, Site, Taken};
+use crate::summary::Summary;
 use crate::visitor::repeats::Repeats;
 
 /// After this long without any delivery a backfill gives up; run again, it goes on.
@@ -46,6 +49,93 @@ pub enum Input {
     Stdin,
 }
 
+/// A moment, or a day of the log's own calendar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Anywhere on earth.
+    At(Timestamp),
+    /// Its midnight in the log's zone.
+    Day(jiff::civil::Date),
+}
+
+impl Moment {
+    /// RFC 3339, or a date.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Ok(day) = text.parse::<jiff::civil::Date>().map_err(|_| ())
+            && text.len() == 10
+        {
+            return Ok(Moment::Day(day));
+        }
+        let wrong = |_| "neither a date (2026-11-01) nor a time with its offset (2026-11-01T12:00:00Z)".to_owned();
+        text.parse().map(Moment::At).map_err(wrong)
+    }
+
+    fn in_zone(self, zone: &TimeZone) -> Timestamp {
+        match self {
+            Moment::At(at) => at,
+            Moment::Day(day) => zone.to_timestamp(day.at(0, 0, 0, 0)).unwrap_or(Timestamp::MIN),
+        }
+    }
+}
+
+/// Which lines are meant, by the log's time: from `since` on, before `until`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Period {
+    /// The first moment.
+    pub since: Option<Moment>,
+    /// The first moment that isn't meant any more.
+    pub until: Option<Moment>,
+    /// Nothing older than this, whatever `since` says.
+    pub oldest: Option<Timestamp>,
+}
+
+impl Period {
+    fn is_all(&self) -> bool {
+        *self == Period::default()
+    }
+
+    fn holds(&self, time: Timestamp, zone: &TimeZone) -> bool {
+        self.since.is_none_or(|since| time >= since.in_zone(zone))
+            && self.until.is_none_or(|until| time < until.in_zone(zone))
+            && self.oldest.is_none_or(|oldest| time >= oldest)
+    }
+}
+
+/// How to read, beside what.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// How long a visitor's event waits for company, by the log's time.
+    pub linger: HashMap<SiteId, Duration>,
+    /// Events in one POST.
+    pub max_events: usize,
+    /// Longest line, in bytes.
+    pub max_line: usize,
+    /// POSTs after which nothing more is read.
+    pub limit: Option<u64>,
+    /// Sends what was sent already, too.
+    pub again: bool,
+    /// Which lines.
+    pub period: Period,
+    /// Where it is, for those that show it.
+    pub progress: Arc<Progress>,
+}
+
+/// How far it has come, seen from another thread.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Bytes on the disk that are read or passed over.
+    pub bytes: AtomicU64,
+    /// Lines read.
+    pub lines: AtomicU64,
+    /// Events found.
+    pub events: AtomicU64,
+    /// Files finished.
+    pub files: AtomicU64,
+}
+
 /// One input with the sites that read it.
 #[derive(Debug, Clone)]
 pub struct Job {
@@ -55,40 +145,6 @@ pub struct Job {
     pub sites: Vec<Arc<Site>>,
     /// How.
     pub format: FormatChoice,
-}
-
-/// What a backfill did, as `--json` shows it. `delivered` and `rejected` count events.
-#[derive(Debug, Default, Clone, Copy, Serialize)]
-#[expect(missing_docs, reason = "the names are the documentation: they are those of the contract's JSON")]
-pub struct Summary {
-    pub files: u64,
-    pub bytes: u64,
-    pub lines: u64,
-    pub too_long: u64,
-    pub unparsed: u64,
-    pub unmatched: u64,
-    pub excluded: u64,
-    pub bot: u64,
-    pub repeat: u64,
-    pub event: u64,
-    pub already_sent: u64,
-    pub requests: u64,
-    pub delivered: u64,
-    pub rejected: u64,
-    pub elapsed_seconds: f64,
-}
-
-impl Summary {
-    fn add(&mut self, counts: Counts) {
-        self.lines += counts.lines;
-        self.too_long += counts.too_long;
-        self.unparsed += counts.unparsed;
-        self.unmatched += counts.unmatched;
-        self.excluded += counts.excluded;
-        self.bot += counts.bot;
-        self.repeat += counts.repeat;
-        self.event += counts.event;
-    }
 }
 
 /// Why a backfill couldn't go on.
@@ -181,11 +237,17 @@ impl Settle for Counted {
 /// Batches by the log's time and counts what was read.
 struct Collector<'a> {
     outlet: &'a Outlet,
-    linger: HashMap<SiteId, Duration>,
+    options: &'a Options,
+    names: HashMap<SiteId, String>,
+    zone: TimeZone,
+    /// Whether what is read is remembered: not where it is sent again.
+    recording: Cell<bool>,
     state: RefCell<State>,
 }
 
 struct State {
+    /// Enough POSTs were made.
+    limited: bool,
     batcher: Batcher<Timestamp>,
     clock: Timestamp,
     order: InOrder,
@@ -200,11 +262,12 @@ impl Collector<'_> {
                 Outlet::Send { delivery, .. } => delivery.submit_batch(batch),
                 Outlet::DryRun(keys) => {
                     for batch in state.order.finish(batch) {
-                        let Some(key) = keys.get(&batch.site) else { continue };
+                        let Some(key) = keys.get(&batch.site).filter(|_| !state.limited) else { continue };
                         let mut line = Vec::new();
                         payload::body(key, &batch, false, &mut line);
                         line.push(b'\n');
                         state.summary.requests += 1;
+                        state.limited = self.options.limit.is_some_and(|limit| state.summary.requests >= limit);
                         if state.written.is_ok() {
                             state.written = io::stdout().lock().write_all(&line);
                         }
@@ -224,22 +287,30 @@ impl Collector<'_> {
 impl Sink for Collector<'_> {
     fn submit(&self, event: Event) {
         let state = &mut *self.state.borrow_mut();
+        state.summary.event(&event, &self.zone);
         // Logs are a little out of order; the latest time seen is the log's clock.
         state.clock = state.clock.max(event.time.unwrap_or(state.clock));
         let due = state.batcher.due(state.clock);
         self.give(state, due);
-        let linger = self.linger.get(&event.origin.site).copied().unwrap_or_default();
+        let linger = self.options.linger.get(&event.origin.site).copied().unwrap_or_default();
         let linger = jiff::SignedDuration::try_from(linger).unwrap_or_default();
         let due = state.clock.checked_add(linger).unwrap_or(Timestamp::MAX);
         match self.outlet {
             Outlet::Send { rooms, .. } => rooms.enter(event.origin.site),
             Outlet::DryRun(_) => state.order.enter(event.origin),
         }
+        self.options.progress.events.fetch_add(1, Ordering::Relaxed);
         let full = state.batcher.add(event, due);
         self.give(state, full.into_iter().collect());
+        if let (Outlet::Send { .. }, Some(limit)) = (self.outlet, self.options.limit) {
+            state.limited = state.batcher.opened() >= limit;
+        }
     }
 
     fn has_room(&self, site: SiteId) -> bool {
+        if self.state.borrow().limited {
+            return false;
+        }
         let Outlet::Send { rooms, .. } = self.outlet else { return true };
         if rooms.has_room(site) {
             return true;
@@ -250,21 +321,33 @@ impl Sink for Collector<'_> {
     }
 
     fn advance(&self, advance: Advance) {
-        self.state.borrow_mut().summary.add(source::counts_of(&advance));
-        if let Outlet::Send { ledger, .. } = self.outlet {
+        let name = advance.site.and_then(|site| self.names.get(&site)).map(String::as_str);
+        let counts = source::counts_of(&advance);
+        self.options.progress.lines.fetch_add(counts.lines, Ordering::Relaxed);
+        self.state.borrow_mut().summary.add(name, counts);
+        if let Outlet::Send { ledger, .. } = self.outlet
+            && self.recording.get()
+        {
             ledger.advance(advance);
         }
     }
 
-    fn already_sent(&self, _site: SiteId) {
-        let summary = &mut self.state.borrow_mut().summary;
-        summary.already_sent += 1;
-        summary.lines = summary.lines.wrapping_sub(1);
-        summary.event = summary.event.wrapping_sub(1);
+    fn already_sent(&self, site: SiteId) {
+        self.state.borrow_mut().summary.was_settled(self.names.get(&site).map(String::as_str));
+    }
+
+    fn saw(&self, row: &LogRow, _pipeline: &Pipeline, taken: &Taken, cut: Cut<'_>) {
+        if let Some(reason) = taken.outcome.reason() {
+            self.state.borrow_mut().summary.reason(taken.outcome.name(), reason);
+        } else if let (pipeline::Outcome::Unparsed, Cut::Line(line)) = (&taken.outcome, cut) {
+            self.state.borrow_mut().summary.sample(&row.path, line.span.start, line.bytes);
+        }
     }
 
     fn update(&self, row: LogRow) {
-        if let Outlet::Send { ledger, .. } = self.outlet {
+        if let Outlet::Send { ledger, .. } = self.outlet
+            && self.recording.get()
+        {
             ledger.update_log(row);
         }
     }
@@ -278,17 +361,19 @@ pub fn run(
     jobs: Vec<Job>,
     outlet: &Outlet,
     mut repeats: Repeats,
-    linger: HashMap<SiteId, Duration>,
-    max_events: usize,
-    max_line: usize,
+    options: &Options,
     stop: &dyn Fn() -> bool,
 ) -> Result<(Summary, End), BackfillError> {
     let began = Instant::now();
     let collector = Collector {
         outlet,
-        linger,
+        options,
+        names: jobs.iter().flat_map(|job| &job.sites).map(|site| (site.id, site.name.clone())).collect(),
+        zone: TimeZone::system(),
+        recording: Cell::new(true),
         state: RefCell::new(State {
-            batcher: Batcher::new(max_events),
+            limited: false,
+            batcher: Batcher::new(options.max_events),
             clock: Timestamp::MIN,
             order: InOrder::default(),
             summary: Summary::default(),
@@ -296,7 +381,7 @@ pub fn run(
         }),
     };
     let mut end = End::Done;
-    let mut reading = Reading { collector: &collector, repeats: &mut repeats, max_line, stop, ids: 0 };
+    let mut reading = Reading { collector: &collector, options, repeats: &mut repeats, stop, ids: 0 };
     for job in jobs {
         match reading.job(job)? {
             End::Done => {}
@@ -308,6 +393,10 @@ pub fn run(
             }
         }
         collector.state.borrow_mut().summary.files += 1;
+        options.progress.files.fetch_add(1, Ordering::Relaxed);
+        if collector.state.borrow().limited {
+            break;
+        }
     }
     collector.flush();
     if let Outlet::Send { delivery, rooms, ledger } = outlet {
@@ -321,6 +410,7 @@ pub fn run(
     let state = collector.state.into_inner();
     state.written.map_err(BackfillError::Write)?;
     let mut summary = state.summary;
+    summary.finish();
     summary.elapsed_seconds = began.elapsed().as_secs_f64();
     Ok((summary, end))
 }
@@ -375,8 +465,8 @@ impl Patience {
 
 struct Reading<'a> {
     collector: &'a Collector<'a>,
+    options: &'a Options,
     repeats: &'a mut Repeats,
-    max_line: usize,
     stop: &'a dyn Fn() -> bool,
     /// Numbers for logs of a dry run, which has no ledger.
     ids: i64,
@@ -429,8 +519,11 @@ impl Reading<'_> {
         let row = self.row(path, &opened, known, decided.format.name())?;
         let live = live && !opened.file.is_packed();
         let size = if live { file::after_last_newline(&opened.file, opened.size)? } else { opened.size };
-        let ranges = self.ranges(&row, &job.sites, size)?;
-        self.count_passed_over(&opened, &ranges, size)?;
+        let meant = self.meant(&opened, &decided.format, size)?;
+        let ranges = self.ranges(&row, &job.sites, size, &meant)?;
+        let repeated = if self.options.again { self.covered(&row, &job.sites, size, &meant)? } else { Ranges::new() };
+        let passed = ranges.keys().chain(repeated.keys()).copied().collect();
+        self.count_passed_over(&opened, passed, &meant)?;
         let mut source = Source {
             row,
             modified: opened.modified,
@@ -442,15 +535,26 @@ impl Reading<'_> {
             due: true,
         };
         let mut buffer = Vec::new();
-        for ((from, until), readers) in ranges {
+        let new = ranges.into_iter().map(|range| (true, range));
+        let again = repeated.into_iter().map(|range| (false, range));
+        let before = self.options.progress.bytes.load(Ordering::Relaxed);
+        for (recording, ((from, until), readers)) in new.chain(again) {
+            self.collector.recording.set(recording);
             source.readers = readers
                 .into_iter()
-                .map(|(site, settled)| Reader { site, cutter: Cutter::new(from, self.max_line), settled })
+                .map(|(site, settled)| Reader { site, cutter: Cutter::new(from, self.options.max_line), settled })
                 .collect();
-            if let left @ End::Left(_) = self.range(&mut source, until, &mut buffer)? {
+            let end = self.range(&mut source, until, before, &mut buffer);
+            self.collector.recording.set(true);
+            if let left @ End::Left(_) = end? {
                 return Ok(left);
             }
+            if self.collector.state.borrow().limited {
+                return Ok(End::Done);
+            }
         }
+        let (on_disk, _) = source.file.on_disk();
+        self.options.progress.bytes.store(before + on_disk, Ordering::Relaxed);
         let size = source.file.size()?;
         if source.file.is_packed()
             && let Some(ledger) = self.ledger()
@@ -465,13 +569,19 @@ impl Reading<'_> {
     }
 
     /// Reads one range to its end, as fast as its sites' events leave.
-    fn range(&mut self, source: &mut Source, until: u64, buffer: &mut Vec<u8>) -> Result<End, Trouble> {
+    fn range(&mut self, source: &mut Source, until: u64, before: u64, buffer: &mut Vec<u8>) -> Result<End, Trouble> {
         let mut patience: Option<Patience> = None;
         loop {
             if (self.stop)() {
                 return Ok(End::Left("stopped; run the same command again to go on".to_owned()));
             }
-            match source.turn_until(until, buffer, self.repeats, self.collector)? {
+            let turn = source.turn_until(until, buffer, self.repeats, self.collector)?;
+            let done = if source.file.is_packed() { source.file.on_disk().1 } else { source.read_to() };
+            self.options.progress.bytes.store(before + done, Ordering::Relaxed);
+            if self.collector.state.borrow().limited {
+                return Ok(End::Done);
+            }
+            match turn {
                 Turn::More => patience = None,
                 Turn::End => {
                     if let Some(damage) = source.file.damage() {
@@ -502,7 +612,7 @@ impl Reading<'_> {
 
     fn stdin(&mut self, job: Job) -> Result<End, Trouble> {
         let mut input = archive::unpacked(io::stdin())?;
-        let mut buffer = vec![0; source::BLOCK.max(self.max_line.saturating_add(2))];
+        let mut buffer = vec![0; source::BLOCK.max(self.options.max_line.saturating_add(2))];
         let mut filled = 0;
         let mut damage = None;
         let mut source: Option<Source> = None;
@@ -575,7 +685,11 @@ impl Reading<'_> {
             if let Some(ledger) = self.ledger() {
                 ledger.begin(index.map(|index| job.sites[index].id), row.id, 0, Some(u64::MAX >> 1))?;
             }
-            readers.push(Reader { site: index, cutter: Cutter::new(0, self.max_line), settled: HashSet::new() });
+            readers.push(Reader {
+                site: index,
+                cutter: Cutter::new(0, self.options.max_line),
+                settled: HashSet::new(),
+            });
         }
         Ok(Some(Source {
             row,
@@ -611,52 +725,141 @@ impl Reading<'_> {
         Ok(row)
     }
 
+    /// The stretches of whole lines that the period holds. A line without a time belongs to the one before it.
+    fn meant(&self, opened: &Opened, format: &Format, size: u64) -> Result<Vec<(u64, u64)>, Trouble> {
+        let period = &self.options.period;
+        if period.is_all() {
+            return Ok(vec![(0, size)]);
+        }
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        let mut cutter = Cutter::new(0, self.options.max_line);
+        let mut buffer = vec![0; source::BLOCK.max(self.options.max_line.saturating_add(2))];
+        let mut inside = None;
+        let mut leading = 0;
+        let mut take = |cut: Cut<'_>| {
+            let time = match cut {
+                Cut::Line(line) => format.parse(line.bytes).and_then(|entry| entry.time),
+                Cut::TooLong(_) => None,
+            };
+            let Some(holds) = time.map(|time| period.holds(time, &self.collector.zone)).or(inside) else {
+                return;
+            };
+            let span = cut.span();
+            let first = inside.is_none();
+            inside = Some(holds);
+            if holds {
+                // What stands before the first time (a header) goes with it.
+                let start = if first { leading } else { span.start };
+                match runs.last_mut() {
+                    Some(last) if last.1 == start => last.1 = span.end,
+                    _ => runs.push((start, span.end)),
+                }
+            } else {
+                leading = span.end;
+            }
+        };
+        loop {
+            let at = cutter.wants();
+            let want = usize::try_from(size.saturating_sub(at)).unwrap_or(buffer.len()).min(buffer.len());
+            let filled = file::read_at(&opened.file, &mut buffer[..want], at)?;
+            let mut bytes = &buffer[..filled];
+            while let Some(cut) = cutter.next_line(&mut bytes) {
+                take(cut);
+            }
+            if filled == 0 || cutter.wants() == at {
+                if let Some(cut) = cutter.last_line(bytes) {
+                    take(cut);
+                }
+                return Ok(runs);
+            }
+        }
+    }
+
     /// What is left to read, and for whom; the claims on it are in the ledger when this returns.
-    fn ranges(&self, row: &LogRow, sites: &[Arc<Site>], size: u64) -> Result<Ranges, Trouble> {
+    fn ranges(&self, row: &LogRow, sites: &[Arc<Site>], size: u64, meant: &[(u64, u64)]) -> Result<Ranges, Trouble> {
         let mut ranges = Ranges::new();
         for index in std::iter::once(None).chain((0..sites.len()).map(Some)) {
             let Some(ledger) = self.ledger() else {
-                ranges.entry((0, size)).or_default().push((index, HashSet::new()));
+                for stretch in meant {
+                    ranges.entry(*stretch).or_default().push((index, HashSet::new()));
+                }
                 continue;
             };
             let site = index.map(|index| sites[index].id);
             for range in ledger.uncovered(site, row.id, size)? {
-                if !range.resumed {
-                    ledger.begin(site, row.id, range.from, Some(range.until))?;
+                for (from, until) in overlaps(meant, range.from, range.until) {
+                    if range.resumed && from != range.from {
+                        // Its lines are settled in their order; what lies before these must come first.
+                        tracing::warn!(
+                            path = %row.path.display(), offset = range.from,
+                            hint = "run the earlier command again, then this one",
+                            "an earlier backfill of this log isn't finished, and what it has left is not in this period"
+                        );
+                        continue;
+                    }
+                    if !range.resumed {
+                        ledger.begin(site, row.id, from, Some(until))?;
+                    }
+                    let settled = range.settled.iter().copied().collect();
+                    ranges.entry((from, until)).or_default().push((index, settled));
                 }
-                let settled = range.settled.into_iter().collect();
-                ranges.entry((range.from, range.until)).or_default().push((index, settled));
             }
         }
         Ok(ranges)
     }
 
-    /// Counts the lines that no site reads again.
-    fn count_passed_over(&self, opened: &Opened, ranges: &Ranges, size: u64) -> Result<(), Trouble> {
-        let mut covered_to = 0;
+    /// What earlier runs have settled, to be sent again.
+    fn covered(&self, row: &LogRow, sites: &[Arc<Site>], size: u64, meant: &[(u64, u64)]) -> Result<Ranges, Trouble> {
+        let mut ranges = Ranges::new();
+        let Some(ledger) = self.ledger() else { return Ok(ranges) };
+        for index in std::iter::once(None).chain((0..sites.len()).map(Some)) {
+            for (from, until) in ledger.covered(index.map(|index| sites[index].id), row.id)? {
+                for stretch in overlaps(meant, from, until.min(size)) {
+                    ranges.entry(stretch).or_default().push((index, HashSet::new()));
+                }
+            }
+        }
+        Ok(ranges)
+    }
+
+    /// Counts the lines that are meant and that no site reads again.
+    fn count_passed_over(
+        &self,
+        opened: &Opened,
+        mut read: Vec<(u64, u64)>,
+        meant: &[(u64, u64)],
+    ) -> Result<(), Trouble> {
+        read.sort_unstable();
         let mut passed = 0;
         let mut block = vec![0; source::BLOCK];
-        let mut starts: Vec<(u64, u64)> = ranges.keys().copied().collect();
-        starts.push((size, size));
-        for (from, until) in starts {
-            let mut last = b'\n';
-            while covered_to < from {
-                let want = usize::try_from(from - covered_to).unwrap_or(block.len()).min(block.len());
-                let filled = file::read_at(&opened.file, &mut block[..want], covered_to)?;
-                if filled == 0 {
-                    break;
+        for (start, end) in meant {
+            let mut at = *start;
+            for (from, until) in read.iter().copied().chain([(*end, *end)]) {
+                let mut last = b'\n';
+                while at < from.min(*end) {
+                    let want = usize::try_from(from.min(*end) - at).unwrap_or(block.len()).min(block.len());
+                    let filled = file::read_at(&opened.file, &mut block[..want], at)?;
+                    if filled == 0 {
+                        break;
+                    }
+                    passed += memchr::memchr_iter(b'\n', &block[..filled]).count() as u64;
+                    at += filled as u64;
+                    last = block[filled - 1];
                 }
-                passed += memchr::memchr_iter(b'\n', &block[..filled]).count() as u64;
-                covered_to += filled as u64;
-                last = block[filled - 1];
+                // A stretch ends with a line; the last of a log that nobody writes any more may lack its newline.
+                passed += u64::from(last != b'\n');
+                at = at.max(until.min(*end));
             }
-            // A stretch ends with a line; the last of a log that nobody writes any more may lack its newline.
-            passed += u64::from(last != b'\n');
-            covered_to = covered_to.max(until);
         }
         self.collector.state.borrow_mut().summary.already_sent += passed;
         Ok(())
     }
+}
+
+/// The parts of `stretches` that lie within `from..until`.
+fn overlaps(stretches: &[(u64, u64)], from: u64, until: u64) -> impl Iterator<Item = (u64, u64)> {
+    let part = move |(start, end): &(u64, u64)| ((*start).max(from), (*end).min(until));
+    stretches.iter().map(part).filter(|(start, end)| start < end)
 }
 
 enum Trouble {

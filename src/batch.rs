@@ -52,6 +52,11 @@ impl<T: Copy + Ord> Batcher<T> {
         self.open.remove(&key).map(|(_, _, batch)| batch)
     }
 
+    /// Batches begun so far.
+    pub fn opened(&self) -> u64 {
+        self.next
+    }
+
     /// The batches whose time has come, in the order of their first events.
     pub fn due(&mut self, now: T) -> Vec<Batch> {
         self.take(|due| due <= now)

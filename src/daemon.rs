@@ -16,8 +16,9 @@ use crate::follow::watch::{Wake, Watches};
 use crate::follow::{Follower, FormatChoice, Start, Target, source::Sink};
 use crate::format::{BUILTIN, Format};
 use crate::ledger::{Advance, Ledger, LedgerError, LogRow, Role};
+use crate::lines::Cut;
 use crate::oddities::{Fit, FitChange, FrontProxy, Proxied};
-use crate::offsets::{LogId, SiteId, Span};
+use crate::offsets::{LogId, SiteId};
 use crate::outbox::{Rooms, Settler};
 use crate::pipeline;
 use crate::status::live;
@@ -158,12 +159,12 @@ impl Sink for Outlet {
 
     fn already_sent(&self, _site: SiteId) {}
 
-    fn saw(&self, row: &LogRow, pipeline: &pipeline::Pipeline, taken: &pipeline::Taken, line: Span) {
+    fn saw(&self, row: &LogRow, pipeline: &pipeline::Pipeline, taken: &pipeline::Taken, cut: Cut<'_>) {
         // Only the follower's thread comes here; a lock that nobody else wants costs nothing to speak of.
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = taken.outcome != pipeline::Outcome::Unparsed;
         let path = row.path.display();
-        match watched.fits.entry(row.id).or_default().see(fits, line.start) {
+        match watched.fits.entry(row.id).or_default().see(fits, cut.span().start) {
             Some(FitChange::Misfits { unfit, lines, first_offset }) => tracing::warn!(
                 %path, format = pipeline.format.name(), unfit, lines, first_offset,
                 hint = "`silktail explain` shows where a line stops fitting",

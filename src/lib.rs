@@ -12,7 +12,7 @@
 //!
 //! [`oddities`] says what is odd about the lines while they pass.
 //!
-//! [`daemon`] and [`mod@backfill`] wire these together; [`cli`] is the face, [`config`] what the user wrote, [`status`]
+//! [`daemon`] and [`mod@backfill`] wire these together, and a backfill ends with its [`summary`]; [`cli`] is the face, [`config`] what the user wrote, [`status`]
 //! what can be seen from outside, [`journal`] how log lines look, [`receive`] an endpoint to try it all with.
 
 pub mod backfill;
@@ -35,4 +35,5 @@ pub mod pipeline;
 pub mod receive;
 pub mod rules;
 pub mod status;
+pub mod summary;
 pub mod visitor;

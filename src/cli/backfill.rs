@@ -5,9 +5,10 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::{Failure, load, print, printable, say};
-use crate::backfill::{self, Counted, End, Input, Job, Outlet, Summary};
+use crate::backfill::{self, Counted, End, Input, Job, Moment, Options, Outlet, Period, Progress};
 use crate::config::{self, Config};
 use crate::daemon::{WINDOW_ENTRIES, delivery_site, format_choice, pipeline_site};
 use crate::deliver::Delivery;
@@ -17,6 +18,7 @@ use crate::ledger::{Ledger, Role};
 use crate::offsets::SiteId;
 use crate::outbox::{Rooms, Settler};
 use crate::pipeline::Site;
+use crate::summary::Summary;
 use crate::visitor::repeats::Repeats;
 
 /// The arguments of `backfill`.
@@ -34,12 +36,48 @@ pub struct Args {
     /// Print the summary as one JSON object
     #[arg(long)]
     json: bool,
+    /// Only lines from this moment on: RFC 3339, or a date (its midnight in the log's time zone)
+    #[arg(long, value_name = "TIME", value_parser = Moment::parse)]
+    since: Option<Moment>,
+    /// Only lines before this moment
+    #[arg(long, value_name = "TIME", value_parser = Moment::parse)]
+    until: Option<Moment>,
+    /// Nothing older than this: 12h, 30d
+    ///
+    /// What is older stays unread, and can be sent by a later backfill.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    max_age: Option<Duration>,
+    /// Send what was sent already, too
+    ///
+    /// Each of those events is then counted twice or more.
+    #[arg(long)]
+    again: bool,
+    /// Stop after N POSTs; the same command goes on from there
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// POSTs a second at most
+    ///
+    /// Without it: `max_in_flight`, and slowing down when the endpoint answers 429 or 503.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    /// Threads that read at most [default: the cores]
+    ///
+    /// The POSTs are the same for any number. This version reads with one.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// Write the summary as a page, with plots
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     /// Don't ask before sending
     ///
     /// The API has no time field: everything is recorded as happening now. Needed without a terminal and when reading
     /// standard input.
     #[arg(long)]
     yes: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    config::parse_duration(text).ok_or_else(|| "write a number and a unit: 30s, 12h, 30d".to_owned())
 }
 
 /// Reads old logs.
@@ -71,10 +109,23 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
         ids.insert(site.name.clone(), id);
     }
     let id_of = |site: &config::Site| ids.get(&site.name).copied().unwrap_or(SiteId(0));
-    let linger = config.sites.iter().map(|site| (id_of(site), site.endpoint.linger)).collect();
-    let max_events = config.endpoint.max_events;
-    let max_line = config.follow.max_line;
-    let deliveries: Vec<_> = config.sites.iter().map(|site| delivery_site(site, id_of(site))).collect();
+    let progress = Arc::new(Progress::default());
+    let oldest = args.max_age.and_then(|age| jiff::Timestamp::now().checked_sub(age).ok());
+    let options = Options {
+        linger: config.sites.iter().map(|site| (id_of(site), site.endpoint.linger)).collect(),
+        max_events: config.endpoint.max_events,
+        max_line: config.follow.max_line,
+        limit: args.limit,
+        again: args.again,
+        period: Period { since: args.since, until: args.until, oldest },
+        progress: Arc::clone(&progress),
+    };
+    let mut deliveries: Vec<_> = config.sites.iter().map(|site| delivery_site(site, id_of(site))).collect();
+    for settings in &mut deliveries {
+        // `max_age` is of `run`; here `--max-age` is.
+        settings.endpoint.max_age = Duration::ZERO;
+        settings.endpoint.max_rate = args.rate.unwrap_or(settings.endpoint.max_rate);
+    }
     let keys = config.sites.iter().map(|site| (id_of(site), site.property_key.clone())).collect();
     let choices: Vec<_> = config.sites.iter().map(|site| format_choice(site, &config.formats)).collect();
     let sites: Vec<Arc<Site>> = config
@@ -98,8 +149,7 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     let (summary, end) = match ledger {
         None => {
             let repeats = Repeats::new([0; 16], WINDOW_ENTRIES);
-            backfill::run(jobs, &Outlet::DryRun(keys), repeats, linger, max_events, max_line, &stop)
-                .map_err(|error| failed(&error))?
+            backfill::run(jobs, &Outlet::DryRun(keys), repeats, &options, &stop).map_err(|error| failed(&error))?
         }
         Some(ledger) => {
             let mut repeats = Repeats::new(ledger.secret(), WINDOW_ENTRIES);
@@ -118,9 +168,9 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
                 Arc::new(Delivery::start(deliveries, counted).map_err(|error| failed(&error))?)
             };
             let outlet = Outlet::Send { delivery: Arc::clone(&delivery), rooms, ledger: ledger.clone() };
-            let (mut summary, end) = backfill::run(jobs, &outlet, repeats, linger, max_events, max_line, &stop)
-                .map_err(|error| failed(&error))?;
-            let grace = if end == End::Done { crate::daemon::STOP_GRACE } else { std::time::Duration::from_secs(2) };
+            let (mut summary, end) =
+                backfill::run(jobs, &outlet, repeats, &options, &stop).map_err(|error| failed(&error))?;
+            let grace = if end == End::Done { crate::daemon::STOP_GRACE } else { Duration::from_secs(2) };
             runtime.block_on(delivery.stop(grace));
             ledger.sync().map_err(|error| failed(&error))?;
             (summary.delivered, summary.rejected) = *counts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -135,7 +185,7 @@ fn report(summary: &Summary, end: &End, args: &Args) -> Result<(), Failure> {
         let json = serde_json::to_string(summary).map_err(|error| Failure::Failed(error.to_string()))?;
         format!("{json}\n")
     } else {
-        render(summary, args.dry_run)
+        summary.text(args.dry_run, printable)
     };
     // The POSTs of a dry run are the data; the summary then stands beside them.
     if args.dry_run {
@@ -150,39 +200,6 @@ fn report(summary: &Summary, end: &End, args: &Args) -> Result<(), Failure> {
         }
         End::Done => Ok(()),
     }
-}
-
-fn render(summary: &Summary, dry_run: bool) -> String {
-    let mut text = format!(
-        "read       {} files, {} bytes, {} lines in {:.1} s\n",
-        summary.files, summary.bytes, summary.lines, summary.elapsed_seconds
-    );
-    for (name, count) in [
-        ("event", summary.event),
-        ("repeat", summary.repeat),
-        ("bot", summary.bot),
-        ("excluded", summary.excluded),
-        ("unmatched", summary.unmatched),
-        ("unparsed", summary.unparsed),
-        ("too_long", summary.too_long),
-    ] {
-        text.push_str(&format!("  {name:<10} {count}\n"));
-    }
-    if summary.already_sent > 0 {
-        text.push_str(&format!("passed by  {} lines that an earlier run had settled\n", summary.already_sent));
-    }
-    if dry_run {
-        text.push_str(&format!(
-            "would send {} events in {} POSTs, recorded as happening now\n",
-            summary.event, summary.requests
-        ));
-    } else {
-        text.push_str(&format!(
-            "sent       {} events in {} POSTs, recorded as happening now; {} rejected\n",
-            summary.delivered, summary.requests, summary.rejected
-        ));
-    }
-    text
 }
 
 /// An input with the sites (indices into the configuration) that read it.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use report::Report;
-pub use resolve::load;
+pub use resolve::{load, parse_duration};
 
 use crate::deliver::{EndpointSettings, PropertyKey};
 use crate::format::Format;

@@ -1072,7 +1072,8 @@ fn no_url() -> Url {
     Url::parse("data:,").unwrap_or_else(|_| unreachable!("a constant that parses"))
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+/// A number and a unit: `500ms`, `2s`, `5m`, `24h`, `30d`; ten years at most.
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let at = text.find(|c: char| !c.is_ascii_digit())?;
     let number: u64 = text[..at].parse().ok()?;
     Some(match text[at..].trim() {

@@ -15,7 +15,7 @@ use super::identity;
 use crate::event::Event;
 use crate::ledger::{Advance, Counts, Fingerprint, HEAD_MAX, LogRow, MARK_MAX, Mark, Step};
 use crate::lines::{Cut, Cutter};
-use crate::offsets::{SiteId, Span};
+use crate::offsets::SiteId;
 use crate::pipeline::{Outcome, Pipeline, Taken};
 use crate::visitor::repeats::Repeats;
 
@@ -35,7 +35,7 @@ pub trait Sink {
     /// What is known of a log's file.
     fn update(&self, row: LogRow);
     /// The fate of every line, for those that watch or sum up.
-    fn saw(&self, _row: &LogRow, _pipeline: &Pipeline, _taken: &Taken, _line: Span) {}
+    fn saw(&self, _row: &LogRow, _pipeline: &Pipeline, _taken: &Taken, _cut: Cut<'_>) {}
 }
 
 /// How far one site has read, or the log's own count of lines that are no site's.
@@ -284,7 +284,7 @@ impl Source {
         let taken = self.pipeline.take(cut, self.row.id, repeats);
         let owner = self.readers.iter().position(|reader| reader.site == taken.site);
         let Some(owner) = owner.filter(|owner| cohort.get(*owner) == Some(&true)) else { return Stopped::AtEnd };
-        sink.saw(&self.row, &self.pipeline, &taken, cut.span());
+        sink.saw(&self.row, &self.pipeline, &taken, cut);
         let (reader, steps) = (&mut self.readers[owner], &mut readings[owner]);
         let event = match taken.outcome {
             Outcome::Event(event) => {

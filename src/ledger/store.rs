@@ -532,6 +532,21 @@ impl Ledger {
         })
     }
 
+    /// What of a log is settled for a site, in stretches.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn covered(&self, site: Option<SiteId>, log: LogId) -> Result<Vec<(u64, u64)>, LedgerError> {
+        self.ask(|db| {
+            let mut query = db.prepare(
+                "SELECT from_offset, watermark FROM range WHERE site = ?1 AND log = ?2 AND watermark > from_offset ORDER BY from_offset",
+            )?;
+            let of = params![site_number(site), log.0];
+            let rows = query.query_map(of, |row| Ok((uint(row.get(0)?), uint(row.get(1)?))))?;
+            rows.collect()
+        })
+    }
+
     /// Takes what was read; waits while the writer is far behind.
     pub fn advance(&self, advance: Advance) {
         let mut queue = lock(&self.shared.queue);

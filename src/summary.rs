@@ -1,0 +1,233 @@
+//! What a backfill did: the fates of the lines, whose they were and why, what was downloaded most. A value that is
+//! added to while lines pass, shown as text, as JSON, or as a page ([`crate::report`]).
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+use crate::event::Event;
+use crate::ledger::Counts;
+
+/// Distinct URLs that are counted at most; beyond, the rarest are forgotten.
+const URLS: usize = 50_000;
+/// URLs that are shown.
+const TOP: usize = 10;
+/// Lines that don't fit, shown.
+const SAMPLES: usize = 5;
+/// Bytes of such a line that are shown.
+const SAMPLE_BYTES: usize = 200;
+
+/// What a backfill did, as `--json` shows it. `delivered` and `rejected` count events.
+#[derive(Debug, Default, Clone, Serialize)]
+#[expect(missing_docs, reason = "the names are the documentation: they are those of the JSON")]
+pub struct Summary {
+    pub files: u64,
+    pub bytes: u64,
+    pub lines: u64,
+    pub too_long: u64,
+    pub unparsed: u64,
+    pub unmatched: u64,
+    pub excluded: u64,
+    pub bot: u64,
+    pub repeat: u64,
+    pub event: u64,
+    pub already_sent: u64,
+    pub requests: u64,
+    pub delivered: u64,
+    pub rejected: u64,
+    pub elapsed_seconds: f64,
+    /// By fate and reason: `excluded: {ip: 3}`.
+    pub reasons: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
+    /// The lines of each site, by its name.
+    pub sites: BTreeMap<String, SiteCounts>,
+    /// The event URLs that occurred most, and how often.
+    pub top_urls: Vec<(String, u64)>,
+    /// Some lines that don't fit the format.
+    pub unparsed_samples: Vec<Sample>,
+    #[serde(skip)]
+    pub(crate) plots: Plots,
+}
+
+/// Lines of one site by their fate.
+#[derive(Debug, Default, Clone, Serialize)]
+#[expect(missing_docs, reason = "the names are those of the fates: see `pipeline::Outcome`")]
+pub struct SiteCounts {
+    pub lines: u64,
+    pub unmatched: u64,
+    pub excluded: u64,
+    pub bot: u64,
+    pub repeat: u64,
+    pub event: u64,
+}
+
+/// A line that doesn't fit the format.
+#[derive(Debug, Clone, Serialize)]
+pub struct Sample {
+    /// The log.
+    pub path: String,
+    /// Where the line begins.
+    pub offset: u64,
+    /// Its beginning.
+    pub line: String,
+}
+
+/// What only the report shows.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Plots {
+    urls: HashMap<String, u64>,
+    /// Events by the log's day, in the machine's time zone.
+    pub days: BTreeMap<Date, u64>,
+    /// Events by the extension of their URL's path.
+    pub extensions: BTreeMap<String, u64>,
+}
+
+impl Summary {
+    /// Lines of one log for one site, or for none.
+    pub fn add(&mut self, site: Option<&str>, counts: Counts) {
+        self.lines += counts.lines;
+        self.too_long += counts.too_long;
+        self.unparsed += counts.unparsed;
+        self.unmatched += counts.unmatched;
+        self.excluded += counts.excluded;
+        self.bot += counts.bot;
+        self.repeat += counts.repeat;
+        self.event += counts.event;
+        if let Some(site) = site {
+            let of = self.sites.entry(site.to_owned()).or_default();
+            of.lines += counts.lines;
+            of.unmatched += counts.unmatched;
+            of.excluded += counts.excluded;
+            of.bot += counts.bot;
+            of.repeat += counts.repeat;
+            of.event += counts.event;
+        }
+    }
+
+    /// An event's line was read again that an earlier run had settled: it counts there, not here.
+    pub fn was_settled(&mut self, site: Option<&str>) {
+        self.already_sent += 1;
+        // The line's counts are added after this, with those of its block.
+        self.lines = self.lines.wrapping_sub(1);
+        self.event = self.event.wrapping_sub(1);
+        if let Some(site) = site {
+            let of = self.sites.entry(site.to_owned()).or_default();
+            of.lines = of.lines.wrapping_sub(1);
+            of.event = of.event.wrapping_sub(1);
+        }
+    }
+
+    /// Why a line was excluded, a bot's or a repeat.
+    pub fn reason(&mut self, fate: &'static str, reason: &'static str) {
+        *self.reasons.entry(fate).or_default().entry(reason).or_default() += 1;
+    }
+
+    /// A line that doesn't fit.
+    pub fn sample(&mut self, path: &Path, offset: u64, line: &[u8]) {
+        if self.unparsed_samples.len() < SAMPLES {
+            let line = String::from_utf8_lossy(&line[..line.len().min(SAMPLE_BYTES)]).into_owned();
+            self.unparsed_samples.push(Sample { path: path.display().to_string(), offset, line });
+        }
+    }
+
+    /// An event that is to be sent.
+    pub fn event(&mut self, event: &Event, zone: &TimeZone) {
+        let plots = &mut self.plots;
+        match plots.urls.get_mut(&event.url) {
+            Some(count) => *count += 1,
+            None => {
+                if plots.urls.len() >= URLS {
+                    // Halved: what occurs often stays, whatever the traffic.
+                    let mut counts: Vec<u64> = plots.urls.values().copied().collect();
+                    counts.sort_unstable();
+                    let median = counts.get(counts.len() / 2).copied().unwrap_or(0);
+                    plots.urls.retain(|_, count| *count > median);
+                }
+                plots.urls.insert(event.url.clone(), 1);
+            }
+        }
+        if let Some(time) = event.time {
+            *plots.days.entry(zone.to_datetime(time).date()).or_default() += 1;
+        }
+        let path = event.url.split(['?', '#']).next().unwrap_or_default();
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
+        let extension = extension.filter(|text| text.len() <= 8 && text.bytes().all(|b| b.is_ascii_alphanumeric()));
+        *plots.extensions.entry(extension.unwrap_or_else(|| "(none)".to_owned())).or_default() += 1;
+    }
+
+    /// Everything has been added.
+    pub fn finish(&mut self) {
+        let mut top: Vec<(String, u64)> = std::mem::take(&mut self.plots.urls).into_iter().collect();
+        top.sort_by(|(url, count), (other_url, other)| other.cmp(count).then_with(|| url.cmp(other_url)));
+        top.truncate(TOP);
+        self.top_urls = top;
+    }
+
+    /// The fates in the order in which they are shown.
+    pub fn fates(&self) -> [(&'static str, u64); 7] {
+        [
+            ("event", self.event),
+            ("repeat", self.repeat),
+            ("bot", self.bot),
+            ("excluded", self.excluded),
+            ("unmatched", self.unmatched),
+            ("unparsed", self.unparsed),
+            ("too_long", self.too_long),
+        ]
+    }
+
+    /// Why lines had a fate: `ip 3, range 7`.
+    pub fn why(&self, fate: &str) -> String {
+        let reasons = self.reasons.get(fate).into_iter().flatten();
+        reasons.map(|(reason, count)| format!("{reason} {count}")).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The summary as text.
+    pub fn text(&self, dry_run: bool, printable: impl Fn(&str) -> String) -> String {
+        let mut text = format!(
+            "read       {} files, {} bytes, {} lines in {:.1} s\n",
+            self.files, self.bytes, self.lines, self.elapsed_seconds
+        );
+        for (name, count) in self.fates() {
+            let why = self.why(name);
+            let why = if why.is_empty() { why } else { format!("   {why}") };
+            text.push_str(&format!("  {name:<10} {count}{why}\n"));
+        }
+        if self.sites.len() > 1 {
+            for (name, of) in &self.sites {
+                text.push_str(&format!(
+                    "site       {}: {} lines, {} events, {} repeats, {} bots, {} excluded\n",
+                    printable(name),
+                    of.lines,
+                    of.event,
+                    of.repeat,
+                    of.bot,
+                    of.excluded
+                ));
+            }
+        }
+        if self.already_sent > 0 {
+            text.push_str(&format!("passed by  {} lines that an earlier run had settled\n", self.already_sent));
+        }
+        for (url, count) in &self.top_urls {
+            text.push_str(&format!("{count:>10}  {}\n", printable(url)));
+        }
+        for Sample { path, offset, line } in &self.unparsed_samples {
+            let line: String = printable(line).chars().take(100).collect();
+            text.push_str(&format!("unparsed   {}, offset {offset}: {line}\n", printable(path)));
+        }
+        let did = if dry_run {
+            format!("would send {} events in {} POSTs, recorded as happening now\n", self.event, self.requests)
+        } else {
+            format!(
+                "sent       {} events in {} POSTs, recorded as happening now; {} rejected\n",
+                self.delivered, self.requests, self.rejected
+            )
+        };
+        text.push_str(&did);
+        text
+    }
+}
