@@ -19,7 +19,7 @@ use crate::deliver::{Delivery, Settle, Settlement};
 use crate::event::Event;
 use crate::follow::file::{self, Opened};
 use crate::follow::identity::{self, Who};
-use crate::follow::source::{self, Reader, Sink, Source, Turn};
+use crate::follow::source::{self, Reader, Recall, Sink, Source, Turn};
 use crate::follow::{self, FormatChoice};
 use crate::ledger::{Advance, Counts, Fingerprint, Ledger, LedgerError, LogRow};
 use crate::lines::Cutter;
@@ -438,6 +438,7 @@ impl Reading<'_> {
             leaving: None,
             path: path.to_path_buf(),
             due: true,
+            recall: Recall::default(),
         };
         let mut buffer = Vec::new();
         for ((from, until), readers) in ranges {
@@ -563,6 +564,7 @@ impl Reading<'_> {
             leaving: None,
             path: PathBuf::from("-"),
             due: true,
+            recall: Recall::default(),
         }))
     }
 

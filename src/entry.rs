@@ -105,13 +105,13 @@ impl<'l> Entry<'l> {
     /// Takes a request target: origin form (`/a?b`), or absolute form (`http://host/a?b`), which gives the host too.
     pub fn set_target(&mut self, target: Text<'l>) {
         let len = target.len();
-        let lower = target.get(..8.min(len)).map(<[u8]>::to_ascii_lowercase).unwrap_or_default();
-        let authority = if lower.starts_with(b"http://") {
-            Some(7)
-        } else if lower.starts_with(b"https://") {
-            Some(8)
-        } else {
+        let begins = |scheme: &&str| {
+            target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme.as_bytes()))
+        };
+        let authority = if target.first() == Some(&b'/') {
             None
+        } else {
+            ["http://", "https://", "ws://", "wss://"].iter().find(|scheme| begins(scheme)).map(|scheme| scheme.len())
         };
         let path_start = match authority {
             Some(start) => {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{Failure, load, print, printable, say};
 use crate::daemon::format_choice;
+use crate::follow::source::Recall;
 use crate::follow::{decide_format, discover, file};
 
 /// The arguments of `check`.
@@ -77,8 +78,12 @@ fn look(path: &Path, choice: &crate::follow::FormatChoice) -> std::io::Result<Lo
     let Some(decided) = decide_format(choice, None, &first).filter(|_| !lines.is_empty()) else {
         return Ok(Looked::Empty);
     };
-    let fits = |line: &&&[u8]| decided.format.parse(line).is_some();
-    let fit = lines.iter().filter(fits).count();
-    let misfit = lines.iter().find(|line| !fits(line)).map(|line| String::from_utf8_lossy(line).into_owned());
+    let length: u64 = lines.iter().map(|line| line.len() as u64 + 1).sum();
+    let mut recall = Recall::at(&opened.file, &decided.format, end - length)?;
+    let fits: Vec<bool> =
+        lines.iter().map(|line| decided.format.parse_in(&mut recall.reading, line).is_some()).collect();
+    let fit = fits.iter().filter(|fits| **fits).count();
+    let misfit = lines.iter().zip(&fits).find(|(_, fits)| !**fits);
+    let misfit = misfit.map(|(line, _)| String::from_utf8_lossy(line).into_owned());
     Ok(Looked::Lines { format: decided.format.name().to_owned(), fit, of: lines.len(), misfit })
 }

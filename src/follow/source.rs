@@ -13,6 +13,7 @@ use std::time::{Instant, SystemTime};
 use super::file;
 use super::identity;
 use crate::event::Event;
+use crate::format::{Format, Reading};
 use crate::ledger::{Advance, Counts, Fingerprint, HEAD_MAX, LogRow, MARK_MAX, Mark, Step};
 use crate::lines::{Cut, Cutter};
 use crate::offsets::SiteId;
@@ -21,6 +22,9 @@ use crate::visitor::repeats::Repeats;
 
 /// Bytes read at a time: more makes no difference in speed, and costs memory.
 pub const BLOCK: usize = 256 * 1024;
+
+/// How far back, at most, a reading looks for the line that says which of two hours of the same name it is in.
+const LOOK_BACK: u64 = 16 * 1024 * 1024;
 
 /// Where what was read goes.
 pub trait Sink {
@@ -60,6 +64,20 @@ pub enum Turn {
     Truncated,
 }
 
+/// A reading that knows what the lines before `at` say of those after them.
+///
+/// # Errors
+/// Those of reading the file.
+pub fn directives_before(file: &File, format: &Format, at: u64) -> io::Result<Reading> {
+    let mut reading = Reading::default();
+    for directive in format.directives() {
+        if let Some(line) = file::last_line_beginning(file, directive, at)? {
+            format.parse_in(&mut reading, &line);
+        }
+    }
+    Ok(reading)
+}
+
 /// An open log.
 #[derive(Debug)]
 pub struct Source {
@@ -77,6 +95,49 @@ pub struct Source {
     pub path: PathBuf,
     /// Whether it has, perhaps, more to read.
     pub due: bool,
+    /// What the lines before say of the next one.
+    pub recall: Recall,
+}
+
+/// What is remembered of a log's lines up to an offset.
+#[derive(Debug, Default)]
+pub struct Recall {
+    at: u64,
+    /// For the line at that offset.
+    pub reading: Reading,
+}
+
+impl Recall {
+    /// What a reading that begins at `at` must know of the lines before.
+    ///
+    /// # Errors
+    /// Those of reading the file.
+    pub fn at(file: &File, format: &Format, at: u64) -> io::Result<Recall> {
+        let mut reading = directives_before(file, format, at)?;
+        if at == 0 {
+            return Ok(Recall { at, reading });
+        }
+        // Whether the hour is one that the clocks repeat is asked of the last line; which of the two it is, of the
+        // lines before that hour.
+        let mut len = 4 * 1024;
+        loop {
+            let before = file::read_before(file, at, len)?;
+            let whole_file = before.len() as u64 == at;
+            let start = if whole_file { 0 } else { memchr::memchr(b'\n', &before).map_or(before.len(), |end| end + 1) };
+            let lines = || before[start..].split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+            let last_decides = lines().next_back().is_none_or(|line| !format.is_ambiguous(line));
+            let first_decides = lines().next().is_some_and(|line| !format.is_ambiguous(line));
+            let enough = last_decides || first_decides || whole_file || len as u64 >= LOOK_BACK;
+            if enough {
+                // Directives among them are those found above, or older.
+                for line in lines().filter(|line| !format.is_directive(line)) {
+                    format.parse_in(&mut reading, line);
+                }
+                return Ok(Recall { at, reading });
+            }
+            len *= 16;
+        }
+    }
 }
 
 impl Source {
@@ -120,6 +181,7 @@ impl Source {
         let cohort: Vec<bool> =
             self.readers.iter().map(|reader| reader.cutter.wants() == at && has_room(reader)).collect();
 
+        self.recall(&cohort)?;
         let limit = ahead.unwrap_or(size).saturating_sub(at);
         let longest = self.readers.iter().map(|reader| reader.cutter.max_line()).max().unwrap_or(0);
         let block = BLOCK.max(longest.saturating_add(2));
@@ -162,6 +224,7 @@ impl Source {
             return Ok(());
         }
         let cohort: Vec<bool> = self.readers.iter().map(|reader| reader.cutter.wants() == furthest).collect();
+        self.recall(&cohort)?;
         buffer.resize(BLOCK.max(buffer.len()), 0);
         let want = usize::try_from(size - furthest).unwrap_or(buffer.len()).min(buffer.len());
         let filled = file::read_at(&self.file, &mut buffer[..want], furthest)?;
@@ -190,6 +253,15 @@ impl Source {
         let size = self.file.metadata().map_or(0, |meta| meta.len());
         let read = self.readers.iter().map(|reader| reader.cutter.offset()).min().unwrap_or(size);
         size.saturating_sub(read)
+    }
+
+    /// Remembers what comes before the line at which the cohort reads on.
+    fn recall(&mut self, cohort: &[bool]) -> io::Result<()> {
+        let first = self.readers.iter().zip(cohort).find(|(_, member)| **member);
+        if let Some(at) = first.map(|(reader, _)| reader.cutter.offset()).filter(|at| *at != self.recall.at) {
+            self.recall = Recall::at(&self.file, &self.pipeline.format, at)?;
+        }
+        Ok(())
     }
 
     fn holds_what_was_read(&self, size: u64) -> io::Result<bool> {
@@ -235,6 +307,7 @@ impl Source {
             }
         }
         let read_to = cutter.offset();
+        self.recall.at = read_to;
         for ((reader, steps), member) in self.readers.iter_mut().zip(readings).zip(cohort) {
             if !member {
                 continue;
@@ -258,7 +331,7 @@ impl Source {
         repeats: &mut Repeats,
         sink: &impl Sink,
     ) -> Stopped {
-        let taken = self.pipeline.take(cut, self.row.id, repeats);
+        let taken = self.pipeline.take(cut, self.row.id, &mut self.recall.reading, repeats);
         let owner = self.readers.iter().position(|reader| reader.site == taken.site);
         let Some(owner) = owner.filter(|owner| cohort.get(*owner) == Some(&true)) else { return Stopped::AtEnd };
         let (reader, steps) = (&mut self.readers[owner], &mut readings[owner]);

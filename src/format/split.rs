@@ -106,6 +106,13 @@ pub(super) struct Stop {
     pub line_at: usize,
 }
 
+impl Stop {
+    /// The same in a line with `by` bytes more in front.
+    pub(super) fn shifted(self, by: usize) -> Stop {
+        Stop { line_at: self.line_at + by, ..self }
+    }
+}
+
 impl Splitter {
     /// Compiles a format's parts; `escaped` unless the log is written without escapes.
     pub(super) fn new(mut items: Vec<Item>, tail: Tail, escaped: bool) -> Result<Splitter, FormatError> {

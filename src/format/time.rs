@@ -205,12 +205,13 @@ fn float(text: &[u8]) -> Option<Timestamp> {
 }
 
 /// A moment named without an offset. Of the two readings of an hour that is repeated in autumn, the earlier, unless
-/// the log is already well past it: lines may be out of order by a transfer's length, but not by most of an hour.
+/// the log is already well past it: lines may be out of order by a transfer's length, but not by most of an hour. A line
+/// before that is further ahead than the end of the repeated hour is a stray one and says nothing.
 fn local(civil: DateTime, zone: &TimeZone, after: Option<Timestamp>) -> Option<Timestamp> {
-    let slack = SignedDuration::from_mins(30);
+    let (slack, stray) = (SignedDuration::from_mins(30), SignedDuration::from_mins(150));
     let earlier = zone.to_ambiguous_zoned_datetime(civil).compatible().ok()?.timestamp();
     match after {
-        Some(after) if earlier.saturating_add(slack).is_ok_and(|limit| limit < after) => {
+        Some(after) if slack < after.duration_since(earlier) && after.duration_since(earlier) < stray => {
             Some(zone.to_ambiguous_zoned_datetime(civil).later().ok()?.timestamp())
         }
         _ => Some(earlier),
@@ -304,6 +305,7 @@ mod tests {
         assert_eq!(at("25/Oct/2026:02:10:00", None), first);
         assert_eq!(at("25/Oct/2026:02:10:00", Some("2026-10-25T00:10:05Z")), first);
         assert_eq!(at("25/Oct/2026:02:10:00", Some("2026-10-25T00:59:59Z")), second);
+        assert_eq!(at("25/Oct/2026:02:10:00", Some("2099-01-01T00:00:00Z")), first, "a stray line before");
     }
 
     proptest! {
