@@ -81,6 +81,10 @@ impl<'l> Entry<'l> {
     pub fn set_request(&mut self, request: Text<'l>) {
         fn split(request: &[u8]) -> (Option<Part>, Part, Option<Part>) {
             let len = request.len();
+            // How a load balancer logs what it couldn't make out.
+            if request.starts_with(b"- ") {
+                return (None, (0, 0), None);
+            }
             let Some(space) = memchr::memchr(b' ', request) else { return (None, (0, len), None) };
             let is_method = space > 0 && request[..space].iter().all(|b| b.is_ascii_alphabetic() || b"-_".contains(b));
             if !is_method {
@@ -195,6 +199,7 @@ mod tests {
             ("empty", "", None, None, None),
             ("a TLS handshake", "\x16\x03\x01", None, Some("\x16\x03\x01"), None),
             ("nothing like a request", "\x01 a b", None, Some("\x01 a b"), None),
+            ("not made out", "- http://docs.example.org:80- -", None, None, None),
             ("own methods", "VERSION-CONTROL * HTTP/1.1", Some("VERSION-CONTROL"), Some("*"), Some("HTTP/1.1")),
         ] {
             let mut entry = Entry::default();

@@ -100,7 +100,7 @@ pub fn last_line_beginning(file: &File, beginning: &[u8], until: u64) -> io::Res
         let block = read_before(file, to, usize::try_from(to - from).unwrap_or(0))?;
         let starts = memchr::memchr_iter(b'\n', &block).map(|at| at + 1);
         let first = (from == 0).then_some(0);
-        if let Some(at) = first.into_iter().chain(starts).filter(|&at| begins(&block[at..])).last() {
+        if let Some(at) = first.into_iter().chain(starts).rfind(|&at| begins(&block[at..])) {
             let mut line = read_line(file, from + at as u64, until)?;
             line.truncate(memchr::memchr(b'\n', &line).unwrap_or(line.len()));
             return Ok(Some(line));

@@ -101,8 +101,8 @@ pub(super) fn format(name: &str, zone: &TimeZone) -> Option<Format> {
         "traefik" => json(TRAEFIK),
         "ltsv" => Some(Format::new(name, "host:… time:… req:…", zone.clone(), Reader::Ltsv)),
         "w3c" => Some(Format::new(name, "#Fields: …", TimeZone::UTC, Reader::W3c)),
-        "alb" => Some(split(ALB, vec![cloud(ALB)?])),
-        "s3" => Some(split(S3[0], S3.iter().filter_map(|text| cloud(text)).collect())),
+        "alb" => Some(split(ALB, vec![cloud(ALB, true)?])),
+        "s3" => Some(split(S3[0], S3.iter().filter_map(|text| cloud(text, false)).collect())),
         _ => {
             let text = log_format(name)?;
             // As people's servers really write them: as above, with a time that has lost its brackets, or with tabs.
@@ -115,15 +115,14 @@ pub(super) fn format(name: &str, zone: &TimeZone) -> Option<Format> {
     }
 }
 
-/// A splitter for a format of Amazon's, in which the variables are the fields' names.
-fn cloud(text: &str) -> Option<Splitter> {
-    let (mut items, escaped) = nginx::items(text).ok()?;
+/// A splitter for a format of Amazon's, in which the variables are the fields' names. S3 writes what it is sent as it is.
+fn cloud(text: &str, escaped: bool) -> Option<Splitter> {
+    let (mut items, _) = nginx::items(text).ok()?;
     for item in &mut items {
         let Item::Var(var) = item else { continue };
         match &var.slot {
             // Only a load balancer logs a port with it.
             Slot::Ip if text == ALB => var.slot = Slot::IpPort,
-            // The time's own space is in brackets, in the other there is none.
             Slot::Extra(extra) if !KEPT.contains(&&**extra) => var.slot = Slot::Ignored,
             _ => {}
         }

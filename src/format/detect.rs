@@ -8,7 +8,9 @@ pub fn detect(candidates: &[Format], lines: &[&[u8]]) -> Option<Format> {
     let lines: Vec<&[u8]> = lines.iter().copied().filter(|line| !line.trim_ascii().is_empty()).collect();
     let fits = |format: &Format| {
         let mut reading = Reading::default();
-        lines.iter().filter(|line| format.parse_in(&mut reading, line).is_some()).count()
+        let fitting = lines.iter().filter(|line| format.parse_in(&mut reading, line).is_some()).count();
+        // Lines that begin with `#` may be anybody's.
+        if format.directives().is_empty() || reading.columns.is_some() { fitting } else { 0 }
     };
     let fitting: Vec<(usize, &Format)> = candidates
         .iter()

@@ -87,6 +87,10 @@ pub(super) fn read<'l>(line: &'l [u8], when: When<'_>, entry: &mut Entry<'l>) ->
         if !slot.take(unescape(value), when, entry) {
             return Err(stop);
         }
+        // At the end of a line, a request without its protocol is one that was cut off: its target is another's.
+        if matches!(slot, Slot::Request) && at > line.len() && entry.protocol.is_none() && entry.target.is_some() {
+            return Err(stop);
+        }
     }
     if let Some(host) = host {
         client = true;

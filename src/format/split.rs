@@ -108,6 +108,8 @@ struct Piece {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Look {
     Anything,
+    /// Fields that are bare or in quotes, to the line's end.
+    Fields,
     Digit,
     /// Digits or `-`, and then the delimiter after them.
     Number,
@@ -199,8 +201,13 @@ impl Splitter {
                 group = at;
             }
             piece.group = group;
-            piece.look = next_look;
             piece.quoted = quoted;
+            let bare_next = piece
+                .until
+                .bytes
+                .strip_prefix(b"\"")
+                .is_some_and(|rest| !rest.is_empty() && rest.iter().all(u8::is_ascii_whitespace));
+            piece.look = if next_look == Look::Anything && quoted && bare_next { Look::Fields } else { next_look };
             // A delimiter longer than a space isn't in a time.
             if piece.until.bytes != b" " {
                 piece.skip = 0;
@@ -296,8 +303,11 @@ impl Splitter {
         let escapes = first.quoted && self.escaped;
         let find = |escapes, strict| self.find(first, last, line, start, passed, escapes, strict);
         let end = find(escapes, true);
-        // Some writers leave backslashes and quotes as they are. And a number that isn't one is better blamed itself.
-        let end = end.or_else(|| if escapes { find(false, true) } else { None });
+        // Some writers leave backslashes and quotes as they are; but a line that was cut off behind an escaped quote is
+        // likelier than one with more fields behind a backslash. And a number that isn't one is better blamed itself.
+        let is_last = first.group + 1 == self.pieces.len();
+        let plausible = |end: &usize| !is_last || line[end + last.until.bytes.len()..].trim_ascii_end().is_empty();
+        let end = end.or_else(|| if escapes { find(false, true).filter(plausible) } else { None });
         let end = end.or_else(|| find(escapes, false))?;
         if first.compact && memchr::memchr(b' ', &line[start..end]).is_some() {
             return None;
@@ -364,6 +374,7 @@ impl Splitter {
             return true;
         }
         match self.pieces.get(index).map_or(Look::Anything, |piece| piece.look) {
+            Look::Fields => memchr::memchr(b'"', rest).is_none() || are_fields(rest),
             Look::Anything => true,
             Look::Digit => rest.first().is_some_and(u8::is_ascii_digit),
             Look::Number => {
@@ -392,6 +403,10 @@ fn are_fields(mut rest: &[u8]) -> bool {
     loop {
         let blank = rest.iter().take_while(|b| separates(b)).count();
         rest = &rest[blank..];
+        // A line cut off where a field begins looks like a field that ends in a blank and a quote, which is rarer.
+        if rest == b"\"" {
+            return true;
+        }
         let Some((&opening, inner)) = rest.split_first() else { return true };
         let end = if opening == b'"' {
             let mut from = 0;

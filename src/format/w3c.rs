@@ -166,7 +166,7 @@ pub(super) fn read<'l>(reading: &Reading, line: &'l [u8], entry: &mut Entry<'l>)
     let count = columns.columns.len();
     for (index, column) in columns.columns.iter().enumerate() {
         let at = line.len() - rest.len().min(line.len());
-        let (value, quoted, left) = next_value(rest, tabs).ok_or_else(|| whole(at))?;
+        let (value, quoted, left) = next_value(rest, tabs);
         if left.is_none() && index + 1 < count {
             return Err(whole(line.len()));
         }
@@ -209,24 +209,30 @@ pub(super) fn read<'l>(reading: &Reading, line: &'l [u8], entry: &mut Entry<'l>)
 /// A value, whether it stood in quotes, and what follows its separator, if there is one.
 type Value<'l> = (&'l [u8], bool, Option<&'l [u8]>);
 
-fn next_value(rest: &[u8], tabs: bool) -> Option<Value<'_>> {
-    if let Some(inner) = rest.strip_prefix(b"\"") {
-        let mut from = 0;
-        loop {
-            let at = from + memchr::memchr(b'"', inner.get(from..)?)?;
-            match inner.get(at + 1) {
-                Some(b'"') => from = at + 2,
-                None => return Some((&inner[..at], true, None)),
-                Some(b' ' | b'\t') => return Some((&inner[..at], true, Some(after_separator(&inner[at + 1..], tabs)))),
-                Some(_) => return None,
-            }
-        }
+fn next_value(rest: &[u8], tabs: bool) -> Value<'_> {
+    if let Some(quoted) = quoted_value(rest, tabs) {
+        return quoted;
     }
     let end = if tabs { memchr::memchr(b'\t', rest) } else { memchr::memchr(b' ', rest) };
-    Some(match end {
+    match end {
         Some(end) => (&rest[..end], false, Some(after_separator(&rest[end..], tabs))),
         None => (rest.trim_ascii_end(), false, None),
-    })
+    }
+}
+
+/// A string in quotes, in which a quote is doubled. IIS and CloudFront write none: there a quote is one of the client's.
+fn quoted_value(rest: &[u8], tabs: bool) -> Option<Value<'_>> {
+    let inner = rest.strip_prefix(b"\"")?;
+    let mut from = 0;
+    loop {
+        let at = from + memchr::memchr(b'"', inner.get(from..)?)?;
+        match inner.get(at + 1) {
+            Some(b'"') => from = at + 2,
+            None => return Some((&inner[..at], true, None)),
+            Some(b' ' | b'\t') => return Some((&inner[..at], true, Some(after_separator(&inner[at + 1..], tabs)))),
+            Some(_) => return None,
+        }
+    }
 }
 
 fn after_separator(rest: &[u8], tabs: bool) -> &[u8] {
@@ -253,7 +259,7 @@ impl Writer {
     fn undo<'l>(self, slot: &Slot, value: &'l [u8]) -> Text<'l> {
         match (self, slot) {
             (Writer::Plus, Slot::Path { .. }) => stem(value),
-            (Writer::Plus, Slot::UserAgent) if memchr::memchr(b'+', value).is_some() => {
+            (Writer::Plus, Slot::UserAgent | Slot::User) if memchr::memchr(b'+', value).is_some() => {
                 Cow::Owned(value.iter().map(|&b| if b == b'+' { b' ' } else { b }).collect())
             }
             (Writer::Percent, Slot::Path { .. } | Slot::Query { .. } | Slot::Target | Slot::Referer) => singly(value),
