@@ -417,3 +417,59 @@ pub fn counts_of(advance: &Advance) -> Counts {
     }
     counts
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+
+    use super::*;
+
+    fn written(content: &[u8]) -> File {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        file.reopen().unwrap()
+    }
+
+    /// The times of the lines after each line's start, when the reading begins there.
+    fn from_every_line(format: &Format, log: &str) -> Vec<Vec<Option<String>>> {
+        let file = written(log.as_bytes());
+        let starts = std::iter::once(0).chain(log.match_indices('\n').map(|(at, _)| at + 1));
+        let read_from = |start: usize| {
+            let mut recall = Recall::at(&file, format, start as u64).unwrap();
+            let lines = log[start..].lines();
+            let parse = |line: &str| {
+                let entry = format.parse_in(&mut recall.reading, line.as_bytes());
+                entry.and_then(|entry| entry.text("time").map(|time| time.into_owned()))
+            };
+            lines.map(parse).collect()
+        };
+        starts.map(read_from).collect()
+    }
+
+    #[test]
+    fn it_does_not_matter_where_a_reading_begins() {
+        let berlin = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        let combined = Format::builtin("combined", &berlin).unwrap();
+        let line =
+            |clock: &str| format!("192.0.2.7 - - [25/Oct/2026:{clock}] \"GET /a HTTP/1.1\" 200 5 \"-\" \"UA\"\n");
+        // Enough lines in either hour that the last of them don't show which it is.
+        let hour = |hour: &str| (0..60).map(|minute| line(&format!("{hour}:{minute:02}:30"))).collect();
+        let repeated: [String; 4] = ["01", "02", "02", "03"].map(hour);
+        let header = |fields: &str| format!("#Date: 2026-10-10 00:00:00\n#Fields: {fields}\n");
+        let w3c = [
+            header("time c-ip cs-uri-stem sc-status"),
+            "13:55:36 192.0.2.7 /a 200\n".repeat(3),
+            header("sc-status cs-uri-stem c-ip time"),
+            "200 /a 192.0.2.7 13:55:36\n".repeat(3),
+        ];
+        let w3c_format = Format::builtin("w3c", &TimeZone::UTC).unwrap();
+        for (format, log) in [(combined, repeated.concat()), (w3c_format, w3c.concat())] {
+            let all = from_every_line(&format, &log);
+            let whole = &all[0];
+            assert!(whole.iter().flatten().count() > 5);
+            for (start, read) in all.iter().enumerate() {
+                assert_eq!(read[..], whole[start.min(whole.len())..], "from line {start} of a `{}` log", format.name());
+            }
+        }
+    }
+}

@@ -266,7 +266,7 @@ impl Writer {
             (Writer::Percent, Slot::UserAgent | Slot::ForwardedFor | Slot::User | Slot::Range) => {
                 let once = decoded(value);
                 // Older logs are encoded twice.
-                if memchr::memmem::find(&once, b"%20").is_some() {
+                if memchr::memchr(b'%', &once).is_some_and(|at| once[at..].windows(3).any(|three| three == b"%20")) {
                     Cow::Owned(decoded(&once).into_owned())
                 } else {
                     once
@@ -299,7 +299,7 @@ fn stem(path: &[u8]) -> Text<'_> {
 
 /// Undoes the encoding of per cent signs that were part of an encoding already: `%2520`.
 fn singly(text: &[u8]) -> Text<'_> {
-    if memchr::memmem::find(text, b"%25").is_none() {
+    if memchr::memchr(b'%', text).is_none_or(|at| !text[at..].windows(3).any(|three| three == b"%25")) {
         return Cow::Borrowed(text);
     }
     let mut out = Vec::with_capacity(text.len());
