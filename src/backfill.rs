@@ -21,9 +21,9 @@ use crate::event::Event;
 use crate::follow::archive::{self, Content};
 use crate::follow::file::{self, Opened};
 use crate::follow::identity::{self, Who};
-use crate::follow::source::{self, Reader, Sink, Source, Turn};
+use crate::follow::source::{self, Reader, Recall, Sink, Source, Turn};
 use crate::follow::{self, FormatChoice};
-use crate::format::Format;
+use crate::format::{Format, Reading};
 use crate::ledger::{Advance, Fingerprint, Ledger, LedgerError, LogRow};
 use crate::lines::{Cut, Cutter};
 use crate::offsets::{LogId, Origin, SiteId};
@@ -353,6 +353,46 @@ impl Sink for Collector<'_> {
     }
 }
 
+/// From when to when an input's lines are, as far as its ends show it, and how many bytes it has on the disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Extent {
+    /// Bytes on the disk.
+    pub bytes: u64,
+    /// The first line's time.
+    pub first: Option<Timestamp>,
+    /// The last line's time; an archive's last write, which is later.
+    pub last: Option<Timestamp>,
+}
+
+/// Bytes at a file's ends in which lines with a time are looked for.
+const ENDS: usize = 64 * 1024;
+
+/// Looks at a file's ends.
+///
+/// # Errors
+/// Those of reading it.
+pub fn extent(path: &Path, choice: &FormatChoice) -> io::Result<Extent> {
+    let opened = file::open(path)?;
+    let (bytes, _) = opened.file.on_disk();
+    let mut first = follow::first_bytes(&opened)?;
+    if !first.contains(&b'\n') {
+        first.push(b'\n');
+    }
+    let Some(decided) = follow::decide_format(choice, None, &first) else {
+        return Ok(Extent { bytes, ..Extent::default() });
+    };
+    let mut reading = Reading::default();
+    let mut time = |line: &[u8]| decided.format.parse_in(&mut reading, line).and_then(|entry| entry.time);
+    let first = first.split(|&byte| byte == b'\n').find_map(&mut time);
+    let last = if opened.file.is_packed() {
+        opened.modified.and_then(|at| Timestamp::try_from(at).ok())
+    } else {
+        let end = file::read_before(&opened.file, opened.size, ENDS)?;
+        end.split(|&byte| byte == b'\n').filter_map(&mut time).last()
+    };
+    Ok(Extent { bytes, first, last })
+}
+
 /// Reads all jobs in order and waits until what they made is settled.
 ///
 /// # Errors
@@ -381,9 +421,9 @@ pub fn run(
         }),
     };
     let mut end = End::Done;
-    let mut reading = Reading { collector: &collector, options, repeats: &mut repeats, stop, ids: 0 };
+    let mut work = Work { collector: &collector, options, repeats: &mut repeats, stop, ids: 0 };
     for job in jobs {
-        match reading.job(job)? {
+        match work.job(job)? {
             End::Done => {}
             left => {
                 end = left;
@@ -463,7 +503,7 @@ impl Patience {
     }
 }
 
-struct Reading<'a> {
+struct Work<'a> {
     collector: &'a Collector<'a>,
     options: &'a Options,
     repeats: &'a mut Repeats,
@@ -475,7 +515,7 @@ struct Reading<'a> {
 /// Readers that begin at the same place, and where they end.
 type Ranges = BTreeMap<(u64, u64), Vec<(Option<usize>, HashSet<u64>)>>;
 
-impl Reading<'_> {
+impl Work<'_> {
     fn job(&mut self, job: Job) -> Result<End, BackfillError> {
         match &job.input {
             Input::File { path, live } => {
@@ -533,6 +573,7 @@ impl Reading<'_> {
             leaving: None,
             path: path.to_path_buf(),
             due: true,
+            recall: Recall::default(),
         };
         let mut buffer = Vec::new();
         let new = ranges.into_iter().map(|range| (true, range));
@@ -700,6 +741,7 @@ impl Reading<'_> {
             leaving: None,
             path: PathBuf::from("-"),
             due: true,
+            recall: Recall::default(),
         }))
     }
 
@@ -736,14 +778,18 @@ impl Reading<'_> {
         let mut buffer = vec![0; source::BLOCK.max(self.options.max_line.saturating_add(2))];
         let mut inside = None;
         let mut leading = 0;
+        let mut reading = Reading::default();
         let mut take = |cut: Cut<'_>| {
-            let time = match cut {
-                Cut::Line(line) => format.parse(line.bytes).and_then(|entry| entry.time),
+            let entry = match cut {
+                Cut::Line(line) => format.parse_in(&mut reading, line.bytes),
                 Cut::TooLong(_) => None,
             };
-            let Some(holds) = time.map(|time| period.holds(time, &self.collector.zone)).or(inside) else {
-                return;
-            };
+            let holds = entry.and_then(|entry| {
+                let offset = entry.offset.and_then(|seconds| jiff::tz::Offset::from_seconds(seconds).ok());
+                let zone = offset.map(TimeZone::fixed);
+                Some(period.holds(entry.time?, zone.as_ref().unwrap_or(format.zone())))
+            });
+            let Some(holds) = holds.or(inside) else { return };
             let span = cut.span();
             let first = inside.is_none();
             inside = Some(holds);

@@ -37,6 +37,8 @@ pub struct Entry<'l> {
     pub ip: Option<Text<'l>>,
     /// When, by the log.
     pub time: Option<Timestamp>,
+    /// Seconds east of UTC of that time as it is written, where the log says it.
+    pub offset: Option<i32>,
     /// `GET`.
     pub method: Option<Text<'l>>,
     /// The request target as logged, percent-encoding kept.
@@ -81,6 +83,10 @@ impl<'l> Entry<'l> {
     pub fn set_request(&mut self, request: Text<'l>) {
         fn split(request: &[u8]) -> (Option<Part>, Part, Option<Part>) {
             let len = request.len();
+            // How a load balancer logs what it couldn't make out.
+            if request.starts_with(b"- ") {
+                return (None, (0, 0), None);
+            }
             let Some(space) = memchr::memchr(b' ', request) else { return (None, (0, len), None) };
             let is_method = space > 0 && request[..space].iter().all(|b| b.is_ascii_alphabetic() || b"-_".contains(b));
             if !is_method {
@@ -105,13 +111,13 @@ impl<'l> Entry<'l> {
     /// Takes a request target: origin form (`/a?b`), or absolute form (`http://host/a?b`), which gives the host too.
     pub fn set_target(&mut self, target: Text<'l>) {
         let len = target.len();
-        let lower = target.get(..8.min(len)).map(<[u8]>::to_ascii_lowercase).unwrap_or_default();
-        let authority = if lower.starts_with(b"http://") {
-            Some(7)
-        } else if lower.starts_with(b"https://") {
-            Some(8)
-        } else {
+        let begins = |scheme: &&str| {
+            target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme.as_bytes()))
+        };
+        let authority = if target.first() == Some(&b'/') {
             None
+        } else {
+            ["http://", "https://", "ws://", "wss://"].iter().find(|scheme| begins(scheme)).map(|scheme| scheme.len())
         };
         let path_start = match authority {
             Some(start) => {
@@ -195,6 +201,7 @@ mod tests {
             ("empty", "", None, None, None),
             ("a TLS handshake", "\x16\x03\x01", None, Some("\x16\x03\x01"), None),
             ("nothing like a request", "\x01 a b", None, Some("\x01 a b"), None),
+            ("not made out", "- http://docs.example.org:80- -", None, None, None),
             ("own methods", "VERSION-CONTROL * HTTP/1.1", Some("VERSION-CONTROL"), Some("*"), Some("HTTP/1.1")),
         ] {
             let mut entry = Entry::default();

@@ -33,6 +33,7 @@ pub mod offsets;
 pub mod outbox;
 pub mod pipeline;
 pub mod receive;
+pub mod report;
 pub mod rules;
 pub mod status;
 pub mod summary;

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use crate::entry::Entry;
 use crate::event::{Event, Visitor};
-use crate::format::Format;
+use crate::format::{Format, Reading};
 use crate::ledger::Counts;
 use crate::lines::{Cut, Line};
 use crate::offsets::{LogId, Origin, SiteId};
@@ -130,15 +130,20 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Decides the fate of a line.
-    pub fn take(&self, cut: Cut<'_>, log: LogId, repeats: &mut Repeats) -> Taken {
+    /// Decides the fate of the next line of a reading.
+    pub fn take(&self, cut: Cut<'_>, log: LogId, reading: &mut Reading, repeats: &mut Repeats) -> Taken {
         let Cut::Line(line) = cut else { return self.unowned(Outcome::TooLong) };
-        let Some(entry) = self.format.parse(line.bytes) else { return self.unowned(Outcome::Unparsed) };
-        self.take_entry(&entry, line, log, repeats)
+        let entry = self.format.parse_in(reading, line.bytes);
+        self.take_parsed(entry.as_ref(), line, log, repeats)
     }
 
-    /// Decides the fate of a line that was parsed already.
-    pub fn take_entry(&self, entry: &Entry<'_>, line: Line<'_>, log: LogId, repeats: &mut Repeats) -> Taken {
+    /// Decides the fate of a line that was parsed already; `None`: it doesn't fit the format.
+    pub fn take_parsed(&self, entry: Option<&Entry<'_>>, line: Line<'_>, log: LogId, repeats: &mut Repeats) -> Taken {
+        let Some(entry) = entry else { return self.unowned(Outcome::Unparsed) };
+        // It fits the format, but is no request that a rule or a host could be asked about.
+        if self.format.is_directive(line.bytes) {
+            return self.unowned(Outcome::Unmatched);
+        }
         let Some(index) = self.route(entry) else {
             return Taken { site: None, rule: None, outcome: Outcome::Excluded("host"), touch: None, client: None };
         };

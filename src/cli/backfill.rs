@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::{Failure, load, print, printable, say};
-use crate::backfill::{self, Counted, End, Input, Job, Moment, Options, Outlet, Period, Progress};
+use crate::backfill::{self, Counted, End, Extent, Input, Job, Moment, Options, Outlet, Period, Progress};
 use crate::config::{self, Config};
 use crate::daemon::{WINDOW_ENTRIES, delivery_site, format_choice, pipeline_site};
 use crate::deliver::Delivery;
@@ -18,6 +20,7 @@ use crate::ledger::{Ledger, Role};
 use crate::offsets::SiteId;
 use crate::outbox::{Rooms, Settler};
 use crate::pipeline::Site;
+use crate::report;
 use crate::summary::Summary;
 use crate::visitor::repeats::Repeats;
 
@@ -88,9 +91,11 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     if chosen.is_empty() {
         return Err(Failure::Failed("no log to read: no file matches any site's `logs`".to_owned()));
     }
+    let chosen = in_order(chosen, &config, args.paths.is_empty())?;
     if !args.dry_run {
         confirm(&chosen, args)?;
     }
+    let bytes = chosen.iter().map(|(_, extent)| extent.bytes).sum();
     let stops = Arc::new(AtomicUsize::new(0));
     count_stops(&stops).map_err(|error| Failure::Failed(format!("cannot handle signals: {error}")))?;
     let stop = || stops.load(Ordering::Relaxed) > 0;
@@ -138,13 +143,14 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
         .collect();
     let jobs: Vec<Job> = chosen
         .into_iter()
-        .filter_map(|chosen| {
+        .filter_map(|(chosen, _)| {
             let format = choices.get(*chosen.sites.first()?)?.clone();
             let sites = chosen.sites.iter().filter_map(|index| sites.get(*index).map(Arc::clone)).collect();
             Some(Job { input: chosen.input, sites, format })
         })
         .collect();
 
+    let shown = Shown::start(&progress, bytes, args.json);
     let failed = |error: &dyn std::error::Error| Failure::from_error(error);
     let (summary, end) = match ledger {
         None => {
@@ -177,10 +183,66 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
             (summary, end)
         }
     };
-    report(&summary, &end, args)
+    shown.finish();
+    if let Some(path) = &args.report {
+        std::fs::write(path, report::page(&summary, args.dry_run)).map_err(|error| {
+            Failure::Failed(format!("cannot write `{}`: {error}", printable(&path.display().to_string())))
+        })?;
+    }
+    conclude(&summary, &end, args)
 }
 
-fn report(summary: &Summary, end: &End, args: &Args) -> Result<(), Failure> {
+/// Shows on standard error how far it is: a bar on a terminal, else a line every 30 s.
+struct Shown {
+    bar: Option<indicatif::ProgressBar>,
+    ended: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+impl Shown {
+    fn start(progress: &Arc<Progress>, bytes: u64, quiet: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal() && !quiet;
+        let bar = terminal.then(|| {
+            let bar = indicatif::ProgressBar::new(bytes);
+            let looks = "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} left{msg}";
+            if let Ok(style) = indicatif::ProgressStyle::with_template(looks) {
+                bar.set_style(style);
+            }
+            bar
+        });
+        let (end, ended) = std::sync::mpsc::channel();
+        let (progress, drawn) = (Arc::clone(progress), bar.clone());
+        let watch = move || {
+            let every = Duration::from_millis(if drawn.is_some() { 100 } else { 30_000 });
+            while ended.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+                let (done, lines, events) = (of(&progress.bytes), of(&progress.lines), of(&progress.events));
+                match &drawn {
+                    Some(bar) => {
+                        bar.set_position(done.min(bytes));
+                        bar.set_message(format!(", {lines} lines, {events} events"));
+                    }
+                    None if quiet => {}
+                    None => say(&format!("at {done} of {bytes} bytes, {lines} lines, {events} events")),
+                }
+            }
+        };
+        // Without the thread there is no picture, and nothing else is missing.
+        let thread = std::thread::Builder::new().name("progress".into()).spawn(watch).ok();
+        Self { bar, ended: thread.map(|thread| (end, thread)) }
+    }
+
+    fn finish(self) {
+        if let Some((end, thread)) = self.ended {
+            drop(end);
+            let _ = thread.join();
+        }
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn conclude(summary: &Summary, end: &End, args: &Args) -> Result<(), Failure> {
     let text = if args.json {
         let json = serde_json::to_string(summary).map_err(|error| Failure::Failed(error.to_string()))?;
         format!("{json}\n")
@@ -242,7 +304,7 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
         }
         return Ok(chosen);
     }
-    for path in &args.paths {
+    for path in &args.paths.iter().flat_map(|path| spread(path)).collect::<Vec<_>>() {
         let stdin = path.as_os_str() == "-";
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
         let readers = |index: usize| {
@@ -291,27 +353,76 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
     Ok(chosen)
 }
 
-/// Says what will be recorded as happening now, and asks.
-fn confirm(chosen: &[Chosen], args: &Args) -> Result<(), Failure> {
-    let mut bytes = 0;
+/// A directory's files; what a pattern that the shell left alone matches; else the path itself.
+fn spread(path: &Path) -> Vec<PathBuf> {
+    if path.is_dir() {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+        files.sort();
+        return files;
+    }
+    let pattern = path.display().to_string();
+    if !path.exists() && discover::is_glob(&pattern) {
+        return discover::expand(&pattern);
+    }
+    vec![path.to_path_buf()]
+}
+
+/// The inputs with what their ends show: oldest first, but for the order of what was named on the command line.
+fn in_order(chosen: Vec<Chosen>, config: &Config, by_age: bool) -> Result<Vec<(Chosen, Extent)>, Failure> {
+    let mut all = Vec::new();
     for chosen in chosen {
+        let extent = match &chosen.input {
+            Input::Stdin => Extent::default(),
+            Input::File { path, .. } => {
+                let site = chosen.sites.first().and_then(|index| config.sites.get(*index));
+                let Some(choice) = site.map(|site| format_choice(site, &config.formats)) else { continue };
+                backfill::extent(path, &choice).map_err(|error| {
+                    Failure::Failed(format!("cannot read `{}`: {error}", printable(&path.display().to_string())))
+                })?
+            }
+        };
+        all.push((chosen, extent));
+    }
+    if by_age {
+        // Stable: what has no time stays where it was found.
+        all.sort_by_key(|(_, extent)| extent.first);
+    }
+    Ok(all)
+}
+
+/// Says what will be recorded as happening now, and asks.
+fn confirm(chosen: &[(Chosen, Extent)], args: &Args) -> Result<(), Failure> {
+    let shown = |time: Option<jiff::Timestamp>| {
+        let zone = jiff::tz::TimeZone::system();
+        time.map_or_else(|| "?".to_owned(), |time| zone.to_datetime(time).strftime("%F %T").to_string())
+    };
+    let mut bytes = 0;
+    for (chosen, extent) in chosen {
         match &chosen.input {
             Input::File { path, .. } => {
-                let size = std::fs::metadata(path).map_or(0, |meta| meta.len());
-                bytes += size;
-                say(&format!("  {} ({size} bytes)", printable(&path.display().to_string())));
+                bytes += extent.bytes;
+                let path = printable(&path.display().to_string());
+                say(&format!("  {path}: {} bytes, {} to {}", extent.bytes, shown(extent.first), shown(extent.last)));
             }
             Input::Stdin => say("  standard input"),
         }
     }
+    let first = chosen.iter().filter_map(|(_, extent)| extent.first).min();
+    let last = chosen.iter().filter_map(|(_, extent)| extent.last).max();
+    let inputs = if chosen.len() == 1 { "1 input".to_owned() } else { format!("{} inputs", chosen.len()) };
     say(&format!(
-        "{} inputs, {bytes} bytes: their events will be recorded as happening now (the API has no time field)",
-        chosen.len()
+        "{inputs}, {bytes} bytes, {} to {}: their events will be recorded as happening now (the API has no time field)",
+        shown(first),
+        shown(last)
     ));
+    if args.again {
+        say("--again: what was sent already is sent again, and counts again");
+    }
     if args.yes {
         return Ok(());
     }
-    let stdin = chosen.iter().any(|chosen| chosen.input == Input::Stdin);
+    let stdin = chosen.iter().any(|(chosen, _)| chosen.input == Input::Stdin);
     if stdin || !std::io::stdin().is_terminal() {
         return Err(Failure::Usage("nobody can be asked here: say --yes, or look first with --dry-run".to_owned()));
     }

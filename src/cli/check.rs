@@ -7,11 +7,12 @@ use super::owner::{self, Reach};
 use super::test::expectations;
 use super::{Failure, load, print, printable, say};
 use crate::daemon::{WINDOW_ENTRIES, format_choice, pipeline_site};
+use crate::follow::source::Recall;
 use crate::follow::{FormatChoice, decide_format, discover, file};
 use crate::lines::{Cut, Line};
 use crate::oddities::{FrontProxy, Proxied};
 use crate::offsets::{LogId, SiteId, Span};
-use crate::pipeline::{Pipeline, Site};
+use crate::pipeline::{Outcome, Pipeline, Site};
 use crate::visitor::repeats::Repeats;
 
 /// The arguments of `check`.
@@ -111,17 +112,21 @@ fn look(path: &Path, choice: &FormatChoice, site: &Arc<Site>) -> std::io::Result
         return Ok(Looked::Empty);
     };
     let format = decided.format.name().to_owned();
-    let fits = |line: &&&[u8]| decided.format.parse(line).is_some();
-    let fit = lines.iter().filter(fits).count();
-    let misfit = lines.iter().find(|line| !fits(line)).map(|line| String::from_utf8_lossy(line).into_owned());
+    let length: u64 = lines.iter().map(|line| line.len() as u64 + 1).sum();
+    let mut recall = Recall::at(&opened.file, &decided.format, end - length)?;
     let pipeline = Pipeline { format: decided.format, sites: vec![Arc::clone(site)] };
     let mut repeats = Repeats::new([0; 16], WINDOW_ENTRIES);
     let mut clients = FrontProxy::default();
-    let mut proxied = None;
+    let (mut fit, mut misfit, mut proxied) = (0, None, None);
     for (index, line) in (0_u64..).zip(lines) {
         let cut = Cut::Line(Line { bytes: line, span: Span { start: index, end: index + 1 } });
-        let client = pipeline.take(cut, LogId(0), &mut repeats).client;
-        proxied = proxied.or(client.and_then(|client| clients.see(client)));
+        let taken = pipeline.take(cut, LogId(0), &mut recall.reading, &mut repeats);
+        if taken.outcome == Outcome::Unparsed {
+            misfit.get_or_insert_with(|| String::from_utf8_lossy(line).into_owned());
+        } else {
+            fit += 1;
+        }
+        proxied = proxied.or(taken.client.and_then(|client| clients.see(client)));
     }
     let proxied = proxied.or_else(|| clients.finding().filter(|_| clients.is_enough()));
     Ok(Looked::Lines { format, fit, of: lines.len(), misfit, proxied })

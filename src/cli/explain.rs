@@ -12,8 +12,9 @@ use crate::config::{Config, Expectation, Want};
 use crate::daemon::{WINDOW_ENTRIES, format_choice, pipeline_site};
 use crate::deliver::payload::{self, PropertyKey};
 use crate::entry::{Entry, FIELDS};
+use crate::follow::source::directives_before;
 use crate::follow::{decide_format, discover, file, first_bytes};
-use crate::format::Format;
+use crate::format::{Format, Misfit, Reading};
 use crate::lines::{Cut, Cutter, Line};
 use crate::offsets::{LogId, SiteId};
 use crate::pipeline::{Outcome, Pipeline, Taken};
@@ -48,14 +49,14 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     if !input.ends_with(b"\n") && (args.line.is_some() || !input.is_empty()) {
         input.push(b'\n');
     }
-    let explainer = Explainer::new(config, args.site.as_deref(), &input)?;
+    let (explainer, mut readings) = Explainer::new(config, args.site.as_deref(), &input)?;
     let mut repeats = Repeats::new([0; 16], WINDOW_ENTRIES);
     let mut bytes = input.as_slice();
     let mut cutter = Cutter::new(0, usize::MAX);
     let mut first = true;
     while let Some(cut) = cutter.next_line(&mut bytes) {
         let Cut::Line(line) = cut else { continue };
-        let explained = explainer.explain(line, &mut repeats);
+        let explained = explainer.explain(line, &mut readings, &mut repeats);
         if args.json {
             print(&format!("{}\n", explained.json()))?;
         } else {
@@ -72,13 +73,13 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
 /// There is no line.
 pub(super) fn disagreement(config: &Config, expectation: &Expectation) -> Result<Option<(String, String)>, Failure> {
     let input = format!("{}\n", expectation.line.trim_end_matches('\n'));
-    let explainer = Explainer::new(config.clone(), expectation.site.as_deref(), input.as_bytes())?;
+    let (explainer, mut readings) = Explainer::new(config.clone(), expectation.site.as_deref(), input.as_bytes())?;
     let mut repeats = Repeats::new([0; 16], WINDOW_ENTRIES);
     let mut bytes = input.as_bytes();
     let mut cutter = Cutter::new(0, usize::MAX);
     let mut last = None;
     while let Some(Cut::Line(line)) = cutter.next_line(&mut bytes) {
-        last = Some(explainer.explain(line, &mut repeats));
+        last = Some(explainer.explain(line, &mut readings, &mut repeats));
     }
     let last = last.ok_or_else(|| Failure::Failed(format!("{}: there is no line", expectation.place)))?;
     Ok(last.differs(&expectation.want).map(|difference| (difference, last.text())))
@@ -97,13 +98,15 @@ struct Explained<'a> {
     format: &'a Format,
     pipeline: &'a Pipeline,
     bytes: &'a [u8],
+    misfit: Option<Misfit>,
     entry: Option<Entry<'a>>,
     taken: Taken,
     payload: Option<Value>,
 }
 
 impl Explainer {
-    fn new(config: Config, only: Option<&str>, input: &[u8]) -> Result<Self, Failure> {
+    /// Also gives what each pipeline's reading must know before the first line.
+    fn new(config: Config, only: Option<&str>, input: &[u8]) -> Result<(Self, Vec<Reading>), Failure> {
         if let Some(name) = only
             && !config.sites.iter().any(|site| site.name == name)
         {
@@ -117,6 +120,7 @@ impl Explainer {
         let (max_line, max_events) = (config.follow.max_line, config.endpoint.max_events);
         let formats = config.formats.clone();
         let mut pipelines: Vec<Pipeline> = Vec::new();
+        let mut readings = Vec::new();
         let mut keys = Vec::new();
         for (index, site) in config.sites.into_iter().enumerate() {
             if only.is_some_and(|name| name != site.name) {
@@ -128,31 +132,48 @@ impl Explainer {
             let mut logs = site.logs.iter().flat_map(|pattern| discover::expand(pattern));
             let from_log = logs.find_map(|path| {
                 let opened = file::open(&path).ok()?;
-                decide_format(&choice, None, &first_bytes(&opened).ok()?).filter(|decided| decided.fits)
+                let decided =
+                    decide_format(&choice, None, &first_bytes(&opened).ok()?).filter(|decided| decided.fits)?;
+                // The lines are taken for such as follow the log's last.
+                let reading = directives_before(&opened.file, &decided.format, opened.size).unwrap_or_default();
+                Some((decided, reading))
             });
-            let Some(decided) = from_log.or_else(|| decide_format(&choice, None, input)) else { continue };
+            let from_input = || Some((decide_format(&choice, None, input)?, Reading::default()));
+            let Some((decided, reading)) = from_log.or_else(from_input) else { continue };
             let site = Arc::new(pipeline_site(site, id));
             match pipelines.iter_mut().find(|pipeline| pipeline.format.name() == decided.format.name()) {
                 Some(pipeline) => pipeline.sites.push(site),
-                None => pipelines.push(Pipeline { format: decided.format, sites: vec![site] }),
+                None => {
+                    pipelines.push(Pipeline { format: decided.format, sites: vec![site] });
+                    readings.push(reading);
+                }
             }
         }
         if pipelines.is_empty() {
             return Err(Failure::Failed("there is no line to explain".to_owned()));
         }
-        Ok(Self { pipelines, keys, max_line, max_events })
+        Ok((Self { pipelines, keys, max_line, max_events }, readings))
     }
 
-    fn explain<'a>(&'a self, line: Line<'a>, repeats: &mut Repeats) -> Explained<'a> {
+    fn explain<'a>(&'a self, line: Line<'a>, readings: &mut [Reading], repeats: &mut Repeats) -> Explained<'a> {
+        let before = readings.to_vec();
+        let mut entries: Vec<Option<Entry<'a>>> = (self.pipelines.iter().zip(readings))
+            .map(|(pipeline, reading)| pipeline.format.parse_in(reading, line.bytes))
+            .collect();
         // The first pipeline whose format fits and that has a site for the line; else the first.
-        let fits = |pipeline: &&Pipeline| {
-            pipeline.format.parse(line.bytes).is_some_and(|entry| pipeline.route(&entry).is_some())
+        let fits = |(pipeline, entry): (&Pipeline, &Option<Entry<'_>>)| {
+            let owned = |entry| pipeline.format.is_directive(line.bytes) || pipeline.route(entry).is_some();
+            entry.as_ref().is_some_and(owned)
         };
         // `new` refuses an empty list.
-        let pipeline = self.pipelines.iter().find(fits).unwrap_or(&self.pipelines[0]);
-        let entry = pipeline.format.parse(line.bytes);
-        let cut = if line.bytes.len() > self.max_line { Cut::TooLong(line.span) } else { Cut::Line(line) };
-        let taken = pipeline.take(cut, LogId(0), repeats);
+        let chosen = self.pipelines.iter().zip(&entries).position(fits).unwrap_or(0);
+        let (pipeline, entry) = (&self.pipelines[chosen], entries.swap_remove(chosen));
+        let misfit = pipeline.format.misfit_in(&before[chosen], line.bytes);
+        let taken = if line.bytes.len() > self.max_line {
+            pipeline.take(Cut::TooLong(line.span), LogId(0), &mut Reading::default(), repeats)
+        } else {
+            pipeline.take_parsed(entry.as_ref(), line, LogId(0), repeats)
+        };
         let payload = match &taken.outcome {
             Outcome::Event(event) => self.payload(event.as_ref().clone()),
             _ => None,
@@ -162,6 +183,7 @@ impl Explainer {
             format: &pipeline.format,
             pipeline,
             bytes: line.bytes,
+            misfit,
             entry,
             taken,
             payload,
@@ -252,7 +274,7 @@ impl Explained<'_> {
         let mut out = format!("line     {}\n", printable(&self.line));
         let Some(entry) = &self.entry else {
             out.push_str(&format!("format   `{}` doesn't fit\n", self.format.name()));
-            if let Some(misfit) = self.format.misfit(self.bytes) {
+            if let Some(misfit) = &self.misfit {
                 let before = |text: &str, at: usize| printable(text.get(..at).unwrap_or(text)).chars().count();
                 out.push_str(&format!("         {}\n", printable(&misfit.format_text)));
                 let caret = before(&misfit.format_text, misfit.format_span.start);

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::archive::Content;
+use crate::lines::{Cut, Cutter};
 
 /// An open regular file, and where to look first for it later.
 #[derive(Debug)]
@@ -92,9 +93,92 @@ pub fn after_last_newline(file: &Content, size: u64) -> io::Result<u64> {
     Ok(0)
 }
 
+/// The last line that begins with `beginning` (in any ASCII case) and ends before `until`.
+///
+/// # Errors
+/// Those of [`read_at`].
+pub fn last_line_beginning(file: &Content, beginning: &[u8], until: u64) -> io::Result<Option<Vec<u8>>> {
+    const BLOCK: u64 = 256 * 1024;
+    let begins = |line: &[u8]| line.get(..beginning.len()).is_some_and(|start| start.eq_ignore_ascii_case(beginning));
+    if file.is_packed() {
+        return last_line_forwards(file, begins, until);
+    }
+    let mut end = until;
+    while end > 0 {
+        let start = end.saturating_sub(BLOCK);
+        // Enough more for the beginning of a line that starts in this block, and the newline before the first.
+        let from = start.saturating_sub(1);
+        let to = end.saturating_add(beginning.len() as u64).min(until);
+        let block = read_before(file, to, usize::try_from(to - from).unwrap_or(0))?;
+        let starts = memchr::memchr_iter(b'\n', &block).map(|at| at + 1);
+        let first = (from == 0).then_some(0);
+        if let Some(at) = first.into_iter().chain(starts).rfind(|&at| begins(&block[at..])) {
+            let mut line = read_line(file, from + at as u64, until)?;
+            line.truncate(memchr::memchr(b'\n', &line).unwrap_or(line.len()));
+            return Ok(Some(line));
+        }
+        end = start;
+    }
+    Ok(None)
+}
+
+/// The same for an archive, which can't be read backwards.
+fn last_line_forwards(file: &Content, wanted: impl Fn(&[u8]) -> bool, until: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut cutter = Cutter::new(0, 64 * 1024);
+    let mut buffer = vec![0; 256 * 1024];
+    let mut last = None;
+    loop {
+        let at = cutter.wants();
+        let want = usize::try_from(until.saturating_sub(at)).unwrap_or(buffer.len()).min(buffer.len());
+        let filled = read_at(file, &mut buffer[..want], at)?;
+        let mut bytes = &buffer[..filled];
+        while let Some(cut) = cutter.next_line(&mut bytes) {
+            if let Cut::Line(line) = cut
+                && wanted(line.bytes)
+            {
+                last = Some(line.bytes.to_vec());
+            }
+        }
+        if filled == 0 || cutter.wants() == at {
+            return Ok(last);
+        }
+    }
+}
+
+/// The bytes from a line's start on, at least to its end.
+fn read_line(file: &Content, start: u64, until: u64) -> io::Result<Vec<u8>> {
+    let mut len = 4 * 1024;
+    loop {
+        let most = usize::try_from(until - start).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; len.min(most)];
+        let filled = read_at(file, &mut bytes, start)?;
+        bytes.truncate(filled);
+        if filled < len || memchr::memchr(b'\n', &bytes).is_some() {
+            return Ok(bytes);
+        }
+        len *= 4;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_line_of_a_kind_is_found_wherever_the_blocks_end() {
+        let filler = |len: usize| [vec![b'x'; len], b"\n".to_vec()].concat();
+        for len in [0, 10, 256 * 1024 - 9, 256 * 1024 - 4, 256 * 1024 - 1, 256 * 1024, 600_000] {
+            let content =
+                [&b"#Fields: a\n"[..], &filler(9), b"#fields: b\r\n", b" #Fields: no\n", &filler(len)].concat();
+            let path = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(path.path(), &content).unwrap();
+            let opened = open(path.path()).unwrap();
+            let last = |until| last_line_beginning(&opened.file, b"#Fields:", until).unwrap();
+            assert_eq!(last(opened.size).as_deref(), Some(&b"#fields: b\r"[..]), "{len} bytes behind");
+            assert_eq!(last(21).as_deref(), Some(&b"#Fields: a"[..]));
+            assert_eq!(last(0), None);
+        }
+    }
 
     #[test]
     fn the_end_is_after_the_last_newline() {

@@ -26,7 +26,7 @@ use crate::pipeline::{Pipeline, Site};
 use crate::visitor::repeats::Repeats;
 use file::Opened;
 use identity::Who;
-use source::{Reader, Sink, Source, Turn};
+use source::{Reader, Recall, Sink, Source, Turn};
 use watch::{Wake, Watches};
 
 /// How long a renamed file must have been quiet before its handle is closed: the server writes on until it reopens.
@@ -509,6 +509,7 @@ impl<S: Sink> Follower<S> {
             leaving: None,
             path: path.to_path_buf(),
             due: true,
+            recall: Recall::default(),
         }))
     }
 

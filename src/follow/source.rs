@@ -13,6 +13,7 @@ use super::archive::Content;
 use super::file::{self, Opened};
 use super::identity;
 use crate::event::Event;
+use crate::format::{Format, Reading};
 use crate::ledger::{Advance, Counts, Fingerprint, HEAD_MAX, LogRow, MARK_MAX, Mark, Step};
 use crate::lines::{Cut, Cutter};
 use crate::offsets::SiteId;
@@ -21,6 +22,9 @@ use crate::visitor::repeats::Repeats;
 
 /// Bytes read at a time: more makes no difference in speed, and costs memory.
 pub const BLOCK: usize = 256 * 1024;
+
+/// How far back, at most, a reading looks for the line that says which of two hours of the same name it is in.
+const LOOK_BACK: u64 = 16 * 1024 * 1024;
 
 /// Where what was read goes.
 pub trait Sink {
@@ -62,6 +66,20 @@ pub enum Turn {
     Truncated,
 }
 
+/// A reading that knows what the lines before `at` say of those after them.
+///
+/// # Errors
+/// Those of reading the file.
+pub fn directives_before(file: &Content, format: &Format, at: u64) -> io::Result<Reading> {
+    let mut reading = Reading::default();
+    for directive in format.directives() {
+        if let Some(line) = file::last_line_beginning(file, directive, at)? {
+            format.parse_in(&mut reading, &line);
+        }
+    }
+    Ok(reading)
+}
+
 /// An open log.
 #[derive(Debug)]
 pub struct Source {
@@ -81,6 +99,49 @@ pub struct Source {
     pub path: PathBuf,
     /// Whether it has, perhaps, more to read.
     pub due: bool,
+    /// What the lines before say of the next one.
+    pub recall: Recall,
+}
+
+/// What is remembered of a log's lines up to an offset.
+#[derive(Debug, Default)]
+pub struct Recall {
+    at: u64,
+    /// For the line at that offset.
+    pub reading: Reading,
+}
+
+impl Recall {
+    /// What a reading that begins at `at` must know of the lines before.
+    ///
+    /// # Errors
+    /// Those of reading the file.
+    pub fn at(file: &Content, format: &Format, at: u64) -> io::Result<Recall> {
+        let mut reading = directives_before(file, format, at)?;
+        if at == 0 {
+            return Ok(Recall { at, reading });
+        }
+        // Whether the hour is one that the clocks repeat is asked of the last line; which of the two it is, of the
+        // lines before that hour.
+        let mut len = 4 * 1024;
+        loop {
+            let before = file::read_before(file, at, len)?;
+            let whole_file = before.len() as u64 == at;
+            let start = if whole_file { 0 } else { memchr::memchr(b'\n', &before).map_or(before.len(), |end| end + 1) };
+            let lines = || before[start..].split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+            let last_decides = lines().next_back().is_none_or(|line| !format.is_ambiguous(line));
+            let first_decides = lines().next().is_some_and(|line| !format.is_ambiguous(line));
+            let enough = last_decides || first_decides || whole_file || len as u64 >= LOOK_BACK;
+            if enough {
+                // Directives among them are those found above, or older.
+                for line in lines().filter(|line| !format.is_directive(line)) {
+                    format.parse_in(&mut reading, line);
+                }
+                return Ok(Recall { at, reading });
+            }
+            len *= 16;
+        }
+    }
 }
 
 impl Source {
@@ -124,6 +185,7 @@ impl Source {
         let cohort: Vec<bool> =
             self.readers.iter().map(|reader| reader.cutter.wants() == at && has_room(reader)).collect();
 
+        self.recall(&cohort)?;
         let limit = ahead.unwrap_or(size).saturating_sub(at);
         let longest = self.readers.iter().map(|reader| reader.cutter.max_line()).max().unwrap_or(0);
         let block = BLOCK.max(longest.saturating_add(2));
@@ -166,6 +228,7 @@ impl Source {
             return Ok(());
         }
         let cohort: Vec<bool> = self.readers.iter().map(|reader| reader.cutter.wants() == furthest).collect();
+        self.recall(&cohort)?;
         buffer.resize(BLOCK.max(buffer.len()), 0);
         let want = usize::try_from(size - furthest).unwrap_or(buffer.len()).min(buffer.len());
         let filled = file::read_at(&self.file, &mut buffer[..want], furthest)?;
@@ -209,6 +272,15 @@ impl Source {
         let size = self.file.size().unwrap_or(0);
         let read = self.readers.iter().map(|reader| reader.cutter.offset()).min().unwrap_or(size);
         size.saturating_sub(read)
+    }
+
+    /// Remembers what comes before the line at which the cohort reads on.
+    fn recall(&mut self, cohort: &[bool]) -> io::Result<()> {
+        let first = self.readers.iter().zip(cohort).find(|(_, member)| **member);
+        if let Some(at) = first.map(|(reader, _)| reader.cutter.offset()).filter(|at| *at != self.recall.at) {
+            self.recall = Recall::at(&self.file, &self.pipeline.format, at)?;
+        }
+        Ok(())
     }
 
     fn holds_what_was_read(&self, size: u64) -> io::Result<bool> {
@@ -258,6 +330,7 @@ impl Source {
             }
         }
         let read_to = cutter.offset();
+        self.recall.at = read_to;
         for ((reader, steps), member) in self.readers.iter_mut().zip(readings).zip(cohort) {
             if !member {
                 continue;
@@ -281,7 +354,7 @@ impl Source {
         repeats: &mut Repeats,
         sink: &impl Sink,
     ) -> Stopped {
-        let taken = self.pipeline.take(cut, self.row.id, repeats);
+        let taken = self.pipeline.take(cut, self.row.id, &mut self.recall.reading, repeats);
         let owner = self.readers.iter().position(|reader| reader.site == taken.site);
         let Some(owner) = owner.filter(|owner| cohort.get(*owner) == Some(&true)) else { return Stopped::AtEnd };
         sink.saw(&self.row, &self.pipeline, &taken, cut);
@@ -367,4 +440,60 @@ pub fn counts_of(advance: &Advance) -> Counts {
         counts += step.counts;
     }
     counts
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+
+    use super::*;
+
+    fn written(content: &[u8]) -> Content {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        Content::of(file.reopen().unwrap()).unwrap()
+    }
+
+    /// The times of the lines after each line's start, when the reading begins there.
+    fn from_every_line(format: &Format, log: &str) -> Vec<Vec<Option<String>>> {
+        let file = written(log.as_bytes());
+        let starts = std::iter::once(0).chain(log.match_indices('\n').map(|(at, _)| at + 1));
+        let read_from = |start: usize| {
+            let mut recall = Recall::at(&file, format, start as u64).unwrap();
+            let lines = log[start..].lines();
+            let parse = |line: &str| {
+                let entry = format.parse_in(&mut recall.reading, line.as_bytes());
+                entry.and_then(|entry| entry.text("time").map(|time| time.into_owned()))
+            };
+            lines.map(parse).collect()
+        };
+        starts.map(read_from).collect()
+    }
+
+    #[test]
+    fn it_does_not_matter_where_a_reading_begins() {
+        let berlin = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        let combined = Format::builtin("combined", &berlin).unwrap();
+        let line =
+            |clock: &str| format!("192.0.2.7 - - [25/Oct/2026:{clock}] \"GET /a HTTP/1.1\" 200 5 \"-\" \"UA\"\n");
+        // Enough lines in either hour that the last of them don't show which it is.
+        let hour = |hour: &str| (0..60).map(|minute| line(&format!("{hour}:{minute:02}:30"))).collect();
+        let repeated: [String; 4] = ["01", "02", "02", "03"].map(hour);
+        let header = |fields: &str| format!("#Date: 2026-10-10 00:00:00\n#Fields: {fields}\n");
+        let w3c = [
+            header("time c-ip cs-uri-stem sc-status"),
+            "13:55:36 192.0.2.7 /a 200\n".repeat(3),
+            header("sc-status cs-uri-stem c-ip time"),
+            "200 /a 192.0.2.7 13:55:36\n".repeat(3),
+        ];
+        let w3c_format = Format::builtin("w3c", &TimeZone::UTC).unwrap();
+        for (format, log) in [(combined, repeated.concat()), (w3c_format, w3c.concat())] {
+            let all = from_every_line(&format, &log);
+            let whole = &all[0];
+            assert!(whole.iter().flatten().count() > 5);
+            for (start, read) in all.iter().enumerate() {
+                assert_eq!(read[..], whole[start.min(whole.len())..], "from line {start} of a `{}` log", format.name());
+            }
+        }
+    }
 }

@@ -18,21 +18,25 @@ mod apache;
 mod builtin;
 mod detect;
 mod json;
+mod ltsv;
 mod nginx;
+mod reading;
 mod regex;
 mod slot;
 mod split;
 mod time;
 mod unescape;
+mod w3c;
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 
 pub use builtin::BUILTIN;
 pub use detect::detect;
+pub use reading::Reading;
 pub use unescape::unescape;
 
 use self::json::Keys;
@@ -64,6 +68,8 @@ enum Reader {
     Split(Vec<Splitter>),
     Regex(Groups),
     Json(Keys),
+    Ltsv,
+    W3c,
 }
 
 /// Why a format can't be used.
@@ -131,11 +137,18 @@ impl Format {
         Ok(Format::new(name, &text, zone, Reader::Json(keys)))
     }
 
+    /// The zone of times that are written without an offset.
+    pub fn zone(&self) -> &TimeZone {
+        &self.inner.zone
+    }
+
     fn new(name: &str, text: &str, zone: TimeZone, reader: Reader) -> Format {
         let slots: Vec<Slot> = match &reader {
             Reader::Split(ways) => ways.first().map(|way| way.slots().cloned().collect()).unwrap_or_default(),
             Reader::Regex(groups) => groups.slots().cloned().collect(),
             Reader::Json(keys) => keys.slots().cloned().collect(),
+            Reader::Ltsv => ltsv::slots().cloned().collect(),
+            Reader::W3c => w3c::slots(),
         };
         let fields = fields_given(slots.iter());
         let mut extra: Vec<Arc<str>> = Vec::new();
@@ -155,15 +168,43 @@ impl Format {
         &self.inner.name
     }
 
-    /// Reads a line; `None` if it doesn't fit.
+    /// Reads a line by itself; `None` if it doesn't fit.
     pub fn parse<'l>(&self, line: &'l [u8]) -> Option<Entry<'l>> {
-        self.parse_after(line, None)
+        self.parse_in(&mut Reading::default(), line)
     }
 
-    /// Reads a line that follows one of the time `after` in its log: of the two readings of an hour that the clocks
-    /// repeat in autumn, the one that keeps the log going forward is taken.
-    pub fn parse_after<'l>(&self, line: &'l [u8], after: Option<Timestamp>) -> Option<Entry<'l>> {
-        self.read(line, after).ok()
+    /// Reads the next line of a log; `None` if it doesn't fit.
+    ///
+    /// A line that is no request but fits (see [`Format::is_directive`]) gives an empty entry.
+    pub fn parse_in<'l>(&self, reading: &mut Reading, line: &'l [u8]) -> Option<Entry<'l>> {
+        if self.is_directive(line) {
+            w3c::learn(trimmed(line).1, reading);
+            return Some(Entry::default());
+        }
+        let entry = self.read(line, reading).ok()?;
+        if entry.time.is_some() {
+            reading.time = entry.time;
+        }
+        Some(entry)
+    }
+
+    /// Whether a line is no request, but says something about the lines after it.
+    pub fn is_directive(&self, line: &[u8]) -> bool {
+        matches!(self.inner.reader, Reader::W3c) && trimmed(line).1.starts_with(b"#")
+    }
+
+    /// What the lines begin with whose last one a reading must be shown, one of each, before it can begin in the middle
+    /// of a log. Empty for formats whose lines stand for themselves.
+    pub fn directives(&self) -> &'static [&'static [u8]] {
+        if matches!(self.inner.reader, Reader::W3c) { w3c::DIRECTIVES } else { &[] }
+    }
+
+    /// Whether the line's time, having no offset, may be either of two: it is in an hour that the clocks repeat.
+    pub fn is_ambiguous(&self, line: &[u8]) -> bool {
+        let Some(time) = self.parse(line).and_then(|entry| entry.time) else { return false };
+        let after = time.saturating_add(SignedDuration::from_mins(60)).ok();
+        let other = self.read(line, &Reading { time: after, ..Reading::default() });
+        other.is_ok_and(|entry| entry.time != Some(time))
     }
 
     /// Whether a field, or an extra name, can be given by this format.
@@ -181,7 +222,15 @@ impl Format {
 
     /// Where a line stops fitting; `None` if it fits.
     pub fn misfit(&self, line: &[u8]) -> Option<Misfit> {
-        let mut stop = self.read(line, None).err()?;
+        self.misfit_in(&Reading::default(), line)
+    }
+
+    /// Where the next line of a log stops fitting; `None` if it fits.
+    pub fn misfit_in(&self, reading: &Reading, line: &[u8]) -> Option<Misfit> {
+        if self.is_directive(line) {
+            return None;
+        }
+        let mut stop = self.read(line, reading).err()?;
         if let Reader::Regex(groups) = &self.inner.reader {
             let (at, line) = trimmed(line);
             if let Some(closer) = groups.stop(line) {
@@ -191,45 +240,38 @@ impl Format {
         Some(Misfit { format_text: self.inner.text.clone(), format_span: stop.format_span, line_at: stop.line_at })
     }
 
-    fn read<'l>(&self, line: &'l [u8], after: Option<Timestamp>) -> Result<Entry<'l>, Stop> {
-        let when = When { zone: &self.inner.zone, after };
+    fn read<'l>(&self, line: &'l [u8], reading: &Reading) -> Result<Entry<'l>, Stop> {
+        let when = When { zone: &self.inner.zone, after: reading.time };
         let (start, line) = trimmed(line);
-        let mut stopped: Option<Stop> = None;
-        match &self.inner.reader {
-            Reader::Split(ways) => {
-                for way in ways {
-                    let mut entry = Entry::default();
-                    match way.read(line, when, &mut entry) {
-                        Ok(()) => return Ok(entry),
-                        // Only the first way's spans are those of the format as written.
-                        Err(stop) => stopped = stopped.or(Some(stop)),
-                    }
-                }
-            }
-            Reader::Regex(groups) => {
-                let mut entry = Entry::default();
-                match groups.read(line, when, &mut entry) {
-                    Ok(()) => return Ok(entry),
-                    Err(stop) => stopped = Some(stop),
-                }
-            }
-            Reader::Json(keys) => {
-                let mut entry = Entry::default();
-                match keys.read(line, when, &mut entry) {
-                    Ok(()) => return Ok(entry),
-                    Err(stop) => stopped = Some(stop),
-                }
-            }
-        }
-        let mut stop = stopped.unwrap_or(Stop { format_span: 0..0, line_at: 0 });
-        stop.line_at += start;
-        Err(stop)
+        let mut entry = Entry::default();
+        let read = match &self.inner.reader {
+            Reader::Split(ways) => return read_split(ways, line, when).map_err(|stop| stop.shifted(start)),
+            Reader::Regex(groups) => groups.read(line, when, &mut entry),
+            Reader::Json(keys) => keys.read(line, when, &mut entry),
+            Reader::Ltsv => ltsv::read(line, when, &mut entry),
+            Reader::W3c => w3c::read(reading, line, &mut entry),
+        };
+        read.map(|()| entry).map_err(|stop| stop.shifted(start))
     }
 
     /// How much a format means: the number of fields, then its length.
     fn specificity(&self) -> (usize, usize) {
         (self.inner.fields.len() + self.inner.extra.len(), self.inner.text.len())
     }
+}
+
+/// Reads a line the first of the ways that fits.
+fn read_split<'l>(ways: &[Splitter], line: &'l [u8], when: When<'_>) -> Result<Entry<'l>, Stop> {
+    let mut stopped: Option<Stop> = None;
+    for way in ways {
+        let mut entry = Entry::default();
+        match way.read(line, when, &mut entry) {
+            Ok(()) => return Ok(entry),
+            // Only the first way's spans are those of the format as written.
+            Err(stop) => stopped = stopped.or(Some(stop)),
+        }
+    }
+    Err(stopped.unwrap_or(Stop { format_span: 0..0, line_at: 0 }))
 }
 
 /// A line without byte order mark and line ending, and where that begins.
@@ -511,6 +553,16 @@ mod tests {
                 "a quote inside",
                 r#"192.0.2.7 - - [10/Oct/2026:13:55:36 +0200] "GET /a HTTP/1.1" 200 5 "-" "U"A""#,
                 "U\"A",
+            ),
+            (
+                "quotes and a space inside",
+                r#"192.0.2.7 - - [10/Oct/2026:13:55:36 +0200] "GET /a HTTP/1.1" 200 5 "-" "6" "U" A""#,
+                "6\" \"U\" A",
+            ),
+            (
+                "quotes inside, more fields",
+                r#"192.0.2.7 - - [10/Oct/2026:13:55:36 +0200] "GET /a HTTP/1.1" 200 5 "-" "say "U" A" "x y" 1"#,
+                "say \"U\" A",
             ),
             ("a backslash", r#"192.0.2.7 - - [10/Oct/2026:13:55:36 +0200] "GET /a HTTP/1.1" 200 5 "-" "UA\""#, "UA\\"),
             ("user [x]", r#"192.0.2.7 - a [b [10/Oct/2026:13:55:36 +0200] "GET /a HTTP/1.1" 200 5 "-" "UA""#, "UA"),

@@ -14,7 +14,11 @@ use crate::entry::{Entry, FIELDS, Text};
 pub(super) enum Slot {
     /// A number that nobody asks for, like a port: only its form is checked.
     Number,
+    /// Whatever it is, nobody asks for it.
+    Ignored,
     Ip,
+    /// An address with a port behind it, which is dropped: an IPv6 address's last part looks the same.
+    IpPort,
     Time(Clock),
     Request,
     Method,
@@ -81,8 +85,8 @@ impl Slot {
     /// The field that is set, `request` for the three of a request line.
     pub(super) fn field(&self) -> Option<&'static str> {
         Some(match self {
-            Slot::Number | Slot::Extra(_) => return None,
-            Slot::Ip => "ip",
+            Slot::Number | Slot::Ignored | Slot::Extra(_) => return None,
+            Slot::Ip | Slot::IpPort => "ip",
             Slot::Time(_) => "time",
             Slot::Request => "request",
             Slot::Method => "method",
@@ -116,6 +120,7 @@ impl Slot {
         }
         match self {
             Slot::Number => return number(&value).is_some(),
+            Slot::Ignored => {}
             Slot::Status => match number(&value).and_then(|status| u16::try_from(status).ok()) {
                 Some(status) => entry.status = Some(status),
                 None => return false,
@@ -125,7 +130,10 @@ impl Slot {
                 None => return false,
             },
             Slot::Time(clock) => match clock.read(&value, when.zone, when.after) {
-                Some(time) => entry.time = Some(time),
+                Some(time) => {
+                    entry.time = Some(time);
+                    entry.offset = super::time::trailing_offset(&value);
+                }
                 None => return false,
             },
             // A client may send anything as its width: nonsense is no reason to disbelieve the line.
@@ -147,6 +155,7 @@ impl Slot {
                 }
             }
             Slot::Ip => entry.ip = Some(value),
+            Slot::IpPort => entry.ip = Some(without_port(value)),
             Slot::Method => entry.method = Some(value),
             Slot::Protocol => entry.protocol = Some(value),
             Slot::Referer => entry.referer = Some(value),
@@ -196,6 +205,21 @@ fn number(text: &[u8]) -> Option<u64> {
         b'0'..=b'9' => value.checked_mul(10)?.checked_add(u64::from(b - b'0')),
         _ => None,
     })
+}
+
+fn without_port(address: Text<'_>) -> Text<'_> {
+    let colon = memchr::memrchr(b':', &address).filter(|&colon| number(&address[colon + 1..]).is_some());
+    let end = colon.unwrap_or(address.len());
+    match address {
+        Cow::Borrowed(bytes) => {
+            let bytes = &bytes[..end];
+            Cow::Borrowed(bytes.strip_prefix(b"[").and_then(|bytes| bytes.strip_suffix(b"]")).unwrap_or(bytes))
+        }
+        Cow::Owned(mut bytes) => {
+            bytes.truncate(end);
+            Cow::Owned(bytes)
+        }
+    }
 }
 
 fn without_mark(query: Text<'_>) -> Text<'_> {

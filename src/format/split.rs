@@ -1,7 +1,8 @@
 //! Splits a line into fields between fixed delimiters: what `log_format`, `LogFormat` and the built-in formats compile to.
 //!
 //! A field ends where the text that follows it in the format is found. Quoted fields know backslash escapes; a quote that
-//! isn't followed by the rest of the delimiter is part of the field. Nothing is allocated for a field without escapes.
+//! isn't followed by the rest of the delimiter is part of the field, and so is one after which the rest of the line
+//! wouldn't fit. Nothing is allocated for a field without escapes.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -61,6 +62,19 @@ pub(super) struct Splitter {
     pieces: Vec<Piece>,
     tail: Tail,
     escaped: bool,
+    /// Double quotes of the format itself: a line with no more has none in its fields.
+    quotes: usize,
+}
+
+/// How many quoted fields, and how many delimiters in each, are tried where a line doesn't fit at first.
+const PIECES_RETRIED: usize = 3;
+const DELIMITERS_PASSED: usize = 4;
+
+/// A field that is to hold some of what looks like the delimiter after it.
+#[derive(Debug, Clone, Copy)]
+struct Passed {
+    piece: usize,
+    delimiters: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -94,6 +108,8 @@ struct Piece {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Look {
     Anything,
+    /// Fields that are bare or in quotes, to the line's end.
+    Fields,
     Digit,
     /// Digits or `-`, and then the delimiter after them.
     Number,
@@ -104,6 +120,13 @@ enum Look {
 pub(super) struct Stop {
     pub format_span: Range<usize>,
     pub line_at: usize,
+}
+
+impl Stop {
+    /// The same in a line with `by` bytes more in front.
+    pub(super) fn shifted(self, by: usize) -> Stop {
+        Stop { line_at: self.line_at + by, ..self }
+    }
 }
 
 impl Splitter {
@@ -178,14 +201,21 @@ impl Splitter {
                 group = at;
             }
             piece.group = group;
-            piece.look = next_look;
             piece.quoted = quoted;
+            let bare_next = piece
+                .until
+                .bytes
+                .strip_prefix(b"\"")
+                .is_some_and(|rest| !rest.is_empty() && rest.iter().all(u8::is_ascii_whitespace));
+            piece.look = if next_look == Look::Anything && quoted && bare_next { Look::Fields } else { next_look };
             // A delimiter longer than a space isn't in a time.
             if piece.until.bytes != b" " {
                 piece.skip = 0;
             }
         }
-        Ok(Splitter { head, pieces, tail, escaped })
+        let literals = std::iter::once(&head).chain(pieces.iter().map(|piece| &piece.until));
+        let quotes = literals.map(|literal| memchr::memchr_iter(b'"', &literal.bytes).count()).sum();
+        Ok(Splitter { head, pieces, tail, escaped, quotes })
     }
 
     /// The slots in the format's order.
@@ -195,6 +225,33 @@ impl Splitter {
 
     /// Reads a line into an empty entry, or says where it stops fitting.
     pub(super) fn read<'l>(&self, line: &'l [u8], when: When<'_>, entry: &mut Entry<'l>) -> Result<(), Stop> {
+        let stop = match self.read_with(line, when, None, entry) {
+            Ok(()) => return Ok(()),
+            Err(stop) => stop,
+        };
+        // A writer that doesn't escape quotes may have put a delimiter into a field: perhaps a later one makes all fit.
+        if memchr::memchr_iter(b'"', line).count() <= self.quotes {
+            return Err(stop);
+        }
+        let quoted = self.pieces.iter().enumerate().rev().filter(|(_, piece)| piece.quoted);
+        for (piece, passed) in
+            quoted.take(PIECES_RETRIED).flat_map(|(at, _)| (1..=DELIMITERS_PASSED).map(move |n| (at, n)))
+        {
+            *entry = Entry::default();
+            if self.read_with(line, when, Some(Passed { piece, delimiters: passed }), entry).is_ok() {
+                return Ok(());
+            }
+        }
+        Err(stop)
+    }
+
+    fn read_with<'l>(
+        &self,
+        line: &'l [u8],
+        when: When<'_>,
+        passed: Option<Passed>,
+        entry: &mut Entry<'l>,
+    ) -> Result<(), Stop> {
         let head = &self.head;
         if !line.starts_with(&head.bytes) {
             let same = line.iter().zip(&head.bytes).take_while(|(a, b)| a == b).count();
@@ -203,7 +260,8 @@ impl Splitter {
         let mut at = head.bytes.len();
         let mut from = 0;
         while let Some(first) = self.pieces.get(from) {
-            let Some(end) = self.end(from, line, at) else {
+            let passed = passed.filter(|passed| passed.piece == from).map_or(0, |passed| passed.delimiters);
+            let Some(end) = self.end(from, line, at, passed) else {
                 // What is missing is the delimiter.
                 let missing = self.pieces.get(first.group).map_or(&first.span, |last| &last.until.span);
                 let format_span = first.span.start..missing.end.max(first.span.end);
@@ -230,7 +288,7 @@ impl Splitter {
     }
 
     /// Where the value that begins at `start` ends: where the delimiter after it begins.
-    fn end(&self, index: usize, line: &[u8], start: usize) -> Option<usize> {
+    fn end(&self, index: usize, line: &[u8], start: usize, passed: usize) -> Option<usize> {
         let first = self.pieces.get(index)?;
         let last = self.pieces.get(first.group)?;
         let rest = line.get(start..)?;
@@ -243,17 +301,31 @@ impl Splitter {
             return Some(start + end).filter(|&end| !first.compact || !line[start..end].iter().any(blank));
         }
         let escapes = first.quoted && self.escaped;
-        let end = self.find(first, last, line, start, escapes, true);
-        // Some writers leave backslashes and quotes as they are. And a number that isn't one is better blamed itself.
-        let end = end.or_else(|| if escapes { self.find(first, last, line, start, false, true) } else { None });
-        let end = end.or_else(|| self.find(first, last, line, start, escapes, false))?;
+        let find = |escapes, strict| self.find(first, last, line, start, passed, escapes, strict);
+        let end = find(escapes, true);
+        // Some writers leave backslashes and quotes as they are; but a line that was cut off behind an escaped quote is
+        // likelier than one with more fields behind a backslash. And a number that isn't one is better blamed itself.
+        let is_last = first.group + 1 == self.pieces.len();
+        let plausible = |end: &usize| !is_last || line[end + last.until.bytes.len()..].trim_ascii_end().is_empty();
+        let end = end.or_else(|| if escapes { find(false, true).filter(plausible) } else { None });
+        let end = end.or_else(|| find(escapes, false))?;
         if first.compact && memchr::memchr(b' ', &line[start..end]).is_some() {
             return None;
         }
         Some(end)
     }
 
-    fn find(&self, first: &Piece, last: &Piece, line: &[u8], start: usize, escapes: bool, look: bool) -> Option<usize> {
+    #[expect(clippy::too_many_arguments, reason = "one search, told apart by what it takes for the delimiter")]
+    fn find(
+        &self,
+        first: &Piece,
+        last: &Piece,
+        line: &[u8],
+        start: usize,
+        mut passed: usize,
+        escapes: bool,
+        strict: bool,
+    ) -> Option<usize> {
         let until = &last.until.bytes[..];
         let lead = *until.first()?;
         let mut skip = first.skip;
@@ -275,8 +347,11 @@ impl Splitter {
                     skip -= 1;
                 } else if first.list && in_list(line, start, at) {
                     // The next part follows.
-                } else if self.goes_on(first.group, line, at + until.len(), look) {
-                    return Some(at);
+                } else if self.goes_on(first.group, line, at + until.len(), strict) {
+                    if passed == 0 {
+                        return Some(at);
+                    }
+                    passed -= 1;
                 }
             }
             from = at + 1;
@@ -284,19 +359,22 @@ impl Splitter {
     }
 
     /// Whether the line, from just after a delimiter on, looks as the format wants it.
-    fn goes_on(&self, index: usize, line: &[u8], at: usize, look: bool) -> bool {
+    fn goes_on(&self, index: usize, line: &[u8], at: usize, strict: bool) -> bool {
         let rest = line.get(at..).unwrap_or_default();
         let Some(next) = self.pieces.get(index + 1) else {
-            return match self.tail {
-                Tail::Open => matches!(rest.first(), None | Some(b' ' | b'\t' | b',' | b';')),
-                Tail::Closed => rest.iter().all(u8::is_ascii_whitespace),
+            let quoted = self.pieces.get(index).is_some_and(|piece| piece.quoted);
+            return match (self.tail, rest.first()) {
+                (Tail::Closed, _) => rest.trim_ascii_start().is_empty(),
+                (Tail::Open, None) => true,
+                (Tail::Open, Some(b' ' | b'\t' | b',' | b';')) => !(quoted && strict) || are_fields(rest),
+                (Tail::Open, Some(_)) => false,
             };
         };
-        let wanted = self.pieces.get(index).map_or(Look::Anything, |piece| piece.look);
-        if !look {
+        if !strict {
             return true;
         }
-        match wanted {
+        match self.pieces.get(index).map_or(Look::Anything, |piece| piece.look) {
+            Look::Fields => memchr::memchr(b'"', rest).is_none() || are_fields(rest),
             Look::Anything => true,
             Look::Digit => rest.first().is_some_and(u8::is_ascii_digit),
             Look::Number => {
@@ -314,6 +392,42 @@ impl Splitter {
                     Some(_) => rest.starts_with(&next.until.bytes),
                 }
             }
+        }
+    }
+}
+
+/// Whether what follows the last field of a format is further fields, each bare or in quotes: else the quote before it
+/// was one of the field's own.
+fn are_fields(mut rest: &[u8]) -> bool {
+    let separates = |b: &u8| matches!(b, b' ' | b'\t' | b',' | b';');
+    loop {
+        let blank = rest.iter().take_while(|b| separates(b)).count();
+        rest = &rest[blank..];
+        // A line cut off where a field begins looks like a field that ends in a blank and a quote, which is rarer.
+        if rest == b"\"" {
+            return true;
+        }
+        let Some((&opening, inner)) = rest.split_first() else { return true };
+        let end = if opening == b'"' {
+            let mut from = 0;
+            let close = loop {
+                match inner.get(from..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+                    None => return false,
+                    Some(at) if inner[from + at] == b'"' => break from + at,
+                    Some(at) => from += at + 2,
+                }
+            };
+            close + 2
+        } else {
+            let end = rest.iter().position(separates).unwrap_or(rest.len());
+            if memchr::memchr(b'"', &rest[..end]).is_some() {
+                return false;
+            }
+            end
+        };
+        rest = rest.get(end..).unwrap_or_default();
+        if !rest.first().is_none_or(separates) {
+            return false;
         }
     }
 }

@@ -174,6 +174,20 @@ fn offset(text: &[u8]) -> Option<Option<i32>> {
     }
 }
 
+/// The offset from UTC, in seconds, that a time ends with; `None`: it doesn't say one.
+pub(super) fn trailing_offset(text: &[u8]) -> Option<i32> {
+    let text = text.trim_ascii();
+    let text = text.strip_suffix(b"]").unwrap_or(text);
+    if let [.., digit, b'Z' | b'z'] = text {
+        return digit.is_ascii_digit().then_some(0);
+    }
+    // `13:55:36 +0200`, `13:55:36+02:00`; a date's `-10-10` is no offset, for something follows a time of day.
+    [6, 5].into_iter().find_map(|len| {
+        let at = text.len().checked_sub(len)?;
+        offset(&text[at..]).flatten().filter(|_| text[..at].contains(&b':'))
+    })
+}
+
 fn unix(text: &[u8]) -> Option<Timestamp> {
     let text = text.trim_ascii();
     let digits = text.iter().take_while(|b| b.is_ascii_digit()).count();
@@ -205,12 +219,13 @@ fn float(text: &[u8]) -> Option<Timestamp> {
 }
 
 /// A moment named without an offset. Of the two readings of an hour that is repeated in autumn, the earlier, unless
-/// the log is already well past it: lines may be out of order by a transfer's length, but not by most of an hour.
+/// the log is already well past it: lines may be out of order by a transfer's length, but not by most of an hour. A line
+/// before that is further ahead than the end of the repeated hour is a stray one and says nothing.
 fn local(civil: DateTime, zone: &TimeZone, after: Option<Timestamp>) -> Option<Timestamp> {
-    let slack = SignedDuration::from_mins(30);
+    let (slack, stray) = (SignedDuration::from_mins(30), SignedDuration::from_mins(150));
     let earlier = zone.to_ambiguous_zoned_datetime(civil).compatible().ok()?.timestamp();
     match after {
-        Some(after) if earlier.saturating_add(slack).is_ok_and(|limit| limit < after) => {
+        Some(after) if slack < after.duration_since(earlier) && after.duration_since(earlier) < stray => {
             Some(zone.to_ambiguous_zoned_datetime(civil).later().ok()?.timestamp())
         }
         _ => Some(earlier),
@@ -246,6 +261,22 @@ fn days_since_1970(year: i32, month: i32, day: i32) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_offset_is_what_a_time_ends_with() {
+        for (text, want) in [
+            ("[10/Oct/2026:13:55:36 +0200]", Some(7200)),
+            ("10/Oct/2026:13:55:36 -0330", Some(-12600)),
+            ("2026-10-10T13:55:36+02:00", Some(7200)),
+            ("2026-10-10T13:55:36.123Z", Some(0)),
+            ("2026-10-10T13:55:36", None),
+            ("2026-10-10", None),
+            ("1790000000.123", None),
+            ("", None),
+        ] {
+            assert_eq!(trailing_offset(text.as_bytes()), want, "{text}");
+        }
+    }
     use proptest::prelude::*;
 
     fn berlin() -> TimeZone {
@@ -304,6 +335,7 @@ mod tests {
         assert_eq!(at("25/Oct/2026:02:10:00", None), first);
         assert_eq!(at("25/Oct/2026:02:10:00", Some("2026-10-25T00:10:05Z")), first);
         assert_eq!(at("25/Oct/2026:02:10:00", Some("2026-10-25T00:59:59Z")), second);
+        assert_eq!(at("25/Oct/2026:02:10:00", Some("2099-01-01T00:00:00Z")), first, "a stray line before");
     }
 
     proptest! {

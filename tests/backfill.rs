@@ -1,0 +1,158 @@
+//! `backfill` as people use it: a part of the time, a few POSTs, once more, with a report.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on has failed")]
+
+mod common;
+
+use std::fs;
+
+use common::{BROWSER, Done, Endpoint, Sandbox};
+use serde_json::{Value, json};
+
+const SITE: &str = r#"
+[[site]]
+name = "docs"
+base_url = "https://docs.example.org"
+property_key = "8bce2be8c07a84a70e7104634b42878b"
+logs = ["LOGS/access.log"]
+format = "combined"
+"#;
+
+/// A download at a time of the log's own clock, two hours east of UTC.
+fn at(day: u32, hour: u32, file: &str) -> String {
+    format!(
+        "192.0.2.7 - - [{day:02}/Nov/2026:{hour:02}:00:00 +0200] \"GET /{file}.pdf HTTP/1.1\" 200 5 \"-\" \"{BROWSER}\"\n"
+    )
+}
+
+fn files(endpoint: &Endpoint) -> Vec<String> {
+    endpoint.delivered().iter().map(|url| url.trim_start_matches("https://docs.example.org/").to_owned()).collect()
+}
+
+fn summary(sandbox: &Sandbox, args: &[&str]) -> Value {
+    let all: Vec<&str> = ["backfill", "--yes", "--json"].iter().chain(args).copied().collect();
+    sandbox.run(&all).expect_code(0).json()
+}
+
+fn sandbox() -> (Sandbox, Endpoint) {
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+    sandbox.configure(endpoint.port, SITE);
+    (sandbox, endpoint)
+}
+
+#[test]
+fn a_part_of_the_time_is_sent_and_the_rest_can_be_sent_later() {
+    let (sandbox, endpoint) = sandbox();
+    // Half past midnight by the log is the evening before in UTC. `late` ended before `early` began to be written.
+    let log = [
+        at(1, 12, "before"),
+        at(2, 0, "midnight"),
+        at(2, 12, "noon"),
+        at(3, 1, "late"),
+        at(2, 23, "early"),
+        at(4, 0, "after"),
+    ];
+    sandbox.write("access.log", &format!("{}no line of the log\n{}", log[..2].concat(), log[2..].concat()));
+    let first = summary(&sandbox, &["--since", "2026-11-02", "--until", "2026-11-03"]);
+    assert_eq!(files(&endpoint), ["early.pdf", "midnight.pdf", "noon.pdf"]);
+    assert_eq!((&first["lines"], &first["event"], &first["unparsed"]), (&json!(4), &json!(3), &json!(1)));
+    // In UTC, two hours later.
+    summary(&sandbox, &["--since", "2026-11-02T23:00:00Z", "--until", "2026-11-03T00:00:00+00:00"]);
+    assert_eq!(files(&endpoint), ["early.pdf", "late.pdf", "midnight.pdf", "noon.pdf"]);
+    let rest = summary(&sandbox, &[]);
+    assert_eq!((&rest["event"], &rest["already_sent"], &rest["lines"]), (&json!(2), &json!(5), &json!(2)));
+    assert_eq!(files(&endpoint).len(), 6);
+    let none = summary(&sandbox, &[]);
+    assert_eq!((&none["event"], &none["already_sent"]), (&json!(0), &json!(7)));
+    // What is too old is left as well.
+    sandbox.write("access.log.1", &at(1, 0, "older"));
+    assert_eq!(summary(&sandbox, &["--max-age", "1s"])["lines"], json!(0));
+    assert_eq!(summary(&sandbox, &["--max-age", "3650d"])["event"], json!(1));
+    for (name, args) in [("no time", ["--since", "yesterday"]), ("no duration", ["--max-age", "old"])] {
+        let done = sandbox.run(&["backfill", args[0], args[1]]).expect_code(2);
+        assert!(done.stderr.contains(args[0]), "{name}: {done:#?}");
+    }
+}
+
+#[test]
+fn a_limit_ends_after_so_many_posts_and_the_same_command_goes_on() {
+    let (sandbox, endpoint) = sandbox();
+    let log: String = (0..20).map(|hour| at(1, hour, &format!("{hour:02}"))).collect();
+    sandbox.write("access.log", &log);
+    let whole = sandbox.run(&["backfill", "--dry-run"]).expect_code(0).stdout;
+    let some = sandbox.run(&["backfill", "--dry-run", "--limit", "3"]).expect_code(0).stdout;
+    assert_eq!(some.lines().collect::<Vec<_>>(), whole.lines().take(3).collect::<Vec<_>>());
+    for _ in 0..3 {
+        let summary = summary(&sandbox, &["--limit", "8"]);
+        assert!(summary["requests"].as_u64().unwrap() <= 8, "{summary}");
+    }
+    assert_eq!(files(&endpoint), (0..20).map(|hour| format!("{hour:02}.pdf")).collect::<Vec<_>>());
+}
+
+#[test]
+fn again_sends_what_was_sent_and_says_so_and_remembers_it_as_before() {
+    let (sandbox, endpoint) = sandbox();
+    sandbox.write("access.log", &(0..5).map(|hour| at(1, hour, &hour.to_string())).collect::<String>());
+    summary(&sandbox, &[]);
+    sandbox.append("access.log", &at(2, 0, "new"));
+    let done = sandbox.run(&["backfill", "--yes", "--again", "--json"]).expect_code(0);
+    assert!(done.stderr.contains("what was sent already is sent again"), "{done:#?}");
+    assert_eq!(done.json()["event"], json!(6));
+    assert_eq!(files(&endpoint).len(), 5 + 6);
+    let none = summary(&sandbox, &[]);
+    assert_eq!((&none["event"], &none["already_sent"]), (&json!(0), &json!(6)));
+    assert_eq!(files(&endpoint).len(), 11);
+}
+
+#[test]
+fn before_it_sends_it_says_what_will_be_recorded_as_now_and_asks() {
+    let (sandbox, endpoint) = sandbox();
+    sandbox.write("access.log.1", &[at(1, 2, "a"), at(2, 3, "b")].concat());
+    sandbox.write("access.log", &at(3, 4, "c"));
+    let done = sandbox.run(&["backfill"]).expect_code(2);
+    for said in [
+        "access.log.1",
+        "2026-11-01 00:00:00 to 2026-11-02 01:00:00",
+        "2 inputs",
+        "2026-11-01 00:00:00 to 2026-11-03 02:00:00",
+        "recorded as happening now",
+        "--yes",
+    ] {
+        assert!(done.stderr.contains(said), "no {said} in {done:#?}");
+    }
+    assert!(done.stderr.find("access.log.1:").unwrap() < done.stderr.find("access.log:").unwrap(), "oldest first");
+    assert_eq!(endpoint.post_count(), 0);
+}
+
+#[test]
+fn directories_and_patterns_are_spread_and_strangers_need_a_site() {
+    let (sandbox, endpoint) = sandbox();
+    sandbox.write("old/one.log", &at(1, 1, "one"));
+    sandbox.write("old/two.log", &at(1, 2, "two"));
+    sandbox.write("other/three.log", &at(1, 3, "three"));
+    let done: Done = sandbox.run(&["backfill", "--yes", "old"]).expect_code(2);
+    assert!(done.stderr.contains("--site"), "{done:#?}");
+    let (old, pattern) = (sandbox.path("old").display().to_string(), sandbox.path("other/*.log").display().to_string());
+    let summary = summary(&sandbox, &["--site", "docs", &old, &pattern]);
+    assert_eq!(summary["files"], json!(3));
+    assert_eq!(files(&endpoint), ["one.pdf", "three.pdf", "two.pdf"]);
+}
+
+#[test]
+fn the_summary_says_why_and_what_most_and_the_report_is_one_page() {
+    let (sandbox, _endpoint) = sandbox();
+    let head = at(1, 9, "head").replace("GET", "HEAD");
+    let bot = at(1, 9, "bot").replace(BROWSER, "curl/8.5.0");
+    let log = [at(1, 1, "a"), at(1, 2, "a"), at(2, 3, "b"), at(2, 3, "b"), head, bot, "garbage\n".to_owned()].concat();
+    sandbox.write("access.log", &log);
+    let report = sandbox.path("report.html").display().to_string();
+    let text = sandbox.run(&["backfill", "--dry-run", "--report", &report]).expect_code(0).stderr;
+    for said in ["tool 1", "window 1", "2  https://docs.example.org/a.pdf", "access.log, offset ", ": garbage"] {
+        assert!(text.contains(said), "no {said} in\n{text}");
+    }
+    let page = fs::read_to_string(&report).unwrap();
+    for said in ["2026-11-01", "<svg", ">pdf<", "rehearsed, nothing sent"] {
+        assert!(page.contains(said), "no {said} in\n{page}");
+    }
+    assert!(!page.contains("http://") && !page.contains("src="), "it needs nothing else: {page}");
+}
