@@ -21,7 +21,7 @@ use crate::event::Event;
 use crate::follow::archive::{self, Content};
 use crate::follow::file::{self, Opened};
 use crate::follow::identity::{self, Who};
-use crate::follow::source::{self, Reader, Recall, Sink, Source, Turn};
+use crate::follow::source::{self, Buffers, Reader, Recall, Sink, Source, Turn};
 use crate::follow::{self, FormatChoice};
 use crate::format::{Format, Reading};
 use crate::ledger::{Advance, Fingerprint, Ledger, LedgerError, LogRow};
@@ -568,14 +568,17 @@ impl Work<'_> {
             row,
             modified: opened.modified,
             file: opened.file,
-            pipeline: Arc::new(Pipeline { format: decided.format, sites: job.sites }),
+            pipeline: Arc::new(Pipeline::new(decided.format, job.sites)),
             readers: Vec::new(),
             leaving: None,
             path: path.to_path_buf(),
             due: true,
             recall: Recall::default(),
+            parsed: 0,
+            gap: false,
+            until_sample: source::SAMPLED,
         };
-        let mut buffer = Vec::new();
+        let mut buffers = Buffers::default();
         let new = ranges.into_iter().map(|range| (true, range));
         let again = repeated.into_iter().map(|range| (false, range));
         let before = self.options.progress.bytes.load(Ordering::Relaxed);
@@ -585,7 +588,7 @@ impl Work<'_> {
                 .into_iter()
                 .map(|(site, settled)| Reader { site, cutter: Cutter::new(from, self.options.max_line), settled })
                 .collect();
-            let end = self.range(&mut source, until, before, &mut buffer);
+            let end = self.range(&mut source, until, before, &mut buffers);
             self.collector.recording.set(true);
             if let left @ End::Left(_) = end? {
                 return Ok(left);
@@ -610,13 +613,13 @@ impl Work<'_> {
     }
 
     /// Reads one range to its end, as fast as its sites' events leave.
-    fn range(&mut self, source: &mut Source, until: u64, before: u64, buffer: &mut Vec<u8>) -> Result<End, Trouble> {
+    fn range(&mut self, source: &mut Source, until: u64, before: u64, buffers: &mut Buffers) -> Result<End, Trouble> {
         let mut patience: Option<Patience> = None;
         loop {
             if (self.stop)() {
                 return Ok(End::Left("stopped; run the same command again to go on".to_owned()));
             }
-            let turn = source.turn_until(until, buffer, self.repeats, self.collector)?;
+            let turn = source.turn_until(until, buffers, self.repeats, self.collector)?;
             let done = if source.file.is_packed() { source.file.on_disk().1 } else { source.read_to() };
             self.options.progress.bytes.store(before + done, Ordering::Relaxed);
             if self.collector.state.borrow().limited {
@@ -628,7 +631,7 @@ impl Work<'_> {
                     if let Some(damage) = source.file.damage() {
                         return Ok(End::Left(format!("`{}`: {damage}", source.path.display())));
                     }
-                    source.finish_until(until, buffer, self.repeats, self.collector)?;
+                    source.finish_until(until, buffers, self.repeats, self.collector)?;
                     return Ok(End::Done);
                 }
                 Turn::Full => {
@@ -681,7 +684,7 @@ impl Work<'_> {
             let Some(source) = &mut source else { return Ok(damage.map_or(End::Done, End::Left)) };
             // What a damaged archive ends with may be half a line.
             let finish = more == 0 && damage.is_none();
-            let rest = source.feed(&buffer[..filled], finish, self.repeats, self.collector);
+            let rest = source.feed(&buffer[..filled], finish, self.repeats, self.collector)?;
             buffer.copy_within(filled - rest..filled, 0);
             filled = rest;
             self.wait_for_room(source);
@@ -736,12 +739,15 @@ impl Work<'_> {
             row,
             modified: None,
             file: Content::Plain(std::fs::File::open("/dev/null")?),
-            pipeline: Arc::new(Pipeline { format: decided.format, sites: job.sites.clone() }),
+            pipeline: Arc::new(Pipeline::new(decided.format, job.sites.clone())),
             readers,
             leaving: None,
             path: PathBuf::from("-"),
             due: true,
             recall: Recall::default(),
+            parsed: 0,
+            gap: false,
+            until_sample: source::SAMPLED,
         }))
     }
 

@@ -84,6 +84,16 @@ impl Cutter {
         }
     }
 
+    /// Whether the next bytes go on with a line whose beginning was let go.
+    pub fn is_inside_a_long_line(&self) -> bool {
+        self.skipped > 0
+    }
+
+    /// Passes over whole lines, none of them longer than the bound.
+    pub fn pass(&mut self, whole_lines: &[u8]) {
+        self.start += whole_lines.len() as u64;
+    }
+
     /// Takes the last line, which has no newline: for archives and for files that nobody writes any more.
     pub fn last_line<'a>(&mut self, bytes: &'a [u8]) -> Option<Cut<'a>> {
         (self.skipped > 0 || !bytes.is_empty()).then(|| self.cut(bytes, bytes.len() as u64))

@@ -15,7 +15,7 @@ use crate::format::{Format, Reading};
 use crate::ledger::Counts;
 use crate::lines::{Cut, Line};
 use crate::offsets::{LogId, Origin, SiteId};
-use crate::rules::{Hosts, Rule, Rules, SiteContext};
+use crate::rules::{Hosts, Prefilter, Rule, Rules, SiteContext};
 use crate::visitor::bots::Bots;
 use crate::visitor::client;
 use crate::visitor::repeats::{Repeats, Touch, Verdict};
@@ -127,9 +127,23 @@ pub struct Pipeline {
     pub format: Format,
     /// The sites that read it, in file order.
     pub sites: Vec<Arc<Site>>,
+    /// What every line must hold that may become an event; `None`: nothing in particular, each line is parsed.
+    pub prefilter: Option<Prefilter>,
 }
 
 impl Pipeline {
+    /// A log's way, for the sites that read it, in file order.
+    pub fn new(format: Format, sites: Vec<Arc<Site>>) -> Self {
+        // Where sites share a log, each line is parsed, so that it counts for the site it belongs to.
+        let prefilter = match sites.as_slice() {
+            [site] if site.hosts.is_none() && format.can_be_searched() => {
+                Prefilter::new(&site.rules, format.may_escape_slashes())
+            }
+            _ => None,
+        };
+        Self { format, sites, prefilter }
+    }
+
     /// Decides the fate of the next line of a reading.
     pub fn take(&self, cut: Cut<'_>, log: LogId, reading: &mut Reading, repeats: &mut Repeats) -> Taken {
         let Cut::Line(line) = cut else { return self.unowned(Outcome::TooLong) };

@@ -114,7 +114,7 @@ fn look(path: &Path, choice: &FormatChoice, site: &Arc<Site>) -> std::io::Result
     let format = decided.format.name().to_owned();
     let length: u64 = lines.iter().map(|line| line.len() as u64 + 1).sum();
     let mut recall = Recall::at(&opened.file, &decided.format, end - length)?;
-    let pipeline = Pipeline { format: decided.format, sites: vec![Arc::clone(site)] };
+    let pipeline = Pipeline::new(decided.format, vec![Arc::clone(site)]);
     let mut repeats = Repeats::new([0; 16], WINDOW_ENTRIES);
     let mut clients = FrontProxy::default();
     let (mut fit, mut misfit, mut proxied) = (0, None, None);

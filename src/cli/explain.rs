@@ -144,7 +144,7 @@ impl Explainer {
             match pipelines.iter_mut().find(|pipeline| pipeline.format.name() == decided.format.name()) {
                 Some(pipeline) => pipeline.sites.push(site),
                 None => {
-                    pipelines.push(Pipeline { format: decided.format, sites: vec![site] });
+                    pipelines.push(Pipeline::new(decided.format, vec![site]));
                     readings.push(reading);
                 }
             }

@@ -26,7 +26,7 @@ use crate::pipeline::{Pipeline, Site};
 use crate::visitor::repeats::Repeats;
 use file::Opened;
 use identity::Who;
-use source::{Reader, Recall, Sink, Source, Turn};
+use source::{Buffers, Reader, Recall, Sink, Source, Turn};
 use watch::{Wake, Watches};
 
 /// How long a renamed file must have been quiet before its handle is closed: the server writes on until it reopens.
@@ -182,9 +182,9 @@ impl<S: Sink> Follower<S> {
             self.ledger.add_pattern(&pattern)?;
         }
         ready(self.sources.len());
-        let mut buffer = Vec::new();
+        let mut buffers = Buffers::default();
         loop {
-            let more = self.turns(&mut buffer)?;
+            let more = self.turns(&mut buffers)?;
             let wait = if more { Duration::ZERO } else { self.patience() };
             if self.wait(wait)? == Flow::Stop {
                 return Ok(());
@@ -193,7 +193,7 @@ impl<S: Sink> Follower<S> {
     }
 
     /// One turn for each log with unread bytes. `true`: some have more.
-    fn turns(&mut self, buffer: &mut Vec<u8>) -> Result<bool, LedgerError> {
+    fn turns(&mut self, buffers: &mut Buffers) -> Result<bool, LedgerError> {
         let mut more = false;
         let mut cut = false;
         let mut replaced = Vec::new();
@@ -202,7 +202,7 @@ impl<S: Sink> Follower<S> {
             if !source.due {
                 continue;
             }
-            match source.turn(buffer, &mut self.repeats, &self.sink) {
+            match source.turn(buffers, &mut self.repeats, &self.sink) {
                 Ok(Turn::More) => {
                     more = true;
                     if let Some(since) = &mut source.leaving {
@@ -220,7 +220,7 @@ impl<S: Sink> Follower<S> {
                         }
                         replaced.push(index);
                     } else if source.leaving.is_some_and(|since| source.file.is_packed() || since.elapsed() >= QUIET) {
-                        source.finish(buffer, &mut self.repeats, &self.sink).unwrap_or_else(|error| {
+                        source.finish(buffers, &mut self.repeats, &self.sink).unwrap_or_else(|error| {
                             tracing::warn!(path = %source.path.display(), %error, "can't read the last line");
                         });
                         source.row.ended = true;
@@ -504,12 +504,15 @@ impl<S: Sink> Follower<S> {
             row,
             modified: opened.modified,
             file: opened.file,
-            pipeline: Arc::new(Pipeline { format: decided.format, sites }),
+            pipeline: Arc::new(Pipeline::new(decided.format, sites)),
             readers,
             leaving: None,
             path: path.to_path_buf(),
             due: true,
             recall: Recall::default(),
+            parsed: 0,
+            gap: false,
+            until_sample: source::SAMPLED,
         }))
     }
 

@@ -18,6 +18,7 @@ use crate::ledger::{Advance, Counts, Fingerprint, HEAD_MAX, LogRow, MARK_MAX, Ma
 use crate::lines::{Cut, Cutter};
 use crate::offsets::SiteId;
 use crate::pipeline::{Outcome, Pipeline, Taken};
+use crate::rules::Prefilter;
 use crate::visitor::repeats::Repeats;
 
 /// Bytes read at a time: more makes no difference in speed, and costs memory.
@@ -25,6 +26,19 @@ pub const BLOCK: usize = 256 * 1024;
 
 /// How far back, at most, a reading looks for the line that says which of two hours of the same name it is in.
 const LOOK_BACK: u64 = 16 * 1024 * 1024;
+
+/// Lines at a reading's beginning that are all parsed: a wrong format must not hide behind the search.
+const PARSED_FIRST: u32 = 100;
+/// Of the lines that are passed over unread, one in so many is parsed all the same.
+pub const SAMPLED: u32 = 1_024;
+
+/// Room to read into, used for one log after the other.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    bytes: Vec<u8>,
+    /// The same in lower case, where it is searched.
+    lower: Vec<u8>,
+}
 
 /// Where what was read goes.
 pub trait Sink {
@@ -38,7 +52,7 @@ pub trait Sink {
     fn already_sent(&self, site: SiteId);
     /// What is known of a log's file.
     fn update(&self, row: LogRow);
-    /// The fate of every line, for those that watch or sum up.
+    /// The fate of every line that was parsed, for those that watch or sum up.
     fn saw(&self, _row: &LogRow, _pipeline: &Pipeline, _taken: &Taken, _cut: Cut<'_>) {}
 }
 
@@ -101,6 +115,12 @@ pub struct Source {
     pub due: bool,
     /// What the lines before say of the next one.
     pub recall: Recall,
+    /// Lines parsed since it was opened.
+    pub parsed: u32,
+    /// Whether lines were passed over since the last that was parsed.
+    pub gap: bool,
+    /// Lines that are passed over unread before one is parsed all the same.
+    pub until_sample: u32,
 }
 
 /// What is remembered of a log's lines up to an offset.
@@ -149,8 +169,8 @@ impl Source {
     ///
     /// # Errors
     /// Those of reading the file; nothing has moved then.
-    pub fn turn(&mut self, buffer: &mut Vec<u8>, repeats: &mut Repeats, sink: &impl Sink) -> io::Result<Turn> {
-        self.turn_until(u64::MAX, buffer, repeats, sink)
+    pub fn turn(&mut self, buffers: &mut Buffers, repeats: &mut Repeats, sink: &impl Sink) -> io::Result<Turn> {
+        self.turn_until(u64::MAX, buffers, repeats, sink)
     }
 
     /// The same, but no further than `until`.
@@ -160,7 +180,7 @@ impl Source {
     pub fn turn_until(
         &mut self,
         until: u64,
-        buffer: &mut Vec<u8>,
+        buffers: &mut Buffers,
         repeats: &mut Repeats,
         sink: &impl Sink,
     ) -> io::Result<Turn> {
@@ -190,13 +210,14 @@ impl Source {
         let longest = self.readers.iter().map(|reader| reader.cutter.max_line()).max().unwrap_or(0);
         let block = BLOCK.max(longest.saturating_add(2));
         let want = usize::try_from(limit).unwrap_or(block).min(block);
+        let Buffers { bytes: buffer, lower } = buffers;
         buffer.resize(block, 0);
         let filled = file::read_at(&self.file, &mut buffer[..want], at)?;
         if filled == 0 {
             return Ok(waiting);
         }
         let bytes = &buffer[..filled];
-        let stopped = self.read(bytes, &cohort, repeats, sink, false);
+        let stopped = self.read(bytes, lower, &cohort, repeats, sink, false)?;
         self.remember(at, bytes, sink);
         let moved = self.readers.iter().zip(&cohort).any(|(reader, member)| *member && reader.cutter.wants() > at);
         let more = stopped == Stopped::Full || ahead.is_some() || at + (filled as u64) < size;
@@ -207,8 +228,8 @@ impl Source {
     ///
     /// # Errors
     /// Those of reading the file.
-    pub fn finish(&mut self, buffer: &mut Vec<u8>, repeats: &mut Repeats, sink: &impl Sink) -> io::Result<()> {
-        self.finish_until(u64::MAX, buffer, repeats, sink)
+    pub fn finish(&mut self, buffers: &mut Buffers, repeats: &mut Repeats, sink: &impl Sink) -> io::Result<()> {
+        self.finish_until(u64::MAX, buffers, repeats, sink)
     }
 
     /// The same, but no further than `until`.
@@ -218,7 +239,7 @@ impl Source {
     pub fn finish_until(
         &mut self,
         until: u64,
-        buffer: &mut Vec<u8>,
+        buffers: &mut Buffers,
         repeats: &mut Repeats,
         sink: &impl Sink,
     ) -> io::Result<()> {
@@ -229,27 +250,32 @@ impl Source {
         }
         let cohort: Vec<bool> = self.readers.iter().map(|reader| reader.cutter.wants() == furthest).collect();
         self.recall(&cohort)?;
+        let Buffers { bytes: buffer, lower } = buffers;
         buffer.resize(BLOCK.max(buffer.len()), 0);
         let want = usize::try_from(size - furthest).unwrap_or(buffer.len()).min(buffer.len());
         let filled = file::read_at(&self.file, &mut buffer[..want], furthest)?;
         let bytes = &buffer[..filled];
-        self.read(bytes, &cohort, repeats, sink, true);
+        self.read(bytes, lower, &cohort, repeats, sink, true)?;
         self.remember(furthest, bytes, sink);
         Ok(())
     }
 
     /// Takes bytes that don't come from the file (standard input), and says how many at their end must be shown again.
-    pub fn feed(&mut self, bytes: &[u8], finish: bool, repeats: &mut Repeats, sink: &impl Sink) -> usize {
+    ///
+    /// # Errors
+    /// None of the system's: nothing is read here.
+    pub fn feed(&mut self, bytes: &[u8], finish: bool, repeats: &mut Repeats, sink: &impl Sink) -> io::Result<usize> {
+        let mut lower = Vec::new();
         let cohort = vec![true; self.readers.len()];
         let at = self.readers.first().map_or(0, |reader| reader.cutter.wants());
         let mut rest = bytes;
         // What can't be read again isn't stopped at a line: a full site is waited for after the block.
-        while self.read(rest, &cohort, repeats, sink, finish) == Stopped::Full {
+        while self.read(rest, &mut lower, &cohort, repeats, sink, finish)? == Stopped::Full {
             let read = self.readers.first().map_or(at, |reader| reader.cutter.wants()) - at;
             rest = bytes.get(usize::try_from(read).unwrap_or(bytes.len())..).unwrap_or_default();
         }
         let read = self.readers.first().map_or(at, |reader| reader.cutter.wants()) - at;
-        bytes.len().saturating_sub(usize::try_from(read).unwrap_or(bytes.len()))
+        Ok(bytes.len().saturating_sub(usize::try_from(read).unwrap_or(bytes.len())))
     }
 
     /// How far the furthest reader has come.
@@ -305,25 +331,41 @@ impl Source {
     /// Sends the lines in `bytes` through the pipeline for the readers of the cohort.
     fn read(
         &mut self,
-        mut bytes: &[u8],
+        bytes: &[u8],
+        lower: &mut Vec<u8>,
         cohort: &[bool],
         repeats: &mut Repeats,
         sink: &impl Sink,
         finish: bool,
-    ) -> Stopped {
-        let Some(first) = cohort.iter().position(|member| *member) else { return Stopped::AtEnd };
+    ) -> io::Result<Stopped> {
+        let Some(first) = cohort.iter().position(|member| *member) else { return Ok(Stopped::AtEnd) };
         let mut cutter = self.readers[first].cutter;
         let mut readings: Vec<Vec<Step>> = self.readers.iter().map(|_| Vec::new()).collect();
+        let pipeline = Arc::clone(&self.pipeline);
+        // Where the site waits and only the log's own lines are counted, each is parsed.
+        let all = cohort.iter().all(|member| *member);
+        let prefilter = pipeline.prefilter.as_ref().filter(|_| all);
+        let mut rest = bytes;
         let mut stopped = Stopped::AtEnd;
         loop {
-            let cut = match cutter.next_line(&mut bytes) {
+            if let Some(prefilter) = prefilter
+                && self.parsed >= PARSED_FIRST
+                && !cutter.is_inside_a_long_line()
+            {
+                stopped = self.search(prefilter, &mut rest, lower, &mut cutter, &mut readings, repeats, sink)?;
+                if stopped == Stopped::Full {
+                    break;
+                }
+            }
+            let cut = match cutter.next_line(&mut rest) {
                 Some(cut) => cut,
-                None if finish => match cutter.last_line(std::mem::take(&mut bytes)) {
+                None if finish => match cutter.last_line(std::mem::take(&mut rest)) {
                     Some(cut) => cut,
                     None => break,
                 },
                 None => break,
             };
+            self.mind_the_gap(cut)?;
             if self.read_line(cut, cohort, &mut readings, repeats, sink) == Stopped::Full {
                 stopped = Stopped::Full;
                 break;
@@ -342,7 +384,109 @@ impl Source {
                 sink.advance(Advance { site, log: self.row.id, read_to, steps });
             }
         }
-        stopped
+        Ok(stopped)
+    }
+
+    /// Takes the whole lines of `rest`: searched as a block, and parsed only where an event may come of it. The other
+    /// lines are `unmatched`; they are the only site's, since it takes every host.
+    #[expect(clippy::too_many_arguments, reason = "the loop of `read`, taken apart")]
+    fn search(
+        &mut self,
+        prefilter: &Prefilter,
+        rest: &mut &[u8],
+        lower: &mut Vec<u8>,
+        cutter: &mut Cutter,
+        readings: &mut [Vec<Step>],
+        repeats: &mut Repeats,
+        sink: &impl Sink,
+    ) -> io::Result<Stopped> {
+        let block = *rest;
+        let whole = memchr::memrchr(b'\n', block).map_or(0, |at| at + 1);
+        lower.clear();
+        lower.extend_from_slice(&block[..whole]);
+        lower.make_ascii_lowercase();
+        let everybody = vec![true; self.readers.len()];
+        let mut at = 0;
+        while at < whole {
+            let (start, end) = match prefilter.find(&lower[at..]) {
+                Some(found) => {
+                    let found = at + found;
+                    let start = memchr::memrchr(b'\n', &lower[at..found]).map_or(at, |before| at + before + 1);
+                    let end = memchr::memchr(b'\n', &lower[found..]).map_or(whole, |after| found + after + 1);
+                    (start, end)
+                }
+                None => (whole, whole),
+            };
+            at += self.pass(&block[at..start], cutter, readings);
+            // Lines too long, and the sample, are taken one by one; then comes the candidate.
+            while at < end {
+                let mut line = &block[at..end];
+                let Some(cut) = cutter.next_line(&mut line) else { break };
+                self.mind_the_gap(cut)?;
+                let stopped = self.read_line(cut, &everybody, readings, repeats, sink);
+                at = end - line.len();
+                if stopped == Stopped::Full {
+                    *rest = &block[at..];
+                    return Ok(Stopped::Full);
+                }
+                if at < start {
+                    at += self.pass(&block[at..start], cutter, readings);
+                }
+            }
+        }
+        *rest = &block[at..];
+        Ok(Stopped::AtEnd)
+    }
+
+    /// After lines that were passed over: of the two hours that the clocks call the same, they tell which it is.
+    fn mind_the_gap(&mut self, next: Cut<'_>) -> io::Result<()> {
+        if !std::mem::take(&mut self.gap) {
+            return Ok(());
+        }
+        if let Cut::Line(line) = next
+            && self.pipeline.format.is_ambiguous(line.bytes)
+        {
+            self.recall = Recall::at(&self.file, &self.pipeline.format, line.span.start)?;
+        }
+        Ok(())
+    }
+
+    /// Passes over whole lines that can't become events, up to one that must be looked at all the same, and says how many
+    /// bytes that were.
+    fn pass(&mut self, lines: &[u8], cutter: &mut Cutter, readings: &mut [Vec<Step>]) -> usize {
+        let count = memchr::memchr_iter(b'\n', lines).count();
+        let enough = u32::try_from(count).is_ok_and(|count| count < self.until_sample);
+        let mut passed = (lines.len(), count);
+        if lines.len() > cutter.max_line() || !enough {
+            // A line too long ends it, and so does the one that is due to be parsed.
+            passed = (0, 0);
+            for end in memchr::memchr_iter(b'\n', lines) {
+                if end - passed.0 > cutter.max_line() || passed.1 as u64 + 1 >= u64::from(self.until_sample) {
+                    break;
+                }
+                passed = (end + 1, passed.1 + 1);
+            }
+        }
+        let (bytes, count) = passed;
+        self.until_sample = match u32::try_from(count) {
+            Ok(count) if bytes == lines.len() => self.until_sample - count,
+            _ => SAMPLED,
+        };
+        if count > 0
+            && let Some(owner) = self.readers.iter().position(|reader| reader.site.is_some())
+        {
+            let steps = &mut readings[owner];
+            if steps.last().is_none_or(|step| step.open.is_some()) {
+                steps.push(Step::default());
+            }
+            if let Some(step) = steps.last_mut() {
+                step.counts.lines += count as u64;
+                step.counts.unmatched += count as u64;
+            }
+            cutter.pass(&lines[..bytes]);
+            self.gap = true;
+        }
+        bytes
     }
 
     /// Gives one line its fate, and stops where its site has no room for another event.
@@ -354,6 +498,7 @@ impl Source {
         repeats: &mut Repeats,
         sink: &impl Sink,
     ) -> Stopped {
+        self.parsed = self.parsed.saturating_add(1);
         let taken = self.pipeline.take(cut, self.row.id, &mut self.recall.reading, repeats);
         let owner = self.readers.iter().position(|reader| reader.site == taken.site);
         let Some(owner) = owner.filter(|owner| cohort.get(*owner) == Some(&true)) else { return Stopped::AtEnd };
@@ -494,6 +639,159 @@ mod tests {
             for (start, read) in all.iter().enumerate() {
                 assert_eq!(read[..], whole[start.min(whole.len())..], "from line {start} of a `{}` log", format.name());
             }
+        }
+    }
+
+    /// Remembers what it is given.
+    #[derive(Default)]
+    struct Recorder {
+        events: std::cell::RefCell<Vec<Event>>,
+        counts: std::cell::RefCell<Counts>,
+    }
+
+    impl Sink for Recorder {
+        fn submit(&self, event: Event) {
+            self.events.borrow_mut().push(event);
+        }
+        fn has_room(&self, _site: SiteId) -> bool {
+            true
+        }
+        fn advance(&self, advance: Advance) {
+            if advance.site.is_some() || counts_of(&advance).lines > 0 {
+                *self.counts.borrow_mut() += counts_of(&advance);
+            }
+        }
+        fn already_sent(&self, _site: SiteId) {}
+        fn update(&self, _row: LogRow) {}
+    }
+
+    /// The events and counts of a log, read with or without the search.
+    fn outcomes(log: &[u8], rules: &crate::rules::Rules, searched: bool) -> (Vec<Event>, Counts) {
+        let base_url = url::Url::parse("https://docs.example.org").unwrap();
+        let context = crate::rules::SiteContext {
+            hosts: crate::rules::Hosts::of_base_url(&base_url),
+            base_url,
+            keep_query: crate::rules::KeepQuery::Only(Vec::new()),
+            page: vec![crate::rules::PageSource::OwnUrl],
+            view_width: None,
+        };
+        let site = crate::pipeline::Site {
+            id: SiteId(1),
+            name: "docs".to_owned(),
+            context,
+            hosts: None,
+            rules: rules.clone(),
+            bots: None,
+            exclude_ips: Vec::new(),
+            trusted_proxies: Vec::new(),
+            respect_dnt: true,
+            repeat_window: std::time::Duration::from_secs(30),
+        };
+        let combined = Format::builtin("combined", &TimeZone::UTC).unwrap();
+        let mut pipeline = Pipeline::new(combined, vec![Arc::new(site)]);
+        assert!(pipeline.prefilter.is_some());
+        if !searched {
+            pipeline.prefilter = None;
+        }
+        let reader = |site| Reader { site, cutter: Cutter::new(0, 300), settled: HashSet::new() };
+        let mut source = Source {
+            row: LogRow {
+                id: crate::offsets::LogId(1),
+                path: PathBuf::from("access.log"),
+                dev: 0,
+                ino: 0,
+                fingerprint: Fingerprint::default(),
+                format: None,
+                last_read: None,
+                ended: false,
+            },
+            modified: None,
+            file: written(log),
+            pipeline: Arc::new(pipeline),
+            readers: vec![reader(None), reader(Some(0))],
+            leaving: None,
+            path: PathBuf::from("access.log"),
+            due: true,
+            recall: Recall::default(),
+            parsed: PARSED_FIRST,
+            gap: false,
+            until_sample: 7,
+        };
+        let (recorder, mut repeats, mut buffers) =
+            (Recorder::default(), Repeats::new([0; 16], 100), Buffers::default());
+        while source.turn(&mut buffers, &mut repeats, &recorder).unwrap() == Turn::More {}
+        source.finish(&mut buffers, &mut repeats, &recorder).unwrap();
+        (recorder.events.into_inner(), recorder.counts.into_inner())
+    }
+
+    fn rule(extensions: &[&str], path: Option<&str>, event: bool) -> crate::rules::Rule {
+        let extensions: Vec<String> = extensions.iter().map(|text| (*text).to_owned()).collect();
+        let conditions = crate::rules::Conditions {
+            extensions: (!extensions.is_empty()).then(|| crate::rules::Extensions::new(&extensions)),
+            path: path.map(|path| regex::bytes::Regex::new(path).unwrap()),
+            ..crate::rules::Conditions::default()
+        };
+        let event = event.then(|| "download".to_owned());
+        crate::rules::Rule { event, conditions, url: None, properties: Vec::new(), repeat_window: None }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(192))]
+        /// The search is exact: whatever stands in the log and whatever the rules, the events are the same, and so are
+        /// all fates but for those that it may merge.
+        #[test]
+        fn searching_blocks_finds_what_parsing_each_line_finds(
+            rules in proptest::sample::subsequence(vec![0_usize, 1, 2, 3, 4, 5], 1..5),
+            lines in proptest::collection::vec((0_usize..24, 0_usize..6, proptest::prelude::any::<u16>()), 0..120),
+            newline in proptest::prelude::any::<bool>(),
+        ) {
+            let known = [
+                rule(&["pdf", "tar.gz", "doc"], None, true),
+                rule(&[], Some("^/files/"), true),
+                rule(&[], Some("(?i)^/(?:api|form)/x?"), true),
+                rule(&["pdf"], Some("^/intern/"), false),
+                rule(&["7z"], Some("a"), true),
+                rule(&[], Some("/download$"), true),
+            ];
+            let rules: Vec<_> = rules.into_iter().map(|index| known[index].clone()).collect();
+            proptest::prop_assume!(rules.iter().any(|rule| rule.event.is_some()));
+            let rules = crate::rules::Rules(rules);
+            let targets = [
+                "/a.pdf", "/a.PDF?x=1", "/a.pdfx", "/a.pdf/", "/files/x", "/%66iles/x", "/FILES/x", "/api/x", "/Form/1",
+                "/a.tar.gz", "/a.gz", "/intern/a.pdf", "/x/download", "/x/down%6coad", "/a.7z", "/", "/a.doc#f", "-", "",
+                "http://h/files/a.pdf", "/a\\x2epdf", "/a b.pdf", "/x.docs.pdf.html", "/a.pdf\\\"",
+            ];
+            let mut log = Vec::new();
+            for (target, kind, number) in lines {
+                let target = targets[target];
+                let minute = number % 60;
+                match kind {
+                    0 => log.extend_from_slice(format!("garbage .pdf {target}\n").as_bytes()),
+                    1 => log.extend_from_slice(format!("{}{target}.pdf\n", "x".repeat(usize::from(number % 700))).as_bytes()),
+                    2 => log.extend_from_slice(b"\r\n\n\xff.pdf \0\n"),
+                    _ => log.extend_from_slice(
+                        format!(
+                            "192.0.2.{} - - [10/Nov/2026:10:{minute:02}:00 +0000] \"GET {target} HTTP/1.1\" 200 5 \
+                             \"https://docs.example.org/\" \"UA\"\n",
+                            number % 7
+                        )
+                        .as_bytes(),
+                    ),
+                }
+            }
+            if !newline {
+                log.pop();
+            }
+            let (events, counts) = outcomes(&log, &rules, false);
+            let (found, searched) = outcomes(&log, &rules, true);
+            proptest::prop_assert_eq!(&found, &events);
+            let merged = |counts: Counts| Counts {
+                unmatched: counts.unmatched + counts.unparsed + counts.excluded,
+                unparsed: 0,
+                excluded: 0,
+                ..counts
+            };
+            proptest::prop_assert_eq!(merged(searched), merged(counts));
         }
     }
 }

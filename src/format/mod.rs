@@ -163,6 +163,24 @@ impl Format {
         Format { inner: Arc::new(inner) }
     }
 
+    /// Whether lines may be passed over unread that don't hold certain bytes: each line means the same whatever came
+    /// before it, and what ends a path is no letter or digit.
+    pub fn can_be_searched(&self) -> bool {
+        match &self.inner.reader {
+            // Directives say what the lines after them mean.
+            Reader::W3c => false,
+            // A regex may end a path wherever it likes.
+            Reader::Regex(_) => false,
+            Reader::Split(ways) => ways.iter().all(Splitter::ends_paths_clearly),
+            Reader::Json(_) | Reader::Ltsv => true,
+        }
+    }
+
+    /// Whether slashes may be written with a backslash before them.
+    pub fn may_escape_slashes(&self) -> bool {
+        matches!(self.inner.reader, Reader::Json(_))
+    }
+
     /// The name it was given.
     pub fn name(&self) -> &str {
         &self.inner.name
@@ -201,7 +219,8 @@ impl Format {
 
     /// Whether the line's time, having no offset, may be either of two: it is in an hour that the clocks repeat.
     pub fn is_ambiguous(&self, line: &[u8]) -> bool {
-        let Some(time) = self.parse(line).and_then(|entry| entry.time) else { return false };
+        let Some(entry) = self.parse(line).filter(|entry| entry.offset.is_none()) else { return false };
+        let Some(time) = entry.time else { return false };
         let after = time.saturating_add(SignedDuration::from_mins(60)).ok();
         let other = self.read(line, &Reading { time: after, ..Reading::default() });
         other.is_ok_and(|entry| entry.time != Some(time))

@@ -130,6 +130,14 @@ impl Stop {
 }
 
 impl Splitter {
+    /// Whether nothing that stands directly behind a path could be part of its last word.
+    pub(super) fn ends_paths_clearly(&self) -> bool {
+        self.pieces.iter().all(|piece| {
+            let is_path = matches!(piece.slot, Slot::Request | Slot::Target | Slot::Path { .. });
+            !is_path || piece.until.bytes.first().is_none_or(|byte| !byte.is_ascii_alphanumeric())
+        })
+    }
+
     /// Compiles a format's parts; `escaped` unless the log is written without escapes.
     pub(super) fn new(mut items: Vec<Item>, tail: Tail, escaped: bool) -> Result<Splitter, FormatError> {
         join_times(&mut items)?;

@@ -19,6 +19,11 @@ impl Extensions {
         Self(list.iter().map(|extension| extension.trim_start_matches('.').to_ascii_lowercase()).collect())
     }
 
+    /// In lower case, without their dots.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
     fn matches(&self, path: &[u8]) -> bool {
         let name = memchr::memrchr(b'/', path).map_or(path, |slash| &path[slash + 1..]);
         let Some(dot) = memchr::memrchr(b'.', name) else {

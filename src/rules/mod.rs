@@ -1,12 +1,14 @@
 //! From entry to event: the first rule that fits decides, and says what the event is. Pure.
 
 mod condition;
+mod prefilter;
 mod site;
 mod template;
 
 use std::time::Duration;
 
 pub use condition::{Conditions, Extensions, Miss, RefererCondition};
+pub use prefilter::Prefilter;
 pub use site::{Hosts, KeepQuery, PageSource, RefererKind, SiteContext};
 pub use template::{Template, TemplateError};
 
