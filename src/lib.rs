@@ -11,7 +11,8 @@
 //! 6. [`ledger`] remembers what is settled, so that a restart goes on where it stopped.
 //!
 //! [`daemon`] and [`mod@backfill`] wire these together; [`cli`] is the face, [`config`] what the user wrote, [`status`]
-//! what can be seen from outside, [`journal`] how log lines look, [`receive`] an endpoint to try it all with.
+//! what can be seen from outside, [`journal`] how log lines look, [`receive`] an endpoint to try it all with,
+//! [`setup`] what the web servers' own configuration says.
 
 pub mod backfill;
 pub mod batch;
@@ -31,5 +32,6 @@ pub mod outbox;
 pub mod pipeline;
 pub mod receive;
 pub mod rules;
+pub mod setup;
 pub mod status;
 pub mod visitor;

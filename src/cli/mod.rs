@@ -8,6 +8,7 @@ mod check;
 mod completions;
 mod demo;
 mod explain;
+mod init;
 mod receive;
 mod run;
 mod status;
@@ -52,6 +53,8 @@ pub enum Command {
     Check(check::Args),
     /// Show what is read from a line, which rule decides, and the POST it becomes
     Explain(explain::Args),
+    /// Print a configuration made from the nginx or Apache set-up found on this machine
+    Init(init::Args),
     /// Show sites, logs, offsets, backlog, counts, last error
     Status(status::Args),
     /// A local endpoint that checks every POST against the API and prints it
@@ -108,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Backfill(args) => backfill::run(config, &args),
         Command::Check(args) => check::run(config, &args),
         Command::Explain(args) => explain::run(config, &args),
+        Command::Init(args) => init::run(config, &args),
         Command::Status(args) => status::run(config, &args),
         Command::Receive(args) => receive::run(&args),
         Command::Demo(args) => demo::run(&args),
