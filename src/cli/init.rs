@@ -69,9 +69,17 @@ fn read(args: &Args) -> Result<Vec<Setup>, Failure> {
         }
         return Ok(setups);
     }
+    search(&NGINX, &APACHE)
+}
+
+type Reader = fn(&Path, &dyn setup::Files) -> io::Result<Setup>;
+
+/// What is at the usual places.
+fn search(nginx_paths: &[&str], apache_paths: &[&str]) -> Result<Vec<Setup>, Failure> {
+    let mut setups = Vec::new();
     let mut lost = Vec::new();
-    let nginx = NGINX.iter().map(|path| (path, setup::nginx as Reader));
-    let apache = APACHE.iter().map(|path| (path, setup::apache as Reader));
+    let nginx = nginx_paths.iter().map(|path| (path, setup::nginx as Reader));
+    let apache = apache_paths.iter().map(|path| (path, setup::apache as Reader));
     for (path, reader) in nginx.chain(apache) {
         match reader(Path::new(path), &Disk) {
             Ok(setup) => setups.push(setup),
@@ -88,11 +96,9 @@ fn read(args: &Args) -> Result<Vec<Setup>, Failure> {
     if !lost.is_empty() {
         return Err(Failure::Failed(format!("{}; run it as root, or {HOW}", lost.join("; "))));
     }
-    let places: Vec<&str> = NGINX.iter().chain(&APACHE).copied().collect();
+    let places: Vec<&str> = nginx_paths.iter().chain(apache_paths).copied().collect();
     Err(Failure::Failed(format!("found neither nginx nor Apache: looked at {}; {HOW}", places.join(", "))))
 }
-
-type Reader = fn(&Path, &dyn setup::Files) -> io::Result<Setup>;
 
 fn given(path: &Path, reader: Reader) -> Result<Setup, Failure> {
     // Logs are written down as whole paths.
@@ -137,4 +143,33 @@ fn exists(path: &Path) -> Failure {
 
 fn shown(path: &Path) -> String {
     printable(&path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(result: Result<Vec<Setup>, Failure>) -> String {
+        match result {
+            Err(Failure::Failed(text)) => text,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn where_nothing_is_found_it_says_where_it_looked_and_how_to_go_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let (none, dir) = (path("none"), path(""));
+        let text = said(search(&[&none], &[&none]));
+        for what in ["neither nginx nor Apache", none.as_str(), "--nginx FILE", "--apache FILE", "nginx -T"] {
+            assert!(text.contains(what), "{what}: {text}");
+        }
+        // What is there and can't be read is something else.
+        let text = said(search(&[&none], &[&dir]));
+        assert!(text.contains(&format!("cannot read {dir}")) && text.contains("root"), "{text}");
+        std::fs::write(folder.path().join("nginx.conf"), "events {}").unwrap();
+        let found = search(&[&path("nginx.conf")], &[&dir]).unwrap();
+        assert_eq!(found.len(), 1, "one that can be read is enough");
+    }
 }

@@ -750,7 +750,7 @@ mod tests {
                 (String::new(), false, false, true),
             ]
         );
-        assert_eq!(setup.vhosts[2].place.line, 11);
+        assert_eq!(setup.vhosts[2].place.line, 12);
         assert!(setup.troubles.iter().any(|trouble| trouble.text.contains("`a?.b`")), "{:?}", setup.troubles);
     }
 

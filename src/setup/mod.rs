@@ -124,7 +124,7 @@ impl Server {
 }
 
 /// A line of a configuration file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// The file.
     pub file: PathBuf,
@@ -254,6 +254,7 @@ fn host_name(text: &str) -> Option<String> {
     let is_v6 = bare.starts_with('[') && bare.ends_with(']');
     let is_host = !bare.is_empty()
         && !bare.starts_with('.')
+        && bare.chars().any(char::is_alphanumeric)
         && (is_v6 || bare.chars().all(is_plain))
         && url::Url::parse(&format!("https://{bare}")).is_ok_and(|url| url.host_str().is_some())
         && crate::rules::Hosts::parse(std::slice::from_ref(&name)).is_ok();
@@ -298,6 +299,7 @@ mod tests {
             ("münchen.example", Some("münchen.example")),
             ("[2001:db8::1]", Some("[2001:db8::1]")),
             ("", None),
+            ("_", None),
             ("*", None),
             ("*.", None),
             ("a.*", None),

@@ -459,10 +459,8 @@ impl Reader<'_> {
             }
             log.sink = Sink::File(pieces(&self.prefix(), path));
             if arguments.clone().any(|word| word.starts_with("buffer=")) && option("flush=").is_none() {
-                log.notes.push(
-                    "nginx buffers this log, and events count when their lines are written: add flush=5s to access_log"
-                        .to_owned(),
-                );
+                log.notes
+                    .push(format!("nginx buffers {path}, and events count when their lines are written: add flush=5s"));
             }
         }
         Some(log)
@@ -750,10 +748,10 @@ mod tests {
         let in_double = bare.replace('"', "\\\"");
         for (name, text) in [
             ("one string", format!("log_format f '{bare}';")),
-            ("pieces", format!("log_format f '{}'\n  '{}';", &bare[..20], &bare[20..])),
-            ("a comment between", format!("log_format f '{}' # client\n  '{}';", &bare[..20], &bare[20..])),
+            ("pieces", format!("log_format f '{}'\n  '{}';", &bare[..17], &bare[17..])),
+            ("a comment between", format!("log_format f '{}' # client\n  '{}';", &bare[..17], &bare[17..])),
             ("double quotes", format!("log_format f \"{in_double}\";")),
-            ("double quotes in pieces", format!("log_format f \"{}\" \"{}\";", &in_double[..20], &in_double[20..])),
+            ("double quotes in pieces", format!("log_format f \"{}\" \"{}\";", &in_double[..17], &in_double[17..])),
             ("an escape", format!("log_format f escape=default '{bare}';")),
             ("a bare word", format!("log_format f $remote_addr ' {}';", &bare[13..])),
         ] {

@@ -137,6 +137,8 @@ pub(super) fn plan(setups: &[Setup]) -> Plan {
     let mut drafts = tell_apart(drafts, &forms, &mut troubles);
     // Of sites that a host fits, the first wins: those that take whatever comes stand last.
     drafts.sort_by_key(|draft| draft.names.is_empty());
+    // As one would go through the files; what has no place is about several.
+    troubles.sort_by_key(|trouble| (trouble.place.is_none(), trouble.place.clone()));
     write(drafts, &forms, troubles)
 }
 
@@ -277,7 +279,7 @@ fn choose<'l>(level: &'l [Log], forms: &mut Forms, uses: &HashMap<Vec<Piece>, us
         Some((log.condition.is_none(), gives("user_agent"), own, gives("host") + gives("referer") + gives("time")))
     };
     // The first of equals.
-    let mut best: Option<(&Log, (bool, usize, usize, usize))> = None;
+    let mut best = None;
     for &(log, form) in &files {
         if let Some(merit) = merit(log, form)
             && best.as_ref().is_none_or(|(_, held)| merit > *held)
@@ -338,6 +340,7 @@ fn enter_log(draft: &mut Draft<'_>, vhost: &Vhost, log: &Log, forms: &mut Forms,
                 }
             }
         }
+        trim(&mut pattern);
         patterns.push(pattern);
     }
     if draft.names.is_empty() && pieces.iter().any(|piece| matches!(piece, Piece::Host | Piece::ServerName)) {
@@ -361,6 +364,13 @@ fn push(pattern: &mut Pattern, c: Option<char>) {
         if pattern.ends_with(&[Some('/'), Some('.'), Some('/')]) {
             pattern.truncate(pattern.len() - 2);
         }
+    }
+}
+
+/// What stands at a path's end without meaning.
+fn trim(pattern: &mut Pattern) {
+    while pattern.len() > 1 && (pattern.ends_with(&[Some('/')]) || pattern.ends_with(&[Some('/'), Some('.')])) {
+        pattern.pop();
     }
 }
 
