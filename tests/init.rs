@@ -56,10 +56,12 @@ fn a_configuration_made_of_nginxs_dump_reads_like_this() {
     assert_eq!(
         rows(&config),
         [
-            "docs.example.org https://docs.example.org/ /var/log/nginx/docs.access.log|/var/log/nginx/docs.manuals.log auto by host",
+            "docs.example.org https://docs.example.org/ \
+             /var/log/nginx/docs.access.log|/var/log/nginx/docs.manuals.log auto by host",
             "a.example.net https://a.example.net/ /var/log/nginx/others.log combined by host",
             "piped.example.org http://piped.example.org/ /var/log/nginx/FILL-IN-3.log auto all",
-            "shop.example.org https://shop.example.org/ /var/log/nginx/shop.log|/var/log/nginx/access.log auto by host",
+            "shop.example.org https://shop.example.org/ /var/log/nginx/shop.log|/var/log/nginx/access.log auto \
+             by host",
             "default https://example.org/ /var/log/nginx/access.log main by host",
         ]
     );

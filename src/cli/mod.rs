@@ -54,6 +54,11 @@ pub enum Command {
     /// Show what is read from a line, which rule decides, and the POST it becomes
     Explain(explain::Args),
     /// Print a configuration made from the nginx or Apache set-up found on this machine
+    ///
+    /// Without a path it looks at /etc/nginx/nginx.conf, /etc/apache2/apache2.conf and /etc/httpd/conf/httpd.conf.
+    /// Elsewhere, or in a container: nginx -T | silktail init --nginx -
+    ///
+    /// What it could not read is named on standard error, and as comments in what it prints.
     Init(init::Args),
     /// Show sites, logs, offsets, backlog, counts, last error
     Status(status::Args),

@@ -827,7 +827,8 @@ CustomLog /x c"#,
 
     #[test]
     fn debians_envvars_give_the_log_directory() {
-        let text = "unset HOME\nif [ \"${APACHE_CONFDIR##/etc/apache2-}\" != \"x\" ] ; then\n\tSUFFIX=\"-${A##b}\"\nelse\n\
+        let text = "unset HOME\nif [ \"${APACHE_CONFDIR##/etc/apache2-}\" != \"x\" ] ; \
+         then\n\tSUFFIX=\"-${A##b}\"\nelse\n\
                     \tSUFFIX=\nfi\nexport APACHE_LOG_DIR=/var/log/apache2$SUFFIX # x\nexport Q='a b' X=\"${Q:-c}/d\"\n";
         let variables = envvars(text);
         assert_eq!(variables["APACHE_LOG_DIR"], "/var/log/apache2");

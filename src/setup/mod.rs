@@ -1,9 +1,9 @@
 //! What the web servers of this machine log: their configuration files in, a configuration for silktail out. Pure but
 //! for [`Disk`].
 //!
-//! [`nginx()`] and [`apache()`] each read a main file and all that it includes, through [`Files`], into a [`Setup`]: the
-//! virtual hosts and the logs that each writes. [`configuration`] groups them into sites (`plan`) and writes them down
-//! (`render`). What can't be read is never dropped in silence: it is a [`Trouble`], and a comment in what is written.
+//! [`nginx()`] and [`apache()`] each read a main file and all that it includes, through [`Files`], into a [`Setup`]:
+//! the virtual hosts and the logs that each writes. [`configuration`] groups them into sites (`plan`) and writes them
+//! down (`render`). What can't be read is never dropped in silence: it is a [`Trouble`], and a comment in what is written.
 
 mod apache;
 mod nginx;

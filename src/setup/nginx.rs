@@ -337,7 +337,8 @@ impl Reader<'_> {
                     form: Form::Builtin("combined"),
                     condition: None,
                     notes: vec![
-                        "no access_log is set up: this is nginx's own default on most systems; `nginx -V` shows it as \
+                        "no access_log is set up: this is nginx's own default on most systems; `nginx -V` shows \
+                         it as \
                          --http-log-path"
                             .to_owned(),
                     ],
@@ -459,8 +460,10 @@ impl Reader<'_> {
             }
             log.sink = Sink::File(pieces(&self.prefix(), path));
             if arguments.clone().any(|word| word.starts_with("buffer=")) && option("flush=").is_none() {
-                log.notes
-                    .push(format!("nginx buffers {path}, and events count when their lines are written: add flush=5s"));
+                log.notes.push(format!(
+                    "nginx buffers {path}, and events count when their lines are written: add \
+                     flush=5s"
+                ));
             }
         }
         Some(log)
@@ -662,7 +665,8 @@ mod tests {
             ("an if", "if ($http_user_agent ~ \"(a|b){\"){ return 403; }"),
             (
                 "Lua",
-                "location /l { content_by_lua_block { local t = {\"}\", '\\'}'} -- }\n --[[ } ]] x = [==[ }]]} ]==] } }",
+                "location /l { content_by_lua_block { local t = {\"}\", '\\'}'} -- }\n --[[ } ]] x = [==[ }]]} \
+                 ]==] } }",
             ),
             ("Lua with an argument", "set_by_lua_block $a { return {} }"),
             ("a map", "types { text/html html htm; }"),
@@ -758,7 +762,12 @@ mod tests {
             let setup = setup(&format!("http {{ {text} server {{ access_log /a f buffer=32k if=$ok; }} }}"));
             let log = &setup.vhosts[0].logs[0][0];
             let Form::Nginx { text, .. } = &log.form else { panic!("{name}: {log:?}") };
-            let format = Format::nginx("f", text, jiff::tz::TimeZone::UTC).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+            let format = Format::nginx("f", text, jiff::tz::TimeZone::UTC).unwrap_or_else(|e| {
+                panic!(
+                    "{name}: \
+             {e:?}"
+                )
+            });
             let entry = format.parse(line).unwrap_or_else(|| panic!("{name}: {text}"));
             assert_eq!(entry.text("host").as_deref(), Some("docs.example.org"), "{name}");
             assert_eq!(entry.text("user_agent").as_deref(), Some("UA"), "{name}");

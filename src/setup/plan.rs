@@ -87,9 +87,12 @@ impl Forms {
             Form::Nginx { name, text } => {
                 Format::nginx(name, text, zone).map_err(|error| format!("the format `{name}` can't be used: {error}"))
             }
-            Form::Apache { name, text } => {
-                Format::apache(name, text, zone).map_err(|error| format!("the format `{name}` can't be used: {error}"))
-            }
+            Form::Apache { name, text } => Format::apache(name, text, zone).map_err(|error| {
+                format!(
+                    "the format `{name}` can't be used: \
+                 {error}"
+                )
+            }),
             Form::Unknown(name) => Err(format!("nothing defines the format `{name}`")),
         };
         self.known.push((form.clone(), read));
@@ -129,7 +132,13 @@ pub(super) fn plan(setups: &[Setup]) -> Plan {
         // The same name on another port is a site, so nothing is missing.
         if !drafts.iter().any(|draft| vhost.names.first().is_some_and(|name| draft.names.contains(name))) {
             let why = if vhost.only_redirects { "only redirects or refuses" } else { "isn't logged" };
-            troubles.push(Trouble { place: Some(vhost.place.clone()), text: format!("no site for {name}: it {why}") });
+            troubles.push(Trouble {
+                place: Some(vhost.place.clone()),
+                text: format!(
+                    "no site for {name}: it \
+             {why}"
+                ),
+            });
         }
     }
     let mut forms = Forms::default();
@@ -701,13 +710,15 @@ mod tests {
         for (name, text, want) in [
             (
                 "80 and 443 are one",
-                "server { server_name a.example; access_log /l/a; } server { listen 443 ssl; server_name a.example www.a.example; access_log /l/as; }",
+                "server { server_name a.example; access_log /l/a; } server { listen 443 ssl; server_name \
+                 a.example www.a.example; access_log /l/as; }",
                 vec!["a.example https://a.example [/l/as /l/a] combined []"],
             ),
             (
                 "a redirecting server is none",
                 "server { server_name a.example; return 301 https://a.example; } \
-                 server { server_name b.example a.example; return 301 x; } server { listen 443; server_name a.example; }",
+                 server { server_name b.example a.example; return 301 x; } server { listen 443; server_name \
+                 a.example; }",
                 vec!["a.example https://a.example [/var/log/nginx/access.log] combined []"],
             ),
             (
@@ -718,7 +729,8 @@ mod tests {
             (
                 "a shared log with the host",
                 &format!(
-                    "{HOST} access_log /l/s v; server {{ server_name a.example; }} server {{ server_name b.example; }} server {{ }}"
+                    "{HOST} access_log /l/s v; server {{ server_name a.example; }} server {{ server_name \
+                     b.example; }} server {{ }}"
                 ),
                 vec![
                     "a.example http://a.example [/l/s] v [a.example]",
@@ -728,12 +740,14 @@ mod tests {
             ),
             (
                 "a shared log without the host",
-                "access_log /l/s; server { } server { server_name a.example; } server { listen 443; server_name b.example; }",
+                "access_log /l/s; server { } server { server_name a.example; } server { listen 443; server_name \
+                 b.example; }",
                 vec!["a.example https://a.example [/l/s] combined [a.example b.example]"],
             ),
             (
                 "the shared log of those that have their own elsewhere",
-                "access_log /l/s; server { server_name a.example; } server { listen 443; server_name a.example; access_log /l/a; } \
+                "access_log /l/s; server { server_name a.example; } server { listen 443; server_name a.example; \
+                 access_log /l/a; } \
                  server { server_name b.example; } server { listen 443; server_name b.example; access_log /l/b; }",
                 vec![
                     "a.example https://a.example [/l/a] combined []",
@@ -743,7 +757,8 @@ mod tests {
             (
                 "one log of two that hold the same",
                 &format!(
-                    "{HOST} server {{ server_name a.example; access_log /l/s v; access_log /l/a; }} server {{ server_name b.example; access_log /l/s v; }}"
+                    "{HOST} server {{ server_name a.example; access_log /l/s v; access_log /l/a; }} server {{ \
+                     server_name b.example; access_log /l/s v; }}"
                 ),
                 vec!["a.example http://a.example [/l/a] combined []", "b.example http://b.example [/l/s] v []"],
             ),
@@ -754,7 +769,8 @@ mod tests {
             ),
             (
                 "a log for each host",
-                "access_log /l/$host.log; server { server_name a.example www.a.example; } server { server_name b.example; } server { }",
+                "access_log /l/$host.log; server { server_name a.example www.a.example; } server { server_name \
+                 b.example; } server { }",
                 vec![
                     "a.example http://a.example [/l/a.example.log /l/www.a.example.log] combined []",
                     "b.example http://b.example [/l/b.example.log] combined []",
@@ -763,7 +779,8 @@ mod tests {
             ),
             (
                 "a pattern that takes another's log",
-                "server { server_name a.example; access_log /l/$x.log; } server { server_name b.example; access_log /l/b.log; }",
+                "server { server_name a.example; access_log /l/$x.log; } server { server_name b.example; \
+                 access_log /l/b.log; }",
                 vec!["a.example http://a.example [/l/*.log /l/b.log] combined [a.example b.example]"],
             ),
             (
@@ -780,7 +797,8 @@ mod tests {
             ),
             (
                 "nothing to follow",
-                "server { server_name a.example; access_log syslog:server=x; } server { server_name b.example; access_log off; }",
+                "server { server_name a.example; access_log syslog:server=x; } server { server_name b.example; \
+                 access_log off; }",
                 vec!["a.example http://a.example [] auto []"],
             ),
             (
@@ -790,7 +808,8 @@ mod tests {
             ),
             (
                 "a server that is called default",
-                "server { server_name default; access_log /l/a; } server { access_log /l/b; } server { server_name ~x; access_log /l/c; }",
+                "server { server_name default; access_log /l/a; } server { access_log /l/b; } server { \
+                 server_name ~x; access_log /l/c; }",
                 vec![
                     "default http://default [/l/a] combined []",
                     "default-2 http://? [/l/b] combined []",
@@ -813,7 +832,8 @@ mod tests {
             &Dump::new([(
                 "/a",
                 "<VirtualHost *:8080>\nServerName a.example\nCustomLog /a/a CLF\n</VirtualHost>\n\
-              <VirtualHost *:8080>\nServerName b.example\nServerAlias a.example\nCustomLog /a/b CLF\n</VirtualHost>\n<VirtualHost *>\nCustomLog /a/d CLF\n</VirtualHost>",
+              <VirtualHost *:8080>\nServerName b.example\nServerAlias a.example\nCustomLog /a/b CLF\n</VirtualHost>\n\
+              <VirtualHost *>\nCustomLog /a/d CLF\n</VirtualHost>",
             )]),
         );
         let plan = plan(&[front.unwrap(), back.unwrap()]);

@@ -33,15 +33,18 @@ pub fn configuration(setups: &[Setup]) -> Option<Made> {
     comment(&mut out, &format!("silktail's configuration, made by `silktail init` from {}.", sources.join(" and ")));
     comment(
         &mut out,
-        "Fill in what is marked FILL IN, look at what is marked CONFIRM, then run `silktail check`. All other settings \
+        "Fill in what is marked FILL IN, look at what is marked CONFIRM, then run `silktail check`. All other \
+         settings \
          have their defaults; the manual and config.example.toml show them.",
     );
     comment(&mut out, "");
     comment(
         &mut out,
         "A site without rules counts every download in its logs. The Silktide script, where a site has it, counts \
-         clicks on the site's own pages already: take the `#` away from that site's rule with referer = \"external\", \
-         and only what the script can't see is counted, files opened straight from a search engine, a mail or a bookmark.",
+         clicks on the site's own pages already: take the `#` away from that site's rule with referer = \
+         \"external\", \
+         and only what the script can't see is counted, files opened straight from a search engine, a mail or a \
+         bookmark.",
     );
     if !troubles.is_empty() {
         comment(&mut out, "");
@@ -51,10 +54,12 @@ pub fn configuration(setups: &[Setup]) -> Option<Made> {
         }
     }
     out.push_str(
-        "\n# Where silktail remembers what is sent. A local disk.\n# state_dir = \"/var/lib/silktail\"\n\n[endpoint]\n",
+        "\n# Where silktail remembers what is sent. A local disk.\n# state_dir = \
+         \"/var/lib/silktail\"\n\n[endpoint]\n",
     );
     out.push_str(
-        "# CONFIRM: on a page with the Silktide script, the browser's console shows it: window.stConfig.endpointUrl\n",
+        "# CONFIRM: on a page with the Silktide script, the browser's console shows it: \
+         window.stConfig.endpointUrl\n",
     );
     out.push_str("url = \"https://a.eu.silktide.com/v1/events\"\n\n[follow]\n");
     out.push_str("# \"end\": only what is requested from now on; \"beginning\": what is in the logs already, too.\n");
@@ -202,20 +207,83 @@ mod tests {
         assert!(configuration(&[]).is_none());
     }
 
-    fn word() -> impl Strategy<Value = String> {
+    #[test]
+    fn sites_whose_logs_only_look_different_are_not_taken_apart() {
+        for (name, logs) in [
+            ("nothing to follow", ["syslog:server=a", "syslog:server=b"]),
+            ("one path, written in two ways", ["/l/a/.", "/l//a"]),
+            ("a pattern that takes the other", ["/l/$x", "/l/a"]),
+        ] {
+            let [one, other] = logs;
+            let text = format!(
+                "http {{ server {{ server_name é; access_log {one}; }} server {{ server_name ü; access_log {other}; }} }}"
+            );
+            let setup = nginx(Path::new("/n"), &Dump::new([("/n", text.as_str())])).unwrap();
+            assert_eq!(errors(&configuration(&[setup]).unwrap().toml), None, "{name}");
+        }
+    }
+
+    const NAMES: [&str; 18] = [
+        "a.example",
+        "www.a.example",
+        "b.example",
+        "*.a.example",
+        ".b.example",
+        "_",
+        "default",
+        "~^x",
+        "''",
+        "xn--a",
+        "[::1]",
+        "\"\\\\\"",
+        "\u{7}",
+        "é",
+        "..",
+        "-",
+        "a.example.",
+        "1.2.3.4",
+    ];
+
+    const PATHS: [&str; 19] = [
+        "/l/a.log",
+        "/l/b.log",
+        "/l//b.log",
+        "/l/./b.log",
+        "/l/$host.log",
+        "/l/$x$y.log",
+        "/l/[a].log",
+        "/l/*.log",
+        "off",
+        "rel.log",
+        "syslog:server=x",
+        "/dev/stdout",
+        "/l/${server_name}.log",
+        "$x",
+        "$x/$host",
+        "/l/$server_name*$x",
+        "/***/[",
+        "|/bin/x",
+        "${NO}/a",
+    ];
+
+    /// One of some words, or of all that there are.
+    fn one_of(words: &'static [&'static str]) -> impl Strategy<Value = String> {
         prop_oneof![
-            4 => prop::sample::select(vec!["a.example", "www.a.example", "b.example", "*.a.example", ".b.example", "_", "default",
-                "~^x", "''", "xn--a", "[::1]", "\"\\\\\"", "\u{7}", "é", "..", "-", "a.example.", "1.2.3.4"]).prop_map(str::to_owned),
+            6 => prop::sample::select(words).prop_map(str::to_owned),
             1 => "[^;{}#\"'\\\\\\s$]{1,6}",
         ]
     }
 
-    fn path() -> impl Strategy<Value = String> {
-        prop_oneof![
-            6 => prop::sample::select(vec!["/l/a.log", "/l/b.log", "/l//b.log", "/l/./b.log", "/l/$host.log", "/l/$x$y.log", "/l/[a].log", "/l/*.log",
-                "off", "rel.log", "syslog:server=x", "/dev/stdout", "/l/${server_name}.log", "$x", "$x/$host", "/l/$server_name*$x", "/***/[", "|/bin/x", "${NO}/a"]).prop_map(str::to_owned),
-            1 => "[^;{}#\"'\\\\\\s$]{1,6}",
-        ]
+    /// Names, logs with their formats, and whether it speaks TLS.
+    type Vhost = (Vec<String>, Vec<(String, &'static str)>, bool);
+
+    fn log() -> impl Strategy<Value = (String, &'static str)> {
+        (one_of(&PATHS), form())
+    }
+
+    fn vhost() -> impl Strategy<Value = Vhost> {
+        let names = prop::collection::vec(one_of(&NAMES), 0..4);
+        (names, prop::collection::vec(log(), 0..3), any::<bool>())
     }
 
     fn form() -> impl Strategy<Value = &'static str> {
@@ -238,15 +306,17 @@ mod tests {
 
         #[test]
         fn whatever_the_servers_say_check_takes_what_is_written(
-            servers in prop::collection::vec((prop::collection::vec(word(), 0..4), prop::collection::vec((path(), form()), 0..3), any::<bool>()), 1..5),
-            log in (path(), form()),
+            servers in prop::collection::vec(vhost(), 1..5),
+            log in log(),
             noise in ".{0,12}",
         ) {
             let formats = "log_format host '$host $remote_addr \"$request\"' '';\nlog_format bad \"$status'''\";\n\
-                log_format quotes \"$remote_addr '''\" \"\\t\" '\\'$request' \"\u{1}\";\nlog_format auto escape=json '$remote_addr $request';\n\
+                log_format quotes \"$remote_addr '''\" \"\\t\" '\\'$request' \"\u{1}\";\n\
+                log_format auto escape=json '$remote_addr $request';\n\
                 log_format common $remote_addr ' $request';\n";
             let mut front = format!("http {{ {formats} access_log {} {};\n", log.0, log.1);
-            let mut back = format!("LogFormat \"%v %h \\\"%r\\\"\" host\nLogFormat \"%s\" bad\nLogFormat '\"%h %r' quotes\n\
+            let mut back = format!("LogFormat \"%v %h \\\"%r\\\"\" host\nLogFormat \"%s\" bad\n\
+                LogFormat '\"%h %r' quotes\n\
                 LogFormat \"%h '''%r\" auto\nCustomLog {} {}\n", log.0, log.1);
             for (names, logs, tls) in &servers {
                 front.push_str(&format!("server {{ server_name {};\n", names.join(" ")));
@@ -269,8 +339,10 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_the_readers_stumble(text in "([a-z<>{};'\"\\\\$\n#/|\\[\\]=-]|server |access_log |server_name |http \\{|_by_lua_block \\{|<VirtualHost |ServerName |include ){0,60}") {
-            for setup in [nginx(Path::new("/n"), &Dump::new([("/n", text.as_str())])), apache(Path::new("/n"), &Dump::new([("/n", text.as_str())]))] {
+        fn no_text_makes_the_readers_stumble(text in "([a-z<>{};'\"\\\\$\n#/|\\[\\]=-]|server |access_log \
+         |server_name |http \\{|_by_lua_block \\{|<VirtualHost |ServerName |include ){0,60}") {
+            let (path, files) = (Path::new("/n"), Dump::new([("/n", text.as_str())]));
+            for setup in [nginx(path, &files), apache(path, &files)] {
                 if let Some(made) = configuration(&[setup.unwrap()]) {
                     prop_assert_eq!(errors(&made.toml), None, "{}", made.toml);
                 }
