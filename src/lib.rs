@@ -12,8 +12,9 @@
 //!
 //! [`oddities`] says what is odd about the lines while they pass.
 //!
-//! [`daemon`] and [`mod@backfill`] wire these together, and a backfill ends with its [`summary`]; [`cli`] is the face, [`config`] what the user wrote, [`status`]
-//! what can be seen from outside, [`journal`] how log lines look, [`receive`] an endpoint to try it all with.
+//! [`daemon`] and [`mod@backfill`] wire these together, and a backfill ends with its [`summary`], which [`report`] shows as
+//! a page. [`cli`] is the face, [`config`] what the user wrote, [`status`] what can be seen from outside, [`journal`] how log
+//! lines look, [`receive`] an endpoint to try it all with, [`setup`] what the web servers' own configuration says.
 
 pub mod backfill;
 pub mod batch;
@@ -35,6 +36,7 @@ pub mod pipeline;
 pub mod receive;
 pub mod report;
 pub mod rules;
+pub mod setup;
 pub mod status;
 pub mod summary;
 pub mod visitor;

@@ -8,6 +8,7 @@ mod check;
 mod completions;
 mod demo;
 mod explain;
+mod init;
 mod owner;
 mod receive;
 mod rejected;
@@ -57,6 +58,13 @@ pub enum Command {
     Explain(explain::Args),
     /// Run the expectations that the configuration holds ([[test]])
     Test(test::Args),
+    /// Print a configuration made from the nginx or Apache set-up found on this machine
+    ///
+    /// Without a path it looks at /etc/nginx/nginx.conf, /etc/apache2/apache2.conf and /etc/httpd/conf/httpd.conf.
+    /// Elsewhere, or in a container: nginx -T | silktail init --nginx -
+    ///
+    /// What it could not read is named on standard error, and as comments in what it prints.
+    Init(init::Args),
     /// Show sites, logs, offsets, backlog, counts, last error
     Status(status::Args),
     /// Look at events that the endpoint refused for good, send them again, forget them
@@ -116,6 +124,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(config, &args),
         Command::Explain(args) => explain::run(config, &args),
         Command::Test(args) => test::run(config, &args),
+        Command::Init(args) => init::run(config, &args),
         Command::Status(args) => status::run(config, &args),
         Command::Rejected(args) => rejected::run(config, &args),
         Command::Receive(args) => receive::run(&args),
