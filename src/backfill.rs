@@ -252,6 +252,7 @@ struct State {
     clock: Timestamp,
     order: InOrder,
     summary: Summary,
+    out: io::BufWriter<io::Stdout>,
     written: Result<(), io::Error>,
 }
 
@@ -269,7 +270,7 @@ impl Collector<'_> {
                         state.summary.requests += 1;
                         state.limited = self.options.limit.is_some_and(|limit| state.summary.requests >= limit);
                         if state.written.is_ok() {
-                            state.written = io::stdout().lock().write_all(&line);
+                            state.written = state.out.write_all(&line);
                         }
                     }
                 }
@@ -417,6 +418,7 @@ pub fn run(
             clock: Timestamp::MIN,
             order: InOrder::default(),
             summary: Summary::default(),
+            out: io::BufWriter::with_capacity(64 * 1024, io::stdout()),
             written: Ok(()),
         }),
     };
@@ -447,8 +449,8 @@ pub fn run(
         ledger.sync()?;
         collector.state.borrow_mut().summary.requests = delivery.requests();
     }
-    let state = collector.state.into_inner();
-    state.written.map_err(BackfillError::Write)?;
+    let mut state = collector.state.into_inner();
+    state.written.and_then(|()| state.out.flush()).map_err(BackfillError::Write)?;
     let mut summary = state.summary;
     summary.finish();
     summary.elapsed_seconds = began.elapsed().as_secs_f64();

@@ -1,6 +1,9 @@
 //! Brings the events of one visitor on one page together, so that they travel in one POST. Pure: time is an input.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::event::{Event, Visitor};
 use crate::offsets::SiteId;
@@ -18,38 +21,61 @@ pub struct Batch {
     pub events: Vec<Event>,
 }
 
-type BatchKey = (SiteId, String, Visitor);
-
 /// Batches that wait for company. `T` is any clock.
 #[derive(Debug)]
 pub struct Batcher<T> {
     max_events: usize,
-    open: HashMap<BatchKey, (u64, T, Batch)>,
-    order: VecDeque<(u64, T, BatchKey)>,
+    /// Finds the open batch of a visitor on a page.
+    index: HashTable<u64>,
+    hasher: DefaultHashBuilder,
+    /// By the number of their first event.
+    open: BTreeMap<u64, (T, Batch)>,
+    /// When they leave. The sites' lingers differ, so a later batch may be due before an earlier one.
+    schedule: BTreeSet<(T, u64)>,
     next: u64,
 }
 
 impl<T: Copy + Ord> Batcher<T> {
     /// Batches of at most this many events.
     pub fn new(max_events: usize) -> Self {
-        Self { max_events: max_events.max(1), open: HashMap::new(), order: VecDeque::new(), next: 0 }
+        Self {
+            max_events: max_events.max(1),
+            index: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            open: BTreeMap::new(),
+            schedule: BTreeSet::new(),
+            next: 0,
+        }
     }
 
     /// Takes an event; `due` is when its batch leaves, if it is the first of it. Gives the batch out when it is full.
     pub fn add(&mut self, event: Event, due: T) -> Option<Batch> {
-        let key = (event.origin.site, event.page.clone(), event.visitor.clone());
-        let (number, next) = (self.next, &mut self.next);
-        let (_, _, batch) = self.open.entry(key.clone()).or_insert_with(|| {
-            *next += 1;
-            self.order.push_back((number, due, key.clone()));
-            let (site, page, visitor) = key.clone();
-            (number, due, Batch { site, visitor, page, events: Vec::new() })
-        });
+        let Self { index, hasher, open, schedule, .. } = self;
+        let hash = hash(hasher, event.origin.site, &event.page, &event.visitor);
+        let fits = |number: &u64| {
+            open.get(number).is_some_and(|(_, batch)| {
+                batch.site == event.origin.site && batch.visitor == event.visitor && batch.page == event.page
+            })
+        };
+        let number = match index.find(hash, fits) {
+            Some(known) => *known,
+            None => {
+                let number = self.next;
+                self.next += 1;
+                let rehash = |number: &u64| open.get(number).map_or(0, |(_, batch)| hash_of(hasher, batch));
+                index.insert_unique(hash, number, rehash);
+                let (site, visitor, page) = (event.origin.site, event.visitor.clone(), event.page.clone());
+                open.insert(number, (due, Batch { site, visitor, page, events: Vec::new() }));
+                schedule.insert((due, number));
+                number
+            }
+        };
+        let (_, batch) = open.get_mut(&number)?;
         batch.events.push(event);
         if batch.events.len() < self.max_events {
             return None;
         }
-        self.open.remove(&key).map(|(_, _, batch)| batch)
+        self.remove(number)
     }
 
     /// Batches begun so far.
@@ -59,42 +85,40 @@ impl<T: Copy + Ord> Batcher<T> {
 
     /// The batches whose time has come, in the order of their first events.
     pub fn due(&mut self, now: T) -> Vec<Batch> {
-        self.take(|due| due <= now)
+        let mut numbers: Vec<u64> =
+            self.schedule.iter().take_while(|(due, _)| *due <= now).map(|(_, number)| *number).collect();
+        numbers.sort_unstable();
+        numbers.into_iter().filter_map(|number| self.remove(number)).collect()
     }
 
-    /// All batches.
+    /// All batches, in the order of their first events.
     pub fn drain(&mut self) -> Vec<Batch> {
-        self.take(|_| true)
+        self.index.clear();
+        self.schedule.clear();
+        std::mem::take(&mut self.open).into_values().map(|(_, batch)| batch).collect()
     }
 
     /// When the next batch leaves.
-    pub fn next_due(&mut self) -> Option<T> {
-        while let Some((number, due, key)) = self.order.front() {
-            if self.open.get(key).is_some_and(|(open, _, _)| open == number) {
-                return Some(*due);
-            }
-            self.order.pop_front();
-        }
-        None
+    pub fn next_due(&self) -> Option<T> {
+        self.schedule.first().map(|(due, _)| *due)
     }
 
-    fn take(&mut self, is_due: impl Fn(T) -> bool) -> Vec<Batch> {
-        let mut taken = Vec::new();
-        // The sites' lingers differ, so a later batch may be due before an earlier one.
-        let mut kept = VecDeque::new();
-        for (number, due, key) in std::mem::take(&mut self.order) {
-            if self.open.get(&key).is_none_or(|(open, _, _)| *open != number) {
-                continue;
-            }
-            if is_due(due) {
-                taken.extend(self.open.remove(&key).map(|(_, _, batch)| batch));
-            } else {
-                kept.push_back((number, due, key));
-            }
+    fn remove(&mut self, number: u64) -> Option<Batch> {
+        let (due, batch) = self.open.remove(&number)?;
+        self.schedule.remove(&(due, number));
+        if let Ok(found) = self.index.find_entry(hash_of(&self.hasher, &batch), |known| *known == number) {
+            found.remove();
         }
-        self.order = kept;
-        taken
+        Some(batch)
     }
+}
+
+fn hash(hasher: &DefaultHashBuilder, site: SiteId, page: &str, visitor: &Visitor) -> u64 {
+    hasher.hash_one((site, page, visitor))
+}
+
+fn hash_of(hasher: &DefaultHashBuilder, batch: &Batch) -> u64 {
+    hash(hasher, batch.site, &batch.page, &batch.visitor)
 }
 
 #[cfg(test)]

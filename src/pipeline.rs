@@ -217,7 +217,9 @@ impl Site {
             return Outcome::Excluded("range");
         }
         let Some(url) = rule.url(entry, &self.context) else { return Outcome::Excluded("url") };
-        let Some(page) = self.context.page(entry) else { return Outcome::Excluded("page") };
+        let Some(page) = self.context.page(entry, rule.url.is_none().then_some(url.as_str())) else {
+            return Outcome::Excluded("page");
+        };
         if let Some(kind) = self.bots.as_ref().and_then(|bots| bots.reason(entry.user_agent.as_deref())) {
             return Outcome::Bot(kind);
         }

@@ -140,12 +140,14 @@ impl SiteContext {
     }
 
     /// The page an event belongs to. Never a URL of another host: the API would discard the event in silence.
-    pub fn page(&self, entry: &Entry<'_>) -> Option<String> {
+    ///
+    /// `own` is the request's own URL, where the caller knows it already.
+    pub fn page(&self, entry: &Entry<'_>, own: Option<&str>) -> Option<String> {
         self.page.iter().find_map(|source| match source {
             PageSource::Referer => {
                 (self.referer_kind(entry) == RefererKind::SameSite).then(|| self.clean_referer(entry)).flatten()
             }
-            PageSource::OwnUrl => self.own_url(entry),
+            PageSource::OwnUrl => own.map(str::to_owned).or_else(|| self.own_url(entry)),
             PageSource::Base => Some(self.base_url.to_string()),
         })
     }
@@ -249,7 +251,7 @@ mod tests {
             ("no URL", Some("hello"), "https://docs.example.org/a.pdf"),
         ] {
             let entry = entry("/a.pdf", referer);
-            assert_eq!(site(&[]).page(&entry).as_deref(), Some(want), "{name}");
+            assert_eq!(site(&[]).page(&entry, None).as_deref(), Some(want), "{name}");
         }
     }
 }
