@@ -78,6 +78,11 @@ impl<T: Copy + Ord> Batcher<T> {
         self.remove(number)
     }
 
+    /// Another bound on events in a batch, for those that are added from now on.
+    pub fn set_max_events(&mut self, max_events: usize) {
+        self.max_events = max_events.max(1);
+    }
+
     /// Batches begun so far.
     pub fn opened(&self) -> u64 {
         self.next

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::config::{self, Config};
 use crate::deliver::{DeliverError, Delivery, SiteSettings};
 use crate::event::Event;
 use crate::follow::watch::{Wake, Watches};
-use crate::follow::{Follower, FormatChoice, Start, Target, source::Sink};
+use crate::follow::{Follower, FormatChoice, Start, Target, Wishes, source::Sink};
 use crate::format::{BUILTIN, Format};
 use crate::ledger::{Advance, Ledger, LedgerError, LogRow, Role};
 use crate::lines::Cut;
@@ -59,13 +59,18 @@ impl Signals {
         Ok(Self(Hooked::new([SIGTERM, SIGINT, SIGHUP])?))
     }
 
-    /// Brings the signals to the follower; the second that asks to stop ends the process at once.
-    pub fn forward(mut self, wakes: SyncSender<Wake>) -> std::io::Result<()> {
+    /// Brings the signals to the follower, and SIGHUP to whoever reloads; the second that asks to stop ends the process
+    /// at once.
+    ///
+    /// # Errors
+    /// Those of starting a thread.
+    pub fn forward(mut self, wakes: SyncSender<Wake>, reloads: Sender<()>) -> std::io::Result<()> {
         std::thread::Builder::new().name("signals".into()).spawn(move || {
             let mut stopping = false;
             for signal in self.0.forever() {
                 match signal {
-                    SIGHUP => tracing::warn!(hint = "restart to use a changed configuration", "reload isn't there yet"),
+                    // At a stop there is nobody left to reload.
+                    SIGHUP => drop(reloads.send(())),
                     _ if stopping => {
                         tracing::warn!("stopped at once; what was in flight may be sent again");
                         // Restores the default and raises it: the exit status says what happened.
@@ -193,11 +198,65 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
     let mut repeats = Repeats::new(ledger.secret(), WINDOW_ENTRIES);
     repeats.restore(ledger.touches()?.into_iter());
     let (wakes, woken) = sync_channel(1_024);
-    signals.forward(wakes.clone())?;
+    let (reloads, asked) = channel();
+    signals.forward(wakes.clone(), reloads)?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let rooms = Arc::new(Rooms::default());
     let settler = Arc::new(Settler { ledger: ledger.clone(), rooms: Arc::clone(&rooms), wakes: Some(wakes.clone()) });
+    let (path, state_dir) = (config.path.clone(), config.state_dir.clone());
+    let (wishes, deliveries) = take_apart(config, &ledger)?;
+    let names = Arc::new(Mutex::new(names_of(&deliveries)));
+    let delivery = {
+        let _inside = runtime.enter();
+        Arc::new(Delivery::start(deliveries, settler)?)
+    };
+    let outlet = Outlet {
+        ledger: ledger.clone(),
+        rooms: Arc::clone(&rooms),
+        delivery: Arc::clone(&delivery),
+        watched: Mutex::default(),
+    };
+    let reloader = Reloader {
+        path,
+        state_dir: state_dir.clone(),
+        ledger: ledger.clone(),
+        delivery: Arc::clone(&delivery),
+        names: Arc::clone(&names),
+        wakes: wakes.clone(),
+    };
+    std::thread::Builder::new().name("reload".into()).spawn(move || {
+        while asked.recv().is_ok() {
+            reloader.reload();
+        }
+    })?;
+    let follower = Follower::new(wishes, ledger.clone(), repeats, outlet, Watches::new(wakes), woken)?;
+    let live = runtime.spawn(live::publish(live::path(&state_dir), names, Arc::clone(&delivery), Arc::clone(&rooms)));
+    let thread = std::thread::Builder::new().name("follower".into()).spawn(move || {
+        follower.run(|files| {
+            tracing::info!(files, "ready");
+            // Outside systemd there is nobody to notify.
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        })
+    })?;
+    let followed = thread.join().map_err(|_| DaemonError::FollowerGone);
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    live.abort();
+    let unsent = runtime.block_on(delivery.stop(STOP_GRACE));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    live::remove(&state_dir);
+    ledger.sync()?;
+    if unsent > 0 {
+        tracing::info!(events = unsent, "stopped; what wasn't sent is read again at the next start");
+    } else {
+        tracing::info!("stopped; everything read was sent");
+    }
+    followed??;
+    Ok(())
+}
+
+/// What the follower and the delivery each need of a configuration; sites get their numbers from the ledger.
+fn take_apart(config: Config, ledger: &Ledger) -> Result<(Wishes, Vec<SiteSettings>), LedgerError> {
     let mut targets = Vec::new();
     let mut deliveries = Vec::new();
     for site in config.sites {
@@ -211,54 +270,66 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
             format: format.clone(),
         }));
     }
-    let names: Vec<(SiteId, String)> = deliveries.iter().map(|site| (site.id, site.name.clone())).collect();
-    let delivery = {
-        let _inside = runtime.enter();
-        Arc::new(Delivery::start(deliveries, settler)?)
-    };
-    let outlet = Outlet {
-        ledger: ledger.clone(),
-        rooms: Arc::clone(&rooms),
-        delivery: Arc::clone(&delivery),
-        watched: Mutex::default(),
-    };
     let start = match config.follow.start {
         config::Start::End => Start::End,
         config::Start::Beginning => Start::Beginning,
     };
-    let follower = Follower::new(
-        targets,
-        start,
-        config.follow.max_line,
-        ledger.clone(),
-        repeats,
-        outlet,
-        Watches::new(wakes),
-        woken,
-    )?;
-    let live =
-        runtime.spawn(live::publish(live::path(&config.state_dir), names, Arc::clone(&delivery), Arc::clone(&rooms)));
-    let thread = std::thread::Builder::new().name("follower".into()).spawn(move || {
-        follower.run(|files| {
-            tracing::info!(files, "ready");
-            // Outside systemd there is nobody to notify.
-            let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        })
-    })?;
-    let followed = thread.join().map_err(|_| DaemonError::FollowerGone);
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    live.abort();
-    let unsent = runtime.block_on(delivery.stop(STOP_GRACE));
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    live::remove(&config.state_dir);
-    ledger.sync()?;
-    if unsent > 0 {
-        tracing::info!(events = unsent, "stopped; what wasn't sent is read again at the next start");
-    } else {
-        tracing::info!("stopped; everything read was sent");
+    Ok((Wishes { targets, start, max_line: config.follow.max_line }, deliveries))
+}
+
+fn names_of(deliveries: &[SiteSettings]) -> Vec<(SiteId, String)> {
+    deliveries.iter().map(|site| (site.id, site.name.clone())).collect()
+}
+
+/// Takes a changed configuration into use, whole or not at all.
+struct Reloader {
+    path: PathBuf,
+    state_dir: PathBuf,
+    ledger: Ledger,
+    delivery: Arc<Delivery<Settler>>,
+    names: Arc<Mutex<Vec<(SiteId, String)>>>,
+    wakes: SyncSender<Wake>,
+}
+
+impl Reloader {
+    fn reload(&self) {
+        let path = self.path.display();
+        let env = |name: &str| std::env::var(name).ok();
+        let loaded = match config::load(&self.path, &env) {
+            Ok(loaded) => loaded,
+            Err(report) => {
+                // The diagnostics as `check` gives them, each line in the journal.
+                report.render(false).lines().filter(|line| !line.is_empty()).for_each(|line| tracing::error!("{line}"));
+                let hint = "mend it and reload again; `silktail check` says the same";
+                tracing::error!(%path, errors = report.errors, hint, "configuration refused, the old one goes on");
+                return;
+            }
+        };
+        if loaded.config.state_dir != self.state_dir {
+            let hint = "restart the service, or take the change back";
+            tracing::error!(%path, hint, "`state_dir` can't change while running: configuration refused, the old one goes on");
+            return;
+        }
+        for line in loaded.warnings.render(false).lines().filter(|_| loaded.warnings.warnings > 0) {
+            tracing::warn!("{line}");
+        }
+        let taken = take_apart(loaded.config, &self.ledger).map_err(DaemonError::from);
+        let applied = taken.and_then(|(wishes, deliveries)| {
+            let names = names_of(&deliveries);
+            // Before the follower: it may have events of a new site at once.
+            self.delivery.reload(deliveries)?;
+            *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
+            Ok(wishes)
+        });
+        match applied {
+            Ok(wishes) => {
+                tracing::info!(%path, "configuration reloaded");
+                // A stop that comes in between wins.
+                let _ = self.wakes.send(Wake::Reload(Box::new(wishes)));
+            }
+            Err(error) => tracing::error!(%path, %error, "configuration refused, the old one goes on"),
+        }
     }
-    followed??;
-    Ok(())
 }
 
 /// The state directory's lock and database, for messages.

@@ -149,7 +149,9 @@ enum Command {
     Event(Box<Event>),
     Batch(Box<Batch>),
     Answered(Box<Post>, Answer),
-    Committed(SiteId),
+    /// A site, and the endpoint whose place is free again.
+    Committed(SiteId, usize),
+    Reload(Vec<SiteSettings>, Vec<(EndpointSettings, reqwest::Client)>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -160,11 +162,13 @@ struct Post {
     since: Option<Instant>,
     /// Deliveries of its site when it first failed.
     delivered_then: u64,
+    /// The endpoint at which it holds a place.
+    endpoint: usize,
 }
 
 impl Post {
     fn new(batch: Batch) -> Self {
-        Self { batch, failures: 0, since: None, delivered_then: 0 }
+        Self { batch, failures: 0, since: None, delivered_then: 0, endpoint: 0 }
     }
 }
 
@@ -191,6 +195,22 @@ impl<S: Settle> Delivery<S> {
     /// Takes a batch that has lingered already.
     pub fn submit_batch(&self, batch: Batch) {
         let _ = self.commands.send(Command::Batch(Box::new(batch)));
+    }
+
+    /// Goes on with other settings: what waits is sent by them, and sites that wait for their set-up to be mended try at
+    /// once. Sites that aren't among them any more send what they have, by the settings they had.
+    ///
+    /// # Errors
+    /// [`DeliverError`]; nothing has changed then.
+    pub fn reload(&self, sites: Vec<SiteSettings>) -> Result<(), DeliverError> {
+        let mut clients: Vec<(EndpointSettings, reqwest::Client)> = Vec::new();
+        for site in &sites {
+            if !clients.iter().any(|(known, _)| *known == site.endpoint) {
+                clients.push((site.endpoint.clone(), http::client(&site.endpoint)?));
+            }
+        }
+        let _ = self.commands.send(Command::Reload(sites, clients));
+        Ok(())
     }
 
     /// POSTs sent so far.
@@ -282,23 +302,7 @@ impl<S: Settle> Dispatcher<S> {
                 }
             };
             by_id.insert(settings.id, all.len());
-            all.push(Site {
-                settings,
-                endpoint,
-                ready: VecDeque::new(),
-                delayed: Vec::new(),
-                suspects: Vec::new(),
-                refused_in_a_row: 0,
-                failures: 0,
-                setup_failures: 0,
-                in_flight: 0,
-                committing: 0,
-                lingering: 0,
-                health: Health::Sending,
-                delivered: 0,
-                last_error: None,
-                warned_html: false,
-            });
+            all.push(Site::new(settings, endpoint));
         }
         Ok(Self {
             sites: all,
@@ -363,19 +367,53 @@ impl<S: Settle> Dispatcher<S> {
                 self.enqueue(*batch);
             }
             Command::Answered(post, answer) => self.answered(*post, answer),
-            Command::Committed(site) => {
+            Command::Committed(site, endpoint) => {
                 let Some(&index) = self.by_id.get(&site) else { return };
                 let site = &mut self.sites[index];
                 site.committing = site.committing.saturating_sub(1);
-                let endpoint = site.endpoint;
-                self.endpoints[endpoint].busy = self.endpoints[endpoint].busy.saturating_sub(1);
+                self.leave(endpoint);
             }
+            Command::Reload(sites, clients) => self.reload(sites, clients),
             Command::Stop(done) => {
                 self.stopping = Some(done);
                 for batch in self.batcher.drain() {
                     self.enqueue(batch);
                 }
             }
+        }
+    }
+
+    /// A place at an endpoint is free again.
+    fn leave(&mut self, endpoint: usize) {
+        if let Some(endpoint) = self.endpoints.get_mut(endpoint) {
+            endpoint.busy = endpoint.busy.saturating_sub(1);
+        }
+    }
+
+    fn reload(&mut self, sites: Vec<SiteSettings>, clients: Vec<(EndpointSettings, reqwest::Client)>) {
+        // Endpoints are only added: POSTs under way hold a place at the one they were sent to.
+        for (settings, client) in clients {
+            if !self.endpoints.iter().any(|known| known.settings == settings) {
+                self.endpoints.push(Endpoint { client, settings, busy: 0, next_start: Instant::now() });
+            }
+        }
+        self.batcher.set_max_events(sites.iter().map(|site| site.endpoint.max_events).max().unwrap_or(1));
+        let now = Instant::now();
+        for settings in sites {
+            let known = self.endpoints.iter().position(|endpoint| endpoint.settings == settings.endpoint);
+            let Some(endpoint) = known else { continue };
+            let Some(&index) = self.by_id.get(&settings.id) else {
+                self.by_id.insert(settings.id, self.sites.len());
+                self.sites.push(Site::new(settings, endpoint));
+                continue;
+            };
+            let site = &mut self.sites[index];
+            (site.settings, site.endpoint, site.setup_failures) = (settings, endpoint, 0);
+            site.health = match site.health {
+                Health::Sending => Health::Sending,
+                Health::Pausing(_) => Health::Pausing(now),
+                Health::Misconfigured(_) => Health::Misconfigured(now),
+            };
         }
     }
 
@@ -424,11 +462,12 @@ impl<S: Settle> Dispatcher<S> {
         if !may || endpoint.busy >= endpoint.settings.max_in_flight.max(1) || now < endpoint.next_start {
             return false;
         }
-        let Some(post) = site.ready.pop_front() else { return false };
+        let Some(mut post) = site.ready.pop_front() else { return false };
         endpoint.busy += 1;
+        post.endpoint = site.endpoint;
         if let Some(too_old) = too_old(&post.batch, &endpoint.settings) {
             site.committing += 1;
-            self.commit(post.batch, Outcome::Rejected { status: None, reason: too_old });
+            self.commit(post.endpoint, post.batch, Outcome::Rejected { status: None, reason: too_old });
             return true;
         }
         if endpoint.settings.max_rate > 0 {
@@ -450,12 +489,12 @@ impl<S: Settle> Dispatcher<S> {
     }
 
     /// The place among those in flight stays taken until the outcome is committed.
-    fn commit(&self, batch: Batch, outcome: Outcome) {
+    fn commit(&self, endpoint: usize, batch: Batch, outcome: Outcome) {
         let (shared, commands) = (Arc::clone(&self.shared), self.commands.clone());
         tokio::spawn(async move {
             let site = batch.site;
             shared.settle.settle(Settlement { batch, outcome }).await;
-            let _ = commands.send(Command::Committed(site));
+            let _ = commands.send(Command::Committed(site, endpoint));
         });
     }
 
@@ -494,11 +533,11 @@ impl<S: Settle> Dispatcher<S> {
                 site.delivered += 1;
                 site.last_error = None;
                 site.committing += 1;
-                self.commit(post.batch, Outcome::Delivered);
+                self.commit(post.endpoint, post.batch, Outcome::Delivered);
                 self.reject_suspects(index);
             }
             Verdict::Retry => {
-                self.endpoints[self.sites[index].endpoint].busy -= 1;
+                self.leave(post.endpoint);
                 let site = &mut self.sites[index];
                 post.failures += 1;
                 if post.since.is_none() {
@@ -522,7 +561,7 @@ impl<S: Settle> Dispatcher<S> {
                 site.delayed.push((now + pause, post));
             }
             Verdict::Refused => {
-                self.endpoints[self.sites[index].endpoint].busy -= 1;
+                self.leave(post.endpoint);
                 let site = &mut self.sites[index];
                 if post.batch.events.len() > 1 {
                     let rest = post.batch.events.split_off(post.batch.events.len() / 2);
@@ -545,7 +584,7 @@ impl<S: Settle> Dispatcher<S> {
                 }
             }
             Verdict::Misconfigured => {
-                self.endpoints[self.sites[index].endpoint].busy -= 1;
+                self.leave(post.endpoint);
                 self.sites[index].ready.push_front(post);
                 self.misconfigured(index, status, now, chance);
             }
@@ -584,8 +623,9 @@ impl<S: Settle> Dispatcher<S> {
             "event rejected"
         );
         site.committing += 1;
-        self.endpoints[site.endpoint].busy += 1;
-        self.commit(post.batch, Outcome::Rejected { status, reason });
+        let endpoint = site.endpoint;
+        self.endpoints[endpoint].busy += 1;
+        self.commit(endpoint, post.batch, Outcome::Rejected { status, reason });
     }
 
     fn next_wake(&mut self) -> Option<Instant> {
@@ -636,6 +676,26 @@ impl<S: Settle> Dispatcher<S> {
 }
 
 impl Site {
+    fn new(settings: SiteSettings, endpoint: usize) -> Self {
+        Self {
+            settings,
+            endpoint,
+            ready: VecDeque::new(),
+            delayed: Vec::new(),
+            suspects: Vec::new(),
+            refused_in_a_row: 0,
+            failures: 0,
+            setup_failures: 0,
+            in_flight: 0,
+            committing: 0,
+            lingering: 0,
+            health: Health::Sending,
+            delivered: 0,
+            last_error: None,
+            warned_html: false,
+        }
+    }
+
     /// Events that wait for their POST.
     fn waiting(&self) -> usize {
         let posts = self.ready.iter().chain(self.delayed.iter().map(|(_, post)| post));

@@ -18,6 +18,15 @@ pub fn expand(pattern: &str) -> Vec<PathBuf> {
     glob::glob(pattern).map(|paths| paths.flatten().filter(|path| !path.is_dir()).collect()).unwrap_or_default()
 }
 
+/// Whether a pattern matches a path, whether that exists or not.
+pub fn matches(pattern: &str, path: &Path) -> bool {
+    if !is_glob(pattern) {
+        return Path::new(pattern) == path;
+    }
+    let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
+    glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches_path_with(path, options))
+}
+
 /// Every path that any pattern matches, with the indices of the patterns that match it.
 pub fn paths(patterns: &[String]) -> BTreeMap<PathBuf, Vec<usize>> {
     let mut found: BTreeMap<PathBuf, Vec<usize>> = BTreeMap::new();

@@ -10,7 +10,7 @@ pub mod identity;
 pub mod source;
 pub mod watch;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -66,6 +66,17 @@ pub enum Start {
     End,
     /// At the first byte.
     Beginning,
+}
+
+/// What is to be followed, and how.
+#[derive(Debug, Clone)]
+pub struct Wishes {
+    /// Who reads what.
+    pub targets: Vec<Target>,
+    /// Where to begin in logs of new patterns.
+    pub start: Start,
+    /// Longest line, in bytes.
+    pub max_line: usize,
 }
 
 /// Decides how a log's lines are read, by its first lines; `None` while it has no complete line.
@@ -128,6 +139,9 @@ pub struct Follower<S> {
     troubles: BTreeMap<PathBuf, String>,
     /// Other names under which notifications may report a log.
     real_paths: BTreeMap<PathBuf, PathBuf>,
+    /// Readers whose site or log isn't followed any more: their place is known better than the ledger knows it, for what
+    /// they have read may still wait to be sent.
+    parked: HashMap<(LogId, Option<SiteId>), Reader>,
     /// Archives that were read to their end, or aren't to be read: nobody writes into them any more.
     finished: HashSet<Archive>,
 }
@@ -140,20 +154,16 @@ impl<S: Sink> Follower<S> {
     ///
     /// # Errors
     /// Those of reading the ledger.
-    #[expect(clippy::too_many_arguments, reason = "the wiring names each part once, in daemon.rs")]
     pub fn new(
-        targets: Vec<Target>,
-        start: Start,
-        max_line: usize,
+        wishes: Wishes,
         ledger: Ledger,
         repeats: Repeats,
         sink: S,
         watches: Watches,
         wakes: Receiver<Wake>,
     ) -> Result<Self, LedgerError> {
-        let known: HashSet<String> = ledger.patterns()?.into_iter().collect();
-        let new_patterns =
-            targets.iter().map(|target| target.pattern.clone()).filter(|pattern| !known.contains(pattern)).collect();
+        let new_patterns = new_patterns(&wishes.targets, &ledger)?;
+        let Wishes { targets, start, max_line } = wishes;
         Ok(Self {
             targets,
             start,
@@ -167,6 +177,7 @@ impl<S: Sink> Follower<S> {
             new_patterns,
             troubles: BTreeMap::new(),
             real_paths: BTreeMap::new(),
+            parked: HashMap::new(),
             finished: HashSet::new(),
         })
     }
@@ -178,9 +189,7 @@ impl<S: Sink> Follower<S> {
     pub fn run(mut self, ready: impl FnOnce(usize)) -> Result<(), LedgerError> {
         self.look()?;
         self.find_what_was_rotated_away()?;
-        for pattern in std::mem::take(&mut self.new_patterns) {
-            self.ledger.add_pattern(&pattern)?;
-        }
+        self.know_patterns()?;
         ready(self.sources.len());
         let mut buffers = Buffers::default();
         loop {
@@ -190,6 +199,71 @@ impl<S: Sink> Follower<S> {
                 return Ok(());
             }
         }
+    }
+
+    /// From now on these patterns aren't new.
+    fn know_patterns(&mut self) -> Result<(), LedgerError> {
+        for pattern in std::mem::take(&mut self.new_patterns) {
+            self.ledger.add_pattern(&pattern)?;
+        }
+        Ok(())
+    }
+
+    /// Goes on with another configuration: logs and sites that stay keep their place, and what was read stays read.
+    fn reload(&mut self, wishes: Wishes) -> Result<(), LedgerError> {
+        self.new_patterns = new_patterns(&wishes.targets, &self.ledger)?;
+        Wishes { targets: self.targets, start: self.start, max_line: self.max_line } = wishes;
+        for mut source in std::mem::take(&mut self.sources) {
+            let targets = self.matching(&source.row.path);
+            let choice = targets.first().and_then(|index| self.targets.get(*index)).map(|target| &target.format);
+            let Some(choice) = choice else {
+                tracing::info!(path = %source.path.display(), offset = source.read_to(), "file isn't followed any more");
+                self.park(&mut source);
+                continue;
+            };
+            let first = source.first_bytes().unwrap_or_default();
+            let decided = decide_format(choice, source.row.format.as_deref(), &first);
+            let format = decided.map_or_else(|| source.pipeline.format.clone(), |decided| decided.format);
+            source.row.format = Some(format.name().to_owned());
+            let at = source.own_offset();
+            let log = source.row.id;
+            self.park(&mut source);
+            let sites = self.sites_of(&targets);
+            source.readers.push(self.reader(None, None, log, at, None)?);
+            for (index, site) in sites.iter().enumerate() {
+                source.readers.push(self.reader(Some(index), Some(site.id), log, at, Some(at))?);
+            }
+            source.go_on_with(Pipeline::new(format, sites));
+            self.sink.update(source.row.clone());
+            self.sources.push(source);
+        }
+        self.look()?;
+        self.know_patterns()
+    }
+
+    /// Takes a log's readers out of use; they go on from where they are, should they be wanted again.
+    fn park(&mut self, source: &mut Source) {
+        for reader in source.readers.drain(..) {
+            let site = reader.site.and_then(|index| source.pipeline.sites.get(index)).map(|site| site.id);
+            self.parked.insert((source.row.id, site), reader);
+        }
+    }
+
+    /// The targets whose pattern a path matches, whether it exists or not.
+    fn matching(&self, path: &Path) -> Vec<usize> {
+        let fits = |target: &Target| discover::matches(&target.pattern, path);
+        (0..self.targets.len()).filter(|index| fits(&self.targets[*index])).collect()
+    }
+
+    /// The sites of some targets, each once, in file order.
+    fn sites_of(&self, targets: &[usize]) -> Vec<Arc<Site>> {
+        let mut sites: Vec<Arc<Site>> = Vec::new();
+        for target in targets.iter().filter_map(|index| self.targets.get(*index)) {
+            if !sites.iter().any(|site| site.id == target.site.id) {
+                sites.push(Arc::clone(&target.site));
+            }
+        }
+        sites
     }
 
     /// One turn for each log with unread bytes. `true`: some have more.
@@ -292,6 +366,10 @@ impl<S: Sink> Follower<S> {
         while let Some(wake) = next {
             match wake {
                 Wake::Stop => return Ok(Flow::Stop),
+                Wake::Reload(wishes) => {
+                    self.reload(*wishes)?;
+                    tracing::info!(files = self.sources.len(), "following by the new configuration");
+                }
                 Wake::Renamed => look = true,
                 Wake::Room => self.sources.iter_mut().for_each(|source| source.due = true),
                 Wake::Written(paths) => look |= paths.iter().any(|path| !self.mark_due(path)),
@@ -449,12 +527,7 @@ impl<S: Sink> Follower<S> {
                 "no known format fits the log"
             );
         }
-        let mut sites: Vec<Arc<Site>> = Vec::new();
-        for target in targets.iter().filter_map(|index| self.targets.get(*index)) {
-            if !sites.iter().any(|site| site.id == target.site.id) {
-                sites.push(Arc::clone(&target.site));
-            }
-        }
+        let sites = self.sites_of(targets);
         let fresh = self.is_fresh(targets);
         let start = match (&who, self.start) {
             (Who::CutBack(_, offset), _) => *offset,
@@ -541,13 +614,20 @@ impl<S: Sink> Follower<S> {
 
     /// Where a site, or the log's own count, goes on.
     fn reader(
-        &self,
+        &mut self,
         site: Option<usize>,
         id: Option<SiteId>,
         log: LogId,
         start: u64,
         followed_to: Option<u64>,
     ) -> Result<Reader, LedgerError> {
+        if let Some(reader) = self.parked.remove(&(log, id)) {
+            let cutter = match reader.cutter.max_line() {
+                same if same == self.max_line => reader.cutter,
+                _ => Cutter::new(reader.cutter.offset(), self.max_line),
+            };
+            return Ok(Reader { site, cutter, settled: reader.settled });
+        }
         if let Some(position) = self.ledger.position(id, log)? {
             let cutter = Cutter::new(position.watermark, self.max_line);
             return Ok(Reader { site, cutter, settled: position.settled.into_iter().collect() });
@@ -633,6 +713,12 @@ impl<S: Sink> Follower<S> {
         }
         self.troubles.insert(path.to_path_buf(), text);
     }
+}
+
+/// The patterns that no earlier run had.
+fn new_patterns(targets: &[Target], ledger: &Ledger) -> Result<BTreeSet<String>, LedgerError> {
+    let known: HashSet<String> = ledger.patterns()?.into_iter().collect();
+    Ok(targets.iter().map(|target| target.pattern.clone()).filter(|pattern| !known.contains(pattern)).collect())
 }
 
 /// What `copytruncate` has copied a log to before it cut it.

@@ -283,6 +283,30 @@ impl Source {
         self.readers.iter().map(|reader| reader.cutter.offset()).max().unwrap_or(0)
     }
 
+    /// How far the log's own count of lines has come: the log's position, for a site that is added.
+    pub fn own_offset(&self) -> u64 {
+        let own = self.readers.iter().find(|reader| reader.site.is_none());
+        own.map_or_else(|| self.read_to(), |reader| reader.cutter.offset())
+    }
+
+    /// The bytes from which the format is decided.
+    ///
+    /// # Errors
+    /// Those of reading the file.
+    pub fn first_bytes(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; super::DETECT_BYTES];
+        let filled = file::read_at(&self.file, &mut bytes, 0)?;
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+
+    /// Other sites or another format hold from here on.
+    pub fn go_on_with(&mut self, pipeline: Pipeline) {
+        self.pipeline = Arc::new(pipeline);
+        self.recall = Recall::default();
+        (self.parsed, self.gap, self.due) = (0, false, true);
+    }
+
     /// The log goes on in another file with the same content: `copytruncate` has cut this one.
     pub fn continue_in(&mut self, path: PathBuf, copy: Opened) {
         (self.row.dev, self.row.ino) = (copy.dev, copy.ino);

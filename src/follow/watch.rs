@@ -12,7 +12,7 @@ use std::time::Duration;
 use notify::{EventKind, RecursiveMode, Watcher as _};
 
 /// Why the follower wakes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Wake {
     /// These files have new bytes, perhaps.
     Written(Vec<PathBuf>),
@@ -20,6 +20,8 @@ pub enum Wake {
     Renamed,
     /// A site that was full has room again.
     Room,
+    /// Another configuration holds for what is read from now on.
+    Reload(Box<super::Wishes>),
     /// Read no further.
     Stop,
 }

@@ -2,7 +2,7 @@
 //! `silktail status`.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -59,7 +59,7 @@ pub fn remove(state_dir: &Path) {
 /// Writes it once a second, but only when something has changed: idling costs nothing.
 pub async fn publish<S: Settle>(
     path: PathBuf,
-    names: Vec<(SiteId, String)>,
+    names: Arc<Mutex<Vec<(SiteId, String)>>>,
     delivery: Arc<Delivery<S>>,
     rooms: Arc<Rooms>,
 ) {
@@ -68,6 +68,7 @@ pub async fn publish<S: Settle>(
     loop {
         every.tick().await;
         let snapshot = delivery.snapshot();
+        let names = names.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let sites = names
             .iter()
             .map(|(id, name)| {
