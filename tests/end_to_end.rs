@@ -462,26 +462,3 @@ fn backfill_twice_sends_nothing_twice_and_run_goes_on_where_it_ended() {
     daemon.stop();
     assert_eq!(endpoint.delivered(), urls(0..12));
 }
-
-#[test]
-fn the_readme_s_configurations_load_and_its_commands_are_the_ones_that_are_checked() {
-    let readme = include_str!("../README.md");
-    let mut blocks = Vec::new();
-    let mut rest = readme;
-    while let Some((_, after)) = rest.split_once("```toml\n") {
-        let (block, after) = after.split_once("```").expect("a block ends");
-        blocks.push(block);
-        rest = after;
-    }
-    assert!(blocks.len() >= 2, "nginx and Apache at the least");
-    for block in blocks {
-        let sandbox = Sandbox::new();
-        sandbox.write("config.toml", block);
-        let done = sandbox.run(&["check"]);
-        assert_eq!(done.code, 0, "{done:#?}\n{block}");
-        assert!(!done.stderr.contains("error:"), "{done:#?}");
-    }
-    for command in ["cargo run --locked --release -- demo", "cargo test --locked"] {
-        assert!(readme.contains(command), "{command}");
-    }
-}

@@ -196,6 +196,11 @@ impl Daemon {
         fs::read_to_string(&self.said).unwrap()
     }
 
+    /// SIGHUP: read the configuration anew.
+    pub fn hang_up(&self) {
+        signal(&self.child, Signal::HUP);
+    }
+
     /// Whether it is still running.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
