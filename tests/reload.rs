@@ -130,7 +130,7 @@ fn reloads_under_load_lose_nothing_and_double_nothing() {
         let shop = if turn % 3 == 1 { String::new() } else { site("shop", "shop.log") };
         let docs =
             if turn % 4 == 2 { site("docs", "docs.*").replace("combined", "auto") } else { site("docs", "docs.log") };
-        let late = if turn % 2 == 0 { String::new() } else { site("late", "late.log") };
+        let late = if turn.is_multiple_of(2) { String::new() } else { site("late", "late.log") };
         format!("{late}{docs}{shop}")
     };
     sandbox.configure(endpoint.port, &config(0));
