@@ -6,120 +6,11 @@
 
 mod common;
 
-use std::fs;
-use std::net::{Ipv4Addr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-
-use common::{
-    BROWSER, Endpoint, KEY, SOON, Sandbox, fetch, free_port, installed, signal, wait_for, wait_with_deadline,
-};
-use rustix::process::{Signal, geteuid};
+use common::servers::{Server, apache, nginx, server};
+use common::{BROWSER, Endpoint, KEY, Sandbox, fetch};
 use serde_json::{Value, json};
 
 const PAGE: &str = "https://docs.example.org/manuals/index.html";
-
-/// A web server as a child; stopped at the end whatever happens.
-struct Server {
-    child: Child,
-    port: u16,
-}
-
-impl Server {
-    /// Starts it on a port that was free a moment ago, and again on another where someone was quicker.
-    fn start(log: &Path, mut command: impl FnMut(u16) -> Command) -> Self {
-        for _ in 0..5 {
-            let port = free_port();
-            let said = fs::File::create(log).unwrap();
-            let child =
-                command(port).stdin(Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said).spawn().unwrap();
-            let mut server = Self { child, port };
-            let mut is_gone = false;
-            wait_for("the web server to listen or to give up", SOON, || {
-                is_gone = server.child.try_wait().unwrap().is_some();
-                is_gone || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
-            });
-            if !is_gone {
-                return server;
-            }
-        }
-        panic!("the web server does not start: {}", fs::read_to_string(log).unwrap());
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
-            signal(&self.child, Signal::TERM);
-            if wait_with_deadline(&mut self.child, SOON).is_none() {
-                drop(self.child.kill());
-                drop(self.child.wait());
-            }
-        }
-    }
-}
-
-/// The program's path; `None`, loudly, where it isn't installed.
-fn server(names: &[&str]) -> Option<PathBuf> {
-    let found = names.iter().find_map(|name| installed(name));
-    if found.is_none() {
-        let is_ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
-        assert!(!is_ci, "{names:?} must be installed where CI=true");
-        eprintln!("SKIPPED: none of {names:?} is installed, so nothing was tested here");
-    }
-    found
-}
-
-fn nginx(program: &Path, sandbox: &Sandbox) -> Server {
-    let dir = sandbox.path("");
-    Server::start(&sandbox.path("server.said"), |port| {
-        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|kind| format!("    {kind}_temp_path {}/{kind};\n", dir.display()))
-            .concat();
-        let dir = dir.display();
-        let text = format!(
-            "daemon off;\nmaster_process off;\npid {dir}/nginx.pid;\nerror_log {dir}/error.log;\n\
-             events {{}}\nhttp {{\n{temporary}    access_log {dir}/access.log combined;\n    \
-             server {{ listen 127.0.0.1:{port}; root {dir}/www; }}\n}}\n"
-        );
-        sandbox.write("nginx.conf", &text);
-        let mut command = Command::new(program);
-        command.arg("-p").arg(sandbox.path("")).arg("-c").arg(sandbox.path("nginx.conf"));
-        command.arg("-e").arg(sandbox.path("error.log"));
-        command
-    })
-}
-
-fn apache(program: &Path, sandbox: &Sandbox) -> Server {
-    let modules = ["/usr/lib/apache2/modules", "/usr/lib64/httpd/modules", "/etc/httpd/modules"]
-        .map(PathBuf::from)
-        .into_iter()
-        .find(|dir| dir.is_dir())
-        .expect("Apache's modules");
-    Server::start(&sandbox.path("server.said"), |port| {
-        // What one distribution compiles in, the other loads.
-        let load: String = ["mpm_event", "authz_core", "log_config", "logio", "unixd"]
-            .iter()
-            .map(|name| (name, modules.join(format!("mod_{name}.so"))))
-            .filter(|(_, path)| path.is_file())
-            .map(|(name, path)| format!("LoadModule {name}_module {}\n", path.display()))
-            .collect();
-        // Apache refuses to serve as root.
-        let user = if geteuid().is_root() { "User nobody\nGroup #65534\n" } else { "" };
-        let dir = sandbox.path("").display().to_string();
-        let dir = dir.trim_end_matches('/');
-        let text = format!(
-            "ServerRoot {dir}\nServerName docs.example.org\nListen 127.0.0.1:{port}\nPidFile {dir}/apache.pid\n\
-             DefaultRuntimeDir {dir}\nErrorLog {dir}/error.log\n{load}{user}DocumentRoot {dir}/www\n\
-             LogFormat \"%h %l %u %t \\\"%r\\\" %>s %O \\\"%{{Referer}}i\\\" \\\"%{{User-Agent}}i\\\"\" combined\n\
-             CustomLog {dir}/access.log combined\n<Directory {dir}/www>\n    Require all granted\n</Directory>\n"
-        );
-        sandbox.write("apache.conf", &text);
-        let mut command = Command::new(program);
-        command.arg("-X").arg("-d").arg(sandbox.path("")).arg("-f").arg(sandbox.path("apache.conf"));
-        command
-    })
-}
 
 /// Fetches a file in the ways it is fetched and gives the bodies of the POSTs, in the order of their events' URLs.
 fn follow(sandbox: &Sandbox, server: &Server, site: &str) -> Vec<Value> {
@@ -185,7 +76,7 @@ fn a_download_from_nginx_is_the_post_that_the_api_describes() {
     let Some(program) = server(&["nginx"]) else { return };
     let sandbox = Sandbox::new();
     serve_files(&sandbox);
-    let server = nginx(&program, &sandbox);
+    let server = nginx(&program, &sandbox, "access_log DIR/access.log combined;");
     let bodies = follow(&sandbox, &server, "view_width = 979\n");
     let mut want = want();
     for body in &mut want {
@@ -199,6 +90,8 @@ fn a_download_from_apache_is_the_post_that_the_api_describes() {
     let Some(program) = server(&["apache2", "httpd"]) else { return };
     let sandbox = Sandbox::new();
     serve_files(&sandbox);
-    let server = apache(&program, &sandbox);
+    let log = r#"LogFormat "%h %l %u %t \"%r\" %>s %O \"%{Referer}i\" \"%{User-Agent}i\"" combined
+CustomLog DIR/access.log combined"#;
+    let server = apache(&program, &sandbox, log);
     assert_eq!(follow(&sandbox, &server, "format = \"combined\"\n"), want());
 }
