@@ -2,6 +2,9 @@
 //!
 //! A last line without its newline waits for more bytes: the web server may be half-way through writing it.
 //! A line longer than the bound is let go while it is read, and counted once at its newline.
+//!
+//! NULs before a line are let go, however many: a power cut leaves them where the data never reached the disk, and a
+//! server that doesn't append leaves a hole when its log is truncated. The next line stands right behind them.
 
 use crate::offsets::Span;
 
@@ -38,6 +41,8 @@ impl Cut<'_> {
 pub struct Cutter {
     /// Offset of the first byte of the unfinished line.
     start: u64,
+    /// NULs before the unfinished line that were already let go.
+    nuls: u64,
     /// Bytes of an over-long unfinished line that were already let go.
     skipped: u64,
     max_line: usize,
@@ -46,7 +51,7 @@ pub struct Cutter {
 impl Cutter {
     /// Begins at a line's start; `max_line` is in bytes, without the newline.
     pub fn new(offset: u64, max_line: usize) -> Self {
-        Self { start: offset, skipped: 0, max_line }
+        Self { start: offset, nuls: 0, skipped: 0, max_line }
     }
 
     /// The bound on a line, in bytes.
@@ -61,13 +66,18 @@ impl Cutter {
 
     /// Offset at which the bytes for [`Cutter::next_line`] must begin.
     pub fn wants(&self) -> u64 {
-        self.start.saturating_add(self.skipped)
+        self.start.saturating_add(self.nuls).saturating_add(self.skipped)
     }
 
     /// Takes the next line off `bytes`, which begin at [`Cutter::wants`].
     ///
     /// `None`: no newline yet. What is then left in `bytes` must be shown again with more behind it.
     pub fn next_line<'a>(&mut self, bytes: &mut &'a [u8]) -> Option<Cut<'a>> {
+        if self.skipped == 0 && bytes.first() == Some(&0) {
+            let nuls = bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len());
+            self.nuls += nuls as u64;
+            *bytes = &bytes[nuls..];
+        }
         match memchr::memchr(b'\n', bytes) {
             Some(at) => {
                 let (line, rest) = (&bytes[..at], &bytes[at + 1..]);
@@ -103,7 +113,7 @@ impl Cutter {
         let span = Span { start: self.start, end: self.wants() + consumed };
         let too_long = self.skipped > 0 || line.len() > self.max_line;
         self.start = span.end;
-        self.skipped = 0;
+        (self.nuls, self.skipped) = (0, 0);
         if too_long { Cut::TooLong(span) } else { Cut::Line(Line { bytes: line, span }) }
     }
 }
@@ -140,6 +150,22 @@ mod tests {
         for size in 1..=log.len() {
             assert_eq!(cut_all(log, size, 10), want, "chunks of {size} bytes");
         }
+    }
+
+    #[test]
+    fn nuls_before_a_line_are_no_part_of_it_however_many() {
+        let log = [&b"first\n"[..], &[0; 40], b"second\nthi\0rd\n", &[0; 7], b"\n", &[0; 5]].concat();
+        let want = cut_all(&log, log.len(), 10);
+        let lines: Vec<_> = want.iter().map(|(line, _)| line.as_deref().unwrap()).collect();
+        assert_eq!(lines, [&b"first"[..], b"second", b"thi\0rd", b""]);
+        assert_eq!(want[1].1, Span { start: 6, end: 53 });
+        for size in 1..=log.len() {
+            assert_eq!(cut_all(&log, size, 10), want, "chunks of {size} bytes");
+        }
+        let mut cutter = Cutter::new(0, 10);
+        let mut bytes: &[u8] = &[0; 5];
+        assert_eq!(cutter.next_line(&mut bytes), None);
+        assert_eq!((cutter.last_line(bytes), cutter.offset(), cutter.wants()), (None, 0, 5), "NULs alone are no line");
     }
 
     #[test]

@@ -160,6 +160,8 @@ struct Post {
     batch: Batch,
     failures: u32,
     since: Option<Instant>,
+    /// When it was last sent.
+    sent: Option<Instant>,
     /// Deliveries of its site when it first failed.
     delivered_then: u64,
     /// The endpoint at which it holds a place.
@@ -168,7 +170,7 @@ struct Post {
 
 impl Post {
     fn new(batch: Batch) -> Self {
-        Self { batch, failures: 0, since: None, delivered_then: 0, endpoint: 0 }
+        Self { batch, failures: 0, since: None, sent: None, delivered_then: 0, endpoint: 0 }
     }
 }
 
@@ -251,7 +253,9 @@ struct Site {
     suspects: Vec<(Post, u16, String)>,
     refused_in_a_row: usize,
     failures: u32,
-    setup_failures: u32,
+    /// Pauses in a row, and when the last of them began.
+    pauses: u32,
+    paused_at: Option<Instant>,
     in_flight: usize,
     committing: usize,
     lingering: usize,
@@ -408,7 +412,8 @@ impl<S: Settle> Dispatcher<S> {
                 continue;
             };
             let site = &mut self.sites[index];
-            (site.settings, site.endpoint, site.setup_failures) = (settings, endpoint, 0);
+            (site.settings, site.endpoint) = (settings, endpoint);
+            (site.pauses, site.paused_at) = (0, None);
             site.health = match site.health {
                 Health::Sending => Health::Sending,
                 Health::Pausing(_) => Health::Pausing(now),
@@ -474,6 +479,7 @@ impl<S: Settle> Dispatcher<S> {
             endpoint.next_start = now + Duration::from_secs(1) / endpoint.settings.max_rate;
         }
         site.in_flight += 1;
+        post.sent = Some(now);
         let (client, url) = (endpoint.client.clone(), endpoint.settings.url.clone());
         let key = site.settings.property_key.clone();
         let commands = self.commands.clone();
@@ -529,7 +535,8 @@ impl<S: Settle> Dispatcher<S> {
                         "the endpoint answers with a web page: is something in between?"
                     );
                 }
-                (site.health, site.failures, site.setup_failures, site.refused_in_a_row) = (Health::Sending, 0, 0, 0);
+                (site.health, site.failures, site.refused_in_a_row) = (Health::Sending, 0, 0);
+                (site.pauses, site.paused_at) = (0, None);
                 site.delivered += 1;
                 site.last_error = None;
                 site.committing += 1;
@@ -550,8 +557,8 @@ impl<S: Settle> Dispatcher<S> {
                 }
                 site.failures += 1;
                 let pause = backoff::pause(post.failures, retry_max, asked, chance);
-                if site.failures >= SITE_PAUSES_AFTER {
-                    let pause = backoff::pause(site.failures - SITE_PAUSES_AFTER + 1, retry_max, asked, chance);
+                if site.failures >= SITE_PAUSES_AFTER && site.is_news(&post) {
+                    let pause = site.next_pause(now, asked, chance);
                     if site.health == Health::Sending {
                         let waiting_events = site.waiting() + post.batch.events.len();
                         tracing::warn!(site = name, status, reason = text, wait = ?pause, waiting_events, "endpoint unavailable, will retry");
@@ -571,13 +578,16 @@ impl<S: Settle> Dispatcher<S> {
                     return;
                 }
                 site.refused_in_a_row += 1;
+                let is_news = site.is_news(&post);
                 site.suspects.push((post, status.unwrap_or(0), text));
                 if site.refused_in_a_row >= SETUP_IS_WRONG_AFTER {
                     let suspects: Vec<Post> = site.suspects.drain(..).map(|(post, _, _)| post).collect();
                     for post in suspects.into_iter().rev() {
                         site.ready.push_front(post);
                     }
-                    self.misconfigured(index, status, now, chance);
+                    if is_news {
+                        self.misconfigured(index, status, now, chance);
+                    }
                 } else if site.is_idle() {
                     // Nothing else is there to tell whether it is this event or the set-up.
                     self.reject_suspects(index);
@@ -585,8 +595,11 @@ impl<S: Settle> Dispatcher<S> {
             }
             Verdict::Misconfigured => {
                 self.leave(post.endpoint);
+                let is_news = self.sites[index].is_news(&post);
                 self.sites[index].ready.push_front(post);
-                self.misconfigured(index, status, now, chance);
+                if is_news {
+                    self.misconfigured(index, status, now, chance);
+                }
             }
         }
     }
@@ -600,8 +613,7 @@ impl<S: Settle> Dispatcher<S> {
             };
             tracing::error!(site = site.settings.name, status, hint, "property refused, this site waits");
         }
-        site.setup_failures += 1;
-        let pause = backoff::pause(site.setup_failures, site.settings.endpoint.retry_max, None, chance);
+        let pause = site.next_pause(now, None, chance);
         site.health = Health::Misconfigured(now + pause);
     }
 
@@ -685,7 +697,8 @@ impl Site {
             suspects: Vec::new(),
             refused_in_a_row: 0,
             failures: 0,
-            setup_failures: 0,
+            pauses: 0,
+            paused_at: None,
             in_flight: 0,
             committing: 0,
             lingering: 0,
@@ -701,6 +714,18 @@ impl Site {
         let posts = self.ready.iter().chain(self.delayed.iter().map(|(_, post)| post));
         let suspects = self.suspects.iter().map(|(post, _, _)| post);
         posts.chain(suspects).map(|post| post.batch.events.len()).sum::<usize>() + self.lingering
+    }
+
+    /// Whether a failure says something new: what was under way when the site's pause began failed for the same reason,
+    /// and one outage is not many.
+    fn is_news(&self, post: &Post) -> bool {
+        self.paused_at.is_none_or(|paused_at| post.sent.is_none_or(|sent| sent > paused_at))
+    }
+
+    fn next_pause(&mut self, now: Instant, asked: Option<Duration>, chance: f64) -> Duration {
+        self.pauses += 1;
+        self.paused_at = Some(now);
+        backoff::pause(self.pauses, self.settings.endpoint.retry_max, asked, chance)
     }
 
     fn is_idle(&self) -> bool {

@@ -1,7 +1,11 @@
 //! From patterns to the files that match them now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// Whether a `logs` entry is a glob rather than a plain path.
 pub fn is_glob(pattern: &str) -> bool {
@@ -11,11 +15,48 @@ pub fn is_glob(pattern: &str) -> bool {
 /// The paths that a pattern matches now. A plain path is given out whether it exists or not: a directory may be
 /// searchable and not readable.
 pub fn expand(pattern: &str) -> Vec<PathBuf> {
+    expand_or(pattern, &mut |_, _| {})
+}
+
+/// The same; directories that can't be read now are told to `trouble`.
+fn expand_or(pattern: &str, trouble: &mut impl FnMut(&Path, io::Error)) -> Vec<PathBuf> {
     if !is_glob(pattern) {
         return vec![PathBuf::from(pattern)];
     }
-    // A bad pattern was refused with the configuration; an unreadable directory matches nothing until it can be read.
-    glob::glob(pattern).map(|paths| paths.flatten().filter(|path| !path.is_dir()).collect()).unwrap_or_default()
+    let as_path = Path::new(pattern);
+    // Names are matched here, since the walker leaves out those that aren't UTF-8. A bad pattern was refused with the
+    // configuration.
+    let (Some(parent), Some(name)) = (as_path.parent(), as_path.file_name().map(|name| name.to_string_lossy())) else {
+        return Vec::new();
+    };
+    let Ok(wanted) = glob::Pattern::new(&name) else { return Vec::new() };
+    let mut found = Vec::new();
+    let mut take = |directory: &Path| match fs::read_dir(directory) {
+        Ok(entries) => found.extend(
+            entries
+                .flatten()
+                .filter(|entry| wanted.matches(&entry.file_name().to_string_lossy()))
+                .map(|entry| directory.join(entry.file_name()))
+                .filter(|path| !path.is_dir()),
+        ),
+        Err(error) => trouble(directory, error),
+    };
+    let parent_text = parent.to_string_lossy();
+    if name.contains("**") {
+        let paths = glob::glob(pattern).map(|paths| paths.flatten().filter(|path| !path.is_dir()).collect());
+        return paths.unwrap_or_default();
+    } else if is_glob(&parent_text) {
+        glob::glob(&parent_text)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|path| path.is_dir())
+            .for_each(|path| take(&path));
+    } else {
+        take(parent);
+    }
+    found.sort();
+    found
 }
 
 /// Whether a pattern matches a path, whether that exists or not.
@@ -27,15 +68,36 @@ pub fn matches(pattern: &str, path: &Path) -> bool {
     glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches_path_with(path, options))
 }
 
-/// Every path that any pattern matches, with the indices of the patterns that match it.
-pub fn paths(patterns: &[String]) -> BTreeMap<PathBuf, Vec<usize>> {
+/// Every path that any pattern matches, with the indices of the patterns that match it; directories that can't be read
+/// now are told to `trouble`.
+///
+/// Of a log that a glob finds both as it is and compressed (somebody is compressing it, or keeps both), the compressed
+/// one is left out.
+pub fn paths(patterns: &[String], mut trouble: impl FnMut(&Path, io::Error)) -> BTreeMap<PathBuf, Vec<usize>> {
     let mut found: BTreeMap<PathBuf, Vec<usize>> = BTreeMap::new();
     for (index, pattern) in patterns.iter().enumerate() {
-        for path in expand(pattern) {
-            found.entry(path).or_default().push(index);
+        let paths = expand_or(pattern, &mut trouble);
+        let twins: HashSet<PathBuf> = match is_glob(pattern) {
+            true => paths.iter().cloned().collect(),
+            false => HashSet::new(),
+        };
+        for path in paths {
+            if unpacked_name(&path).is_none_or(|name| !twins.contains(&name)) {
+                found.entry(path).or_default().push(index);
+            }
         }
     }
     found
+}
+
+/// Whether a pattern is for a path, whether anything lies there or not.
+pub fn is_for(pattern: &str, path: &Path) -> bool {
+    if !is_glob(pattern) {
+        return Path::new(pattern) == path;
+    }
+    let whole_names = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::default() };
+    // A bad pattern was refused with the configuration.
+    glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches_with(&path.to_string_lossy(), whole_names))
 }
 
 /// The directory in which something must happen before a pattern matches other files: its longest part without wildcards.
@@ -45,11 +107,24 @@ pub fn watched_directory(pattern: &str) -> PathBuf {
     if is_glob(pattern) { literal } else { literal.parent().map(Path::to_path_buf).unwrap_or_default() }
 }
 
-/// Whether a name is one that rotation makes of a log's name: `access.log.1`, `access.log-20261110.gz`.
+/// Whether a name is one that rotation makes of a log's name: `access.log.1`, `access.log-20261110.gz`; or, before the
+/// extension, `access-20261110.log`, `access.1.log.gz`.
 pub fn is_sibling(path: &Path, of: &Path) -> bool {
     let (Some(name), Some(of_name)) = (path.file_name(), of.file_name()) else { return false };
+    if path.parent() != of.parent() {
+        return false;
+    }
     let rest = name.as_encoded_bytes().strip_prefix(of_name.as_encoded_bytes());
-    path.parent() == of.parent() && rest.is_some_and(|rest| matches!(rest.first(), Some(b'.' | b'-' | b'_')))
+    if rest.is_some_and(|rest| matches!(rest.first(), Some(b'.' | b'-' | b'_'))) {
+        return true;
+    }
+    let unpacked = unpacked_name(path).unwrap_or_else(|| path.to_path_buf());
+    let (Some(stem), Some(of_stem)) = (unpacked.file_stem(), of.file_stem()) else { return false };
+    let rest = stem.as_encoded_bytes().strip_prefix(of_stem.as_encoded_bytes());
+    // A number or a date: `access-ssl.log` is another log.
+    of.extension().is_some()
+        && unpacked.extension() == of.extension()
+        && matches!(rest, Some([b'.' | b'-' | b'_', digit, ..]) if digit.is_ascii_digit())
 }
 
 /// The name without what compression appends to it; `None`: it has nothing of the kind.
@@ -58,23 +133,50 @@ fn unpacked_name(path: &Path) -> Option<PathBuf> {
     path.extension().filter(|extension| known.iter().any(|known| extension == known)).map(|_| path.with_extension(""))
 }
 
+/// A file beside a log, by one of the names that rotation gives.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sibling {
+    /// When it was last written to.
+    pub modified: Option<SystemTime>,
+    /// Its name.
+    pub path: PathBuf,
+    /// Device and inode.
+    pub inode: (u64, u64),
+}
+
 /// The rotated siblings of a log, oldest first by their last write. Where one lies there both as it was and compressed
 /// (somebody is compressing it, or keeps both), the compressed one is left out.
 pub fn siblings(path: &Path) -> Vec<PathBuf> {
-    let Some(folder) = path.parent() else { return Vec::new() };
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let mut found: Vec<_> = entries
-        .flatten()
-        .filter(|entry| is_sibling(&entry.path(), path))
-        .filter_map(|entry| {
-            let meta = entry.metadata().ok().filter(std::fs::Metadata::is_file)?;
-            Some((meta.modified().ok(), entry.path()))
-        })
-        .collect();
-    let names: std::collections::HashSet<PathBuf> = found.iter().map(|(_, path)| path.clone()).collect();
-    found.retain(|(_, path)| unpacked_name(path).is_none_or(|name| !names.contains(&name)));
-    found.sort();
-    found.into_iter().map(|(_, path)| path).collect()
+    Directories::default().siblings(path).into_iter().map(|sibling| sibling.path).collect()
+}
+
+/// What lies in directories, each listed once.
+#[derive(Debug, Default)]
+pub struct Directories {
+    listed: HashMap<PathBuf, Vec<Sibling>>,
+}
+
+impl Directories {
+    /// See [`siblings`].
+    pub fn siblings(&mut self, path: &Path) -> Vec<Sibling> {
+        let Some(folder) = path.parent() else { return Vec::new() };
+        let listed = self.listed.entry(folder.to_path_buf()).or_insert_with(|| list(folder));
+        let mut found: Vec<Sibling> = listed.iter().filter(|file| is_sibling(&file.path, path)).cloned().collect();
+        let names: HashSet<PathBuf> = found.iter().map(|file| file.path.clone()).collect();
+        found.retain(|file| unpacked_name(&file.path).is_none_or(|name| !names.contains(&name)));
+        found.sort();
+        found
+    }
+}
+
+fn list(folder: &Path) -> Vec<Sibling> {
+    // A directory that can't be read has been said where it is followed.
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let file = |entry: fs::DirEntry| {
+        let meta = entry.metadata().ok().filter(fs::Metadata::is_file)?;
+        Some(Sibling { modified: meta.modified().ok(), path: entry.path(), inode: (meta.dev(), meta.ino()) })
+    };
+    entries.filter_map(file).collect()
 }
 
 #[cfg(test)]
@@ -105,5 +207,57 @@ mod tests {
             .collect();
         names.sort();
         assert_eq!(names, ["access.log-20261110.gz", "access.log.1", "access.log.2"]);
+    }
+
+    #[test]
+    fn a_date_before_the_extension_makes_a_sibling_and_another_word_does_not() {
+        for (name, want) in [
+            ("access-20261110.log", true),
+            ("access.1.log", true),
+            ("access-20261110.log.gz", true),
+            ("access_2026-11-10.log.zst", true),
+            ("access-ssl.log", false),
+            ("access.log", false),
+            ("access2.log", false),
+            ("access-20261110.txt", false),
+            ("error-20261110.log", false),
+        ] {
+            let folder = Path::new("/var/log");
+            assert_eq!(is_sibling(&folder.join(name), &folder.join("access.log")), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_glob_finds_names_of_any_bytes_and_says_what_it_cannot_list() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+        let folder = tempfile::tempdir().unwrap();
+        let names: [&[u8]; 4] = [b"a.log", b"b\n.log", b"c\xff.log", b"d.txt"];
+        for name in names {
+            fs::write(folder.path().join(OsStr::from_bytes(name)), "").unwrap();
+        }
+        fs::create_dir(folder.path().join("e.log")).unwrap();
+        let pattern = format!("{}/*.log", folder.path().display());
+        let want: Vec<PathBuf> = names[..3].iter().map(|name| folder.path().join(OsStr::from_bytes(name))).collect();
+        assert_eq!(expand(&pattern), want);
+        for path in &want {
+            assert!(is_for(&pattern, path), "{path:?}");
+        }
+        assert!(!is_for(&pattern, &folder.path().join("sub/a.log")));
+        let mut said = Vec::new();
+        paths(&[format!("{}/gone/*.log", folder.path().display())], |path, _| said.push(path.to_path_buf()));
+        assert_eq!(said, [folder.path().join("gone")]);
+    }
+
+    #[test]
+    fn of_a_log_that_lies_there_twice_a_glob_takes_the_plain_one() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["access.log", "access.log.1", "access.log.1.gz", "access.log.2.gz"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        let pattern = format!("{}/access.log*", folder.path().display());
+        let found = paths(&[pattern], |_, _| {});
+        let names: Vec<_> = found.keys().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+        assert_eq!(names, ["access.log", "access.log.1", "access.log.2.gz"]);
     }
 }

@@ -40,6 +40,15 @@ pub fn open(path: &Path) -> io::Result<Opened> {
     Ok(Opened { dev: meta.dev(), ino: meta.ino(), size: file.size()?, modified: meta.modified().ok(), file })
 }
 
+/// A file's device and inode; links are followed.
+///
+/// # Errors
+/// Those of the system.
+pub fn inode(path: &Path) -> io::Result<(u64, u64)> {
+    let meta = std::fs::metadata(path)?;
+    Ok((meta.dev(), meta.ino()))
+}
+
 /// Fills as much of `buffer` as the log has from `offset` on, and says how much that was.
 ///
 /// # Errors

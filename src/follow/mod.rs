@@ -7,6 +7,7 @@ pub mod archive;
 pub mod discover;
 pub mod file;
 pub mod identity;
+mod rotated;
 pub mod source;
 pub mod watch;
 
@@ -144,6 +145,16 @@ pub struct Follower<S> {
     parked: HashMap<(LogId, Option<SiteId>), Reader>,
     /// Archives that were read to their end, or aren't to be read: nobody writes into them any more.
     finished: HashSet<Archive>,
+    /// When the names were last looked at.
+    looked: Option<SystemTime>,
+    /// Whether something may have happened that nobody will tell.
+    look_again: bool,
+    /// Files that lay under a followed name and couldn't be read, or had no complete line yet, by device and inode.
+    unopened: HashMap<(u64, u64), PathBuf>,
+    /// Followed names some of whose rotated siblings couldn't be read: what was written since then is searched for.
+    search: BTreeMap<PathBuf, SystemTime>,
+    /// Whether it was said that the state can't be written.
+    is_stuck: bool,
 }
 
 /// An archive as it was when it was looked at: device, inode, last write.
@@ -179,6 +190,11 @@ impl<S: Sink> Follower<S> {
             real_paths: BTreeMap::new(),
             parked: HashMap::new(),
             finished: HashSet::new(),
+            looked: None,
+            look_again: false,
+            unopened: HashMap::new(),
+            search: BTreeMap::new(),
+            is_stuck: false,
         })
     }
 
@@ -187,15 +203,18 @@ impl<S: Sink> Follower<S> {
     /// # Errors
     /// Those of the ledger: without it nothing could be remembered.
     pub fn run(mut self, ready: impl FnOnce(usize)) -> Result<(), LedgerError> {
+        let names = self.names_read_before()?;
         self.look()?;
-        self.find_what_was_rotated_away()?;
+        self.find_what_was_rotated_away(names)?;
         self.know_patterns()?;
         ready(self.sources.len());
         let mut buffers = Buffers::default();
         loop {
-            let more = self.turns(&mut buffers)?;
+            // What can't be remembered isn't read.
+            let stuck = self.ledger.is_stuck();
+            let more = !stuck && self.passing(|this| this.turns(&mut buffers))?.unwrap_or(false);
             let wait = if more { Duration::ZERO } else { self.patience() };
-            if self.wait(wait)? == Flow::Stop {
+            if self.passing(|this| this.wait(wait))? == Some(Flow::Stop) {
                 return Ok(());
             }
         }
@@ -266,6 +285,21 @@ impl<S: Sink> Follower<S> {
         sites
     }
 
+    /// Does something that needs the ledger; `None` where the state can't be written now: it is tried again.
+    fn passing<T>(&mut self, act: impl FnOnce(&mut Self) -> Result<T, LedgerError>) -> Result<Option<T>, LedgerError> {
+        match act(self) {
+            Ok(done) => Ok(Some(done)),
+            Err(error) if error.is_passing() => {
+                self.look_again = true;
+                if !std::mem::replace(&mut self.is_stuck, true) {
+                    tracing::error!(%error, hint = "nothing is lost; reading goes on once it can be written", "can't go on");
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// One turn for each log with unread bytes. `true`: some have more.
     fn turns(&mut self, buffers: &mut Buffers) -> Result<bool, LedgerError> {
         let mut more = false;
@@ -291,6 +325,9 @@ impl<S: Sink> Follower<S> {
                         if written.is_none_or(|ago| ago > SETTLED) {
                             tracing::warn!(path = %source.path.display(), %damage, "an archive can't be read to its end");
                             self.finished.insert((source.row.dev, source.row.ino, source.modified));
+                        } else {
+                            let since = source.modified.unwrap_or(SystemTime::UNIX_EPOCH);
+                            self.search.entry(source.row.path.clone()).or_insert(since);
                         }
                         replaced.push(index);
                     } else if source.leaving.is_some_and(|since| source.file.is_packed() || since.elapsed() >= QUIET) {
@@ -346,13 +383,19 @@ impl<S: Sink> Follower<S> {
     }
 
     fn patience(&self) -> Duration {
+        if self.is_stuck || self.ledger.is_stuck() {
+            return watch::FALLBACK_POLL;
+        }
+        if self.look_again {
+            return Duration::ZERO;
+        }
         let poll = self.watches.poll_interval();
         if self.sources.iter().any(|source| source.leaving.is_some()) { poll.min(QUIET / 5) } else { poll }
     }
 
     /// Waits for a wake, and takes all that have come.
     fn wait(&mut self, patience: Duration) -> Result<Flow, LedgerError> {
-        let mut look = false;
+        let mut look = self.look_again;
         let first = match self.wakes.recv_timeout(patience) {
             Ok(wake) => Some(wake),
             Err(RecvTimeoutError::Timeout) if patience.is_zero() => None,
@@ -376,8 +419,14 @@ impl<S: Sink> Follower<S> {
             }
             next = self.wakes.try_recv().ok();
         }
+        if self.ledger.is_stuck() {
+            self.look_again = true;
+            return Ok(Flow::On);
+        }
         if look || self.watches.missed() {
+            self.look_again = false;
             self.look()?;
+            self.is_stuck = false;
             self.sources.iter_mut().for_each(|source| source.due = true);
         }
         Ok(Flow::On)
@@ -396,8 +445,19 @@ impl<S: Sink> Follower<S> {
 
     /// Holds the open files against the names there are now.
     fn look(&mut self) -> Result<(), LedgerError> {
+        let began = SystemTime::now();
         let patterns: Vec<String> = self.targets.iter().map(|target| target.pattern.clone()).collect();
-        let found = discover::paths(&patterns);
+        let mut unlisted = Vec::new();
+        let found = discover::paths(&patterns, |directory, error| unlisted.push((directory.to_path_buf(), error)));
+        self.troubles.retain(|path, _| {
+            found.contains_key(path)
+                || unlisted.iter().any(|(directory, _)| directory == path)
+                || !path.is_dir() && path.symlink_metadata().is_ok()
+        });
+        for (directory, error) in unlisted {
+            self.say_trouble(&directory, &error);
+        }
+        let mut moved = BTreeSet::new();
         for source in self.sources.iter_mut().filter(|source| source.leaving.is_none()) {
             let still_there = std::fs::metadata(&source.path).is_ok_and(|meta| {
                 use std::os::unix::fs::MetadataExt;
@@ -407,6 +467,7 @@ impl<S: Sink> Follower<S> {
                 tracing::info!(path = %source.path.display(), "file renamed or removed, reading it to its end");
                 source.leaving = Some(Instant::now());
                 source.due = true;
+                moved.insert(source.path.clone());
             }
         }
         let mut rows = None;
@@ -414,8 +475,11 @@ impl<S: Sink> Follower<S> {
             if self.sources.iter().any(|source| source.leaving.is_none() && source.path == *path) {
                 continue;
             }
+            moved.insert(path.clone());
             self.open(path, targets, &mut rows)?;
         }
+        self.find_what_was_rotated_since_the_last_look(&moved, &found)?;
+        self.looked = Some(began);
         self.real_paths = found
             .keys()
             .filter_map(|path| Some((std::fs::canonicalize(path).ok()?, path.clone())))
@@ -425,7 +489,10 @@ impl<S: Sink> Follower<S> {
             patterns.iter().map(|pattern| discover::watched_directory(pattern)).collect();
         directories.extend(found.keys().filter_map(|path| path.parent().map(Path::to_path_buf)));
         directories.extend(self.real_paths.keys().filter_map(|path| path.parent().map(Path::to_path_buf)));
-        self.watches.set(directories);
+        if self.watches.set(directories) {
+            // A file that came before its directory was watched is seen by looking once more.
+            self.look_again = true;
+        }
         Ok(())
     }
 
@@ -435,6 +502,9 @@ impl<S: Sink> Follower<S> {
             Ok(opened) => opened,
             Err(error) => {
                 self.say_trouble(path, &error);
+                if error.kind() == std::io::ErrorKind::PermissionDenied {
+                    self.remember_unopened(path);
+                }
                 return Ok(());
             }
         };
@@ -474,9 +544,14 @@ impl<S: Sink> Follower<S> {
             }
             return Ok(());
         }
+        let inode = (opened.dev, opened.ino);
         let mut source = self.adopt(path, path, opened, who, known, targets)?;
         if let Some(source) = source.as_mut().filter(|_| is_packed) {
             source.leaving = Some(Instant::now());
+        }
+        match source {
+            Some(_) => drop(self.unopened.remove(&inode)),
+            None => drop(self.unopened.insert(inode, path.to_path_buf())),
         }
         self.sources.extend(source);
         *rows = None;
@@ -517,6 +592,11 @@ impl<S: Sink> Follower<S> {
             return Ok(None);
         };
         let Some(decided) = decide_format(choice, row.and_then(|row| row.format.as_deref()), &first) else {
+            // It has its first line when it has another name, perhaps, and we aren't there to see it.
+            if row.is_none() {
+                let row = self.new_row(name, &opened, 0)?;
+                self.ledger.begin(None, row.id, 0, None)?;
+            }
             return Ok(None);
         };
         if !decided.fits {
@@ -546,6 +626,7 @@ impl<S: Sink> Follower<S> {
             (Who::Known(_), Some(row)) => row.clone(),
             (Who::CutBack(_, offset), Some(row)) => {
                 tracing::warn!(path = %path.display(), offset, "the end of the log is gone, reading on from where it agrees");
+                self.sink.update(LogRow { ended: true, ..row.clone() });
                 let mut row = row.clone();
                 row.fingerprint.marks.retain(|mark| mark.offset <= *offset);
                 row.id = self.ledger.add_log(&row)?;
@@ -639,61 +720,6 @@ impl<S: Sink> Follower<S> {
         let from = covered.or(followed_to).unwrap_or(start);
         self.ledger.begin(id, log, from, None)?;
         Ok(Reader { site, cutter: Cutter::new(from, self.max_line), settled: HashSet::new() })
-    }
-
-    /// At start: logs that were followed and whose name holds another file now are looked for among its siblings, and
-    /// their rest is read first.
-    fn find_what_was_rotated_away(&mut self) -> Result<(), LedgerError> {
-        let patterns: Vec<String> = self.targets.iter().map(|target| target.pattern.clone()).collect();
-        let found = discover::paths(&patterns);
-        let rows = self.ledger.logs()?;
-        let mut first = Vec::new();
-        for row in rows.iter().filter(|row| !row.ended) {
-            let open: HashSet<LogId> = self.sources.iter().chain(&first).map(|source| source.row.id).collect();
-            let Some(targets) = found.get(&row.path) else { continue };
-            if open.contains(&row.id) || self.ledger.position(None, row.id)?.is_none() {
-                continue;
-            }
-            let mut rest = None;
-            let mut unseen = Vec::new();
-            for sibling in discover::siblings(&row.path) {
-                let Ok(opened) = file::open(&sibling) else { continue };
-                if self.sources.iter().chain(&first).any(|s| (s.row.dev, s.row.ino) == (opened.dev, opened.ino)) {
-                    continue;
-                }
-                match identity::identify(&sibling, &opened, &rows, &open) {
-                    Ok(Who::Known(index)) if rows.get(index).is_some_and(|found| found.id == row.id) => {
-                        rest = Some((sibling, opened, Who::Known(index)));
-                    }
-                    Ok(Who::New) => unseen.push((sibling, opened)),
-                    _ => {}
-                }
-            }
-            if let Some((sibling, opened, who)) = rest {
-                first.extend(self.adopt(&row.path, &sibling, opened, who, &rows, targets)?);
-            } else {
-                let read = row.fingerprint.marks.last().map_or(0, |mark| mark.offset);
-                tracing::warn!(
-                    path = %row.path.display(), offset = read,
-                    hint = "if the rotated file is still to be had, `silktail backfill` reads it",
-                    "the log that was followed is gone; what was written to it after this offset is unaccounted for"
-                );
-                // Said once; a backfill of the file goes on from this offset.
-                self.sink.update(LogRow { ended: true, ..row.clone() });
-            }
-            // Rotated twice while we were down: what came after our last look was never seen.
-            let last_read = row.last_read.and_then(|at| SystemTime::try_from(at).ok());
-            for (sibling, opened) in unseen {
-                if last_read.zip(opened.modified).is_some_and(|(read, written)| written > read) {
-                    first.extend(self.adopt(&row.path, &sibling, opened, Who::New, &rows, targets)?);
-                }
-            }
-        }
-        for source in &mut first {
-            source.leaving = Some(Instant::now());
-        }
-        self.sources.splice(0..0, first);
-        Ok(())
     }
 
     fn say_trouble(&mut self, path: &Path, error: &std::io::Error) {

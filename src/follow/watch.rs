@@ -2,7 +2,8 @@
 //!
 //! Directories are watched, not files: ten thousand logs in a hundred directories cost a hundred watches.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +35,8 @@ pub const FALLBACK_POLL: Duration = Duration::from_millis(500);
 /// The watches that are held now.
 pub struct Watches {
     watcher: Option<notify::RecommendedWatcher>,
-    watched: BTreeSet<PathBuf>,
+    /// With device and inode: a directory that was renamed takes its watch along.
+    watched: BTreeMap<PathBuf, Option<(u64, u64)>>,
     failed: BTreeSet<PathBuf>,
     missed: Arc<AtomicBool>,
 }
@@ -70,25 +72,34 @@ impl Watches {
                 tracing::warn!(%error, hint = "files are polled instead", "can't watch for changes");
             })
             .ok();
-        Self { watcher, watched: BTreeSet::new(), failed: BTreeSet::new(), missed }
+        Self { watcher, watched: BTreeMap::new(), failed: BTreeSet::new(), missed }
     }
 
-    /// Watches exactly these directories from now on.
-    pub fn set(&mut self, directories: BTreeSet<PathBuf>) {
-        let Some(watcher) = &mut self.watcher else { return };
-        for gone in self.watched.difference(&directories) {
-            // It may be gone already, and the watch with it.
-            let _ = watcher.unwatch(gone);
-        }
-        self.watched.retain(|path| directories.contains(path));
+    /// Watches exactly these directories from now on. `true`: some of them weren't watched until now, and what happened
+    /// in them a moment ago wasn't told.
+    pub fn set(&mut self, directories: BTreeSet<PathBuf>) -> bool {
+        let Some(watcher) = &mut self.watcher else { return false };
+        let mut new = false;
+        self.failed.retain(|path| directories.contains(path));
+        let inode = |path: &PathBuf| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+        self.watched.retain(|path, watched| {
+            let stays = directories.contains(path) && *watched == inode(path);
+            if !stays {
+                // It may be gone already, and the watch with it.
+                let _ = watcher.unwatch(path);
+            }
+            stays
+        });
         for path in directories {
-            if self.watched.contains(&path) {
+            if self.watched.contains_key(&path) {
                 continue;
             }
+            let identity = inode(&path);
             match watcher.watch(&path, RecursiveMode::NonRecursive) {
                 Ok(()) => {
+                    new = true;
                     self.failed.remove(&path);
-                    self.watched.insert(path);
+                    self.watched.insert(path, identity);
                 }
                 Err(error) => {
                     if self.failed.insert(path.clone()) {
@@ -101,6 +112,7 @@ impl Watches {
                 }
             }
         }
+        new
     }
 
     /// Whether wakes were lost since the last call.

@@ -78,9 +78,32 @@ pub enum LedgerError {
         /// SQLite's words.
         error: rusqlite::Error,
     },
+    /// The disk is full, or fails; the writer goes on trying.
+    #[error("the state in `{}` can't be written now", .0.display())]
+    Stuck(PathBuf),
     /// The writer's thread is gone.
     #[error("the state's writer has ended")]
     WriterGone,
+}
+
+impl LedgerError {
+    /// Whether it may be over in a while without anybody touching the state: a full disk, a lock that is held.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            LedgerError::Stuck(_) => true,
+            LedgerError::Database { error, .. } => matches!(
+                error.sqlite_error_code(),
+                Some(
+                    ErrorCode::DiskFull
+                        | ErrorCode::SystemIoFailure
+                        | ErrorCode::DatabaseBusy
+                        | ErrorCode::DatabaseLocked
+                        | ErrorCode::CannotOpen
+                )
+            ),
+            _ => false,
+        }
+    }
 }
 
 /// What a process may do with the state.
@@ -171,7 +194,9 @@ struct Queue {
     outcomes: Vec<Settled>,
     advances: Vec<Advance>,
     logs: Vec<LogRow>,
-    syncs: Vec<std::sync::mpsc::Sender<()>>,
+    syncs: Vec<std::sync::mpsc::Sender<bool>>,
+    /// The last try to write has failed.
+    stuck: bool,
     closed: bool,
 }
 
@@ -550,7 +575,8 @@ impl Ledger {
     /// Takes what was read; waits while the writer is far behind.
     pub fn advance(&self, advance: Advance) {
         let mut queue = lock(&self.shared.queue);
-        while queue.advances.len() >= QUEUE && !queue.closed {
+        // A writer that is stuck isn't waited for, or nobody could stop us; the follower reads no more meanwhile.
+        while queue.advances.len() >= QUEUE && !queue.closed && !queue.stuck {
             queue = self.shared.emptied.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         queue.advances.push(advance);
@@ -619,12 +645,27 @@ impl Ledger {
     /// Returns when everything that was given to the ledger is committed and on disk.
     ///
     /// # Errors
-    /// [`LedgerError::WriterGone`].
+    /// [`LedgerError::Stuck`] where it can't be written now; [`LedgerError::WriterGone`].
     pub fn sync(&self) -> Result<(), LedgerError> {
         let (done, synced) = std::sync::mpsc::channel();
-        lock(&self.shared.queue).syncs.push(done);
+        {
+            let mut queue = lock(&self.shared.queue);
+            if queue.stuck {
+                return Err(LedgerError::Stuck(self.shared.path.clone()));
+            }
+            queue.syncs.push(done);
+        }
         self.shared.filled.notify_one();
-        synced.recv().map_err(|_| LedgerError::WriterGone)
+        match synced.recv() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(LedgerError::Stuck(self.shared.path.clone())),
+            Err(_) => Err(LedgerError::WriterGone),
+        }
+    }
+
+    /// Whether the state can't be written now: what is read meanwhile could not be remembered.
+    pub fn is_stuck(&self) -> bool {
+        lock(&self.shared.queue).stuck
     }
 }
 
@@ -843,15 +884,15 @@ impl Writing {
                             tracing::error!(path = %self.shared.path.display(), %error, hint = "free disk space or mend the disk; nothing is sent until then", "can't write the state, will keep trying");
                             said = true;
                         }
-                        if lock(&self.shared.queue).closed {
+                        if !self.wait_stuck(pause, &mut work.syncs) {
                             return;
                         }
-                        std::thread::sleep(pause);
-                        pause = (pause * 2).min(Duration::from_secs(10));
+                        pause = (pause * 2).min(Duration::from_secs(2));
                     }
                 }
             }
             if said {
+                lock(&self.shared.queue).stuck = false;
                 tracing::info!(path = %self.shared.path.display(), "the state can be written again");
             }
             for answer in answers {
@@ -862,7 +903,7 @@ impl Writing {
                 self.sync_to_disk();
             }
             for done in work.syncs {
-                let _ = done.send(());
+                let _ = done.send(true);
             }
             if work.closed {
                 self.sync_to_disk();
@@ -882,9 +923,9 @@ impl Writing {
                 && queue.syncs.is_empty()
                 && !queue.closed;
             if !idle {
-                let closed = queue.closed;
+                let (closed, stuck) = (queue.closed, queue.stuck);
                 let work = std::mem::take(&mut *queue);
-                queue.closed = closed;
+                (queue.closed, queue.stuck) = (closed, stuck);
                 shared.emptied.notify_all();
                 drop(queue);
                 if self.unsynced.is_some_and(|since| since.elapsed() >= SYNC_AFTER) {
@@ -905,6 +946,25 @@ impl Writing {
                     shared.filled.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
+        }
+    }
+
+    /// Waits before the next try; nobody is kept waiting for it. `false`: nobody needs it any more.
+    fn wait_stuck(&self, pause: Duration, syncs: &mut Vec<std::sync::mpsc::Sender<bool>>) -> bool {
+        let until = Instant::now() + pause;
+        let mut queue = lock(&self.shared.queue);
+        queue.stuck = true;
+        self.shared.emptied.notify_all();
+        loop {
+            for done in syncs.drain(..).chain(queue.syncs.drain(..)) {
+                // Whoever asked may be gone.
+                let _ = done.send(false);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if queue.closed || left.is_zero() {
+                return !queue.closed;
+            }
+            queue = self.shared.filled.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 

@@ -203,6 +203,30 @@ impl Daemon {
         signal(&self.child, Signal::HUP);
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Memory that it has in RAM, in KiB.
+    pub fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Waits for its own end; says how it ended and what it said.
+    #[track_caller]
+    pub fn wait_ended(mut self) -> (i32, String) {
+        let status = wait_with_deadline(&mut self.child, SOON).expect("it ends by itself");
+        (status.code().unwrap_or(-1), self.stderr())
+    }
+
+    /// Asks it to stop, and doesn't wait.
+    pub fn terminate(&self) {
+        signal(&self.child, Signal::TERM);
+    }
+
     /// Whether it is still running.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
@@ -264,6 +288,24 @@ pub enum Answer {
     Withhold,
     /// Reads the request and hangs up.
     Close,
+    /// Answers with this status after a while.
+    Slow(u16, Duration),
+    /// Writes these bytes, whatever they are, and hangs up.
+    Raw(&'static str),
+    /// Writes the first text, then the second this many times, as long as somebody reads it; then hangs up.
+    Flood(&'static str, &'static str, usize),
+}
+
+impl Answer {
+    /// The final status that it begins with, if it does.
+    pub fn status(&self) -> Option<u16> {
+        let text = match self {
+            Answer::Status(status) | Answer::Slow(status, _) => return Some(*status),
+            Answer::Raw(text) | Answer::Flood(text, ..) => text.trim_start_matches("HTTP/1.1 100 Continue\r\n\r\n"),
+            Answer::Withhold | Answer::Close => return None,
+        };
+        text.contains("\r\n\r\n").then(|| text.get(9..12)?.parse().ok()).flatten()
+    }
 }
 
 /// One POST as it arrived.
@@ -295,7 +337,7 @@ impl Post {
 
     /// Whether it was answered with success.
     pub fn is_delivered(&self) -> bool {
-        matches!(self.answer, Answer::Status(200..=299))
+        matches!(self.answer.status(), Some(200..=299))
     }
 }
 
@@ -342,7 +384,22 @@ impl Endpoint {
 
     /// One that asks `script` about each POST: its number from 0 and its body.
     pub fn scripted(script: impl FnMut(usize, &Value) -> Answer + Send + 'static) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Self::listening(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), None, script)
+    }
+
+    /// The same over TLS, with the set-up that `tls` holds when a connection comes.
+    pub fn scripted_with_tls(
+        tls: Arc<Mutex<Arc<rustls::ServerConfig>>>,
+        script: impl FnMut(usize, &Value) -> Answer + Send + 'static,
+    ) -> Self {
+        Self::listening(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), Some(tls), script)
+    }
+
+    fn listening(
+        listener: TcpListener,
+        tls: Option<Arc<Mutex<Arc<rustls::ServerConfig>>>>,
+        script: impl FnMut(usize, &Value) -> Answer + Send + 'static,
+    ) -> Self {
         let port = listener.local_addr().unwrap().port();
         let state =
             State { posts: Vec::new(), script: Box::new(script), scripts: 0, open: 0, barriers: 0, stopped: false };
@@ -356,9 +413,16 @@ impl Endpoint {
                 let Ok(stream) = stream else { continue };
                 let served = Arc::clone(&served);
                 served.lock().open += 1;
+                let tls = tls.as_ref().map(|tls| Arc::clone(&tls.lock().unwrap()));
                 thread::spawn(move || {
                     // The program hanging up, even in the middle, is part of what the tests do to it.
-                    drop(serve(&stream, &served));
+                    drop(match tls {
+                        None => serve(&stream, &stream, &served),
+                        Some(tls) => {
+                            let session = rustls::ServerConnection::new(tls).unwrap();
+                            serve(rustls::StreamOwned::new(session, &stream), &stream, &served)
+                        }
+                    });
                     served.lock().open -= 1;
                 });
             }
@@ -424,8 +488,8 @@ impl Drop for Endpoint {
     }
 }
 
-fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+fn serve(stream: impl Read + Write, tcp: &TcpStream, shared: &Shared) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
     let mut reader = BufReader::new(stream);
     while let Some((request, headers, body)) = read_request(&mut reader)? {
         if request == BARRIER {
@@ -439,10 +503,14 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
         let answer = (state.script)(nth, &body);
         state.posts.push(Post { request, headers, body, at: Instant::now(), answer });
         match answer {
-            Answer::Status(status) => {
+            Answer::Status(status) | Answer::Slow(status, _) => {
                 drop(state);
-                let mut stream = stream;
-                stream.write_all(format!("HTTP/1.1 {status} Scripted\r\nContent-Length: 0\r\n\r\n").as_bytes())?;
+                if let Answer::Slow(_, pause) = answer {
+                    thread::sleep(pause);
+                }
+                let head = format!("HTTP/1.1 {status} Scripted\r\nContent-Length: 0\r\n\r\n");
+                reader.get_mut().write_all(head.as_bytes())?;
+                reader.get_mut().flush()?;
             }
             Answer::Withhold => {
                 let script = state.scripts;
@@ -451,12 +519,33 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
                     state = shared.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
                 }
                 state.open += 1;
-                return stream.shutdown(Shutdown::Both);
+                return tcp.shutdown(Shutdown::Both);
             }
-            Answer::Close => return stream.shutdown(Shutdown::Both),
+            Answer::Close => return tcp.shutdown(Shutdown::Both),
+            Answer::Raw(text) => {
+                drop(state);
+                reader.get_mut().write_all(text.as_bytes())?;
+                return hang_up(tcp);
+            }
+            Answer::Flood(first, then, times) => {
+                drop(state);
+                reader.get_mut().write_all(first.as_bytes())?;
+                for _ in 0..times {
+                    reader.get_mut().write_all(then.as_bytes())?;
+                }
+                return hang_up(tcp);
+            }
         }
     }
     Ok(())
+}
+
+/// Ends an answer so that it arrives: what the client sends until it hangs up too is read, or it would be told of a
+/// broken connection.
+fn hang_up(mut tcp: &TcpStream) -> io::Result<()> {
+    tcp.shutdown(Shutdown::Write)?;
+    tcp.set_read_timeout(Some(SOON))?;
+    io::copy(&mut tcp, &mut io::sink()).map(drop)
 }
 
 type Request = (String, Vec<(String, String)>, Vec<u8>);
@@ -511,6 +600,33 @@ pub fn fetch(port: u16, path: &str, referer: Option<&str>) -> String {
     let mut response = Vec::new();
     stream.read_to_end(&mut response).unwrap();
     String::from_utf8_lossy(&response).into_owned()
+}
+
+/// A port of 127.0.0.1 that refuses connections, until an endpoint is opened on it.
+pub struct ClosedPort {
+    socket: tokio::net::TcpSocket,
+}
+
+impl ClosedPort {
+    /// Some port that is free.
+    pub fn new() -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        Self { socket }
+    }
+
+    /// Its number.
+    pub fn port(&self) -> u16 {
+        self.socket.local_addr().unwrap().port()
+    }
+
+    /// The endpoint that listens there from now on.
+    pub fn open(self, script: impl FnMut(usize, &Value) -> Answer + Send + 'static) -> Endpoint {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        let listener = runtime.block_on(async { self.socket.listen(128).unwrap().into_std().unwrap() });
+        listener.set_nonblocking(false).unwrap();
+        Endpoint::listening(listener, None, script)
+    }
 }
 
 /// A port that was free a moment ago.

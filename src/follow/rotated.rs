@@ -1,0 +1,184 @@
+//! Finds what rotation did to a followed log while nobody looked: its rest under another name, also compressed, and
+//! whole files that came and went between two looks, or between two runs.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::Follower;
+use super::discover::{self, Directories, Sibling};
+use super::file;
+use super::identity::{self, Who};
+use super::source::{Sink, Source};
+use crate::ledger::{LedgerError, LogRow};
+use crate::offsets::LogId;
+
+/// The clock that a file system stamps with is a tick or so behind.
+const TICK: Duration = Duration::from_millis(20);
+
+fn last_read(row: &LogRow) -> SystemTime {
+    row.last_read.and_then(|at| SystemTime::try_from(at).ok()).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+impl<S: Sink> Follower<S> {
+    /// The followed names, and when what had them was read last.
+    pub(super) fn names_read_before(&self) -> Result<BTreeMap<PathBuf, SystemTime>, LedgerError> {
+        let mut names: BTreeMap<PathBuf, SystemTime> = BTreeMap::new();
+        for row in self.ledger.logs()? {
+            if self.ledger.position(None, row.id)?.is_some() {
+                let read = last_read(&row);
+                let last = names.entry(row.path).or_insert(read);
+                *last = read.max(*last);
+            }
+        }
+        Ok(names)
+    }
+
+    /// At start: logs that were followed and whose name holds another file now are looked for among its siblings, and
+    /// their rest is read first. So are siblings that were never seen and were written to after the last reading.
+    pub(super) fn find_what_was_rotated_away(
+        &mut self,
+        names: BTreeMap<PathBuf, SystemTime>,
+    ) -> Result<(), LedgerError> {
+        let mut directories = Directories::default();
+        for (name, read) in names {
+            self.search(&name, read, &mut directories)?;
+        }
+        Ok(())
+    }
+
+    /// While running: of what came under these names since the last look, all but the last has another name now.
+    pub(super) fn find_what_was_rotated_since_the_last_look(
+        &mut self,
+        moved: &BTreeSet<PathBuf>,
+        found: &BTreeMap<PathBuf, Vec<usize>>,
+    ) -> Result<(), LedgerError> {
+        let Some(looked) = self.looked else { return Ok(()) };
+        let mut directories = Directories::default();
+        for (name, since) in std::mem::take(&mut self.search) {
+            self.search(&name, since, &mut directories)?;
+        }
+        self.unopened.retain(|inode, name| {
+            let is_there = |path: &Path| file::inode(path).is_ok_and(|there| there == *inode);
+            is_there(name) || directories.siblings(name).iter().any(|sibling| sibling.inode == *inode)
+        });
+        let since = looked - TICK;
+        for name in moved {
+            let is_new = |sibling: &Sibling| sibling.modified.is_none_or(|written| written >= since);
+            let news = directories.siblings(name).into_iter().any(|sibling| {
+                (is_new(&sibling) || self.unopened.contains_key(&sibling.inode))
+                    && !found.contains_key(&sibling.path)
+                    && !self.holds(sibling.inode)
+            });
+            if news {
+                self.search(name, since, &mut directories)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn remember_unopened(&mut self, path: &Path) {
+        // What can't even be asked for its inode is tried again by its name alone.
+        if let Ok(inode) = file::inode(path) {
+            self.unopened.insert(inode, path.to_path_buf());
+        }
+    }
+
+    fn holds(&self, inode: (u64, u64)) -> bool {
+        self.sources.iter().any(|source| (source.row.dev, source.row.ino) == inode)
+    }
+
+    /// Looks among a name's siblings for the rest of logs that had this name, and for files that were written to after
+    /// `since` and never seen.
+    fn search(&mut self, name: &Path, since: SystemTime, directories: &mut Directories) -> Result<(), LedgerError> {
+        let targets: Vec<usize> =
+            (0..self.targets.len()).filter(|index| discover::is_for(&self.targets[*index].pattern, name)).collect();
+        if targets.is_empty() {
+            return Ok(());
+        }
+        let rows = self.ledger.logs()?;
+        let held = |this: &Self, first: &[Source]| -> HashSet<LogId> {
+            this.sources.iter().chain(first).map(|source| source.row.id).collect()
+        };
+        let mut missing = Vec::new();
+        for (index, row) in rows.iter().enumerate().filter(|(_, row)| row.path == name && !row.ended) {
+            let is_under_its_name = file::inode(name).is_ok_and(|inode| inode == (row.dev, row.ino));
+            let is_held = self.sources.iter().any(|source| source.row.id == row.id);
+            let is_known_and_waits = is_under_its_name && self.unopened.contains_key(&(row.dev, row.ino));
+            if !is_held && !is_known_and_waits && self.ledger.position(None, row.id)?.is_some() {
+                missing.push(index);
+            }
+        }
+        let mut first: Vec<Source> = Vec::new();
+        // Something that may be what is searched for can't be read now.
+        let mut is_unsure = self.troubles.contains_key(name) && name.symlink_metadata().is_ok();
+        for sibling in directories.siblings(name) {
+            let Sibling { path, inode, modified } = sibling;
+            let followed_itself = self.targets.iter().any(|target| discover::is_for(&target.pattern, &path));
+            let is_held = self.holds(inode) || first.iter().any(|source| (source.row.dev, source.row.ino) == inode);
+            if is_held || self.finished.contains(&(inode.0, inode.1, modified)) {
+                continue;
+            }
+            let is_news = modified.is_none_or(|written| written >= since) || self.unopened.contains_key(&inode);
+            let opened = match file::open(&path) {
+                Ok(opened) => opened,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    is_unsure = true;
+                    continue;
+                }
+                Err(error) => {
+                    // An old one that nobody could ever read is nobody's concern.
+                    if is_news || !missing.is_empty() {
+                        is_unsure = true;
+                        self.say_trouble(&path, &error);
+                    }
+                    continue;
+                }
+            };
+            let who = match identity::identify(&path, &opened, &rows, &held(self, &first)) {
+                Ok(who) => who,
+                Err(error) => {
+                    is_unsure = true;
+                    self.say_trouble(&path, &error);
+                    continue;
+                }
+            };
+            let wanted = match &who {
+                Who::Known(index) | Who::CutBack(index, _) => missing.contains(index),
+                Who::New => is_news && !followed_itself,
+                Who::Copy => false,
+            };
+            if !wanted {
+                continue;
+            }
+            if let Who::Known(index) | Who::CutBack(index, _) = &who {
+                missing.retain(|missing| missing != index);
+            }
+            let source = self.adopt(name, &path, opened, who, &rows, &targets)?;
+            if source.is_some() {
+                self.troubles.remove(&path);
+                self.unopened.remove(&inode);
+            }
+            first.extend(source);
+        }
+        if is_unsure {
+            self.search.insert(name.to_path_buf(), since);
+        } else {
+            for row in missing.iter().filter_map(|index| rows.get(*index)) {
+                let read = row.fingerprint.marks.last().map_or(0, |mark| mark.offset);
+                tracing::warn!(
+                    path = %row.path.display(), offset = read,
+                    hint = "if the rotated file is still to be had, `silktail backfill` reads it",
+                    "the log that was followed is gone; what was written to it after this offset is unaccounted for"
+                );
+                // Said once; a backfill of the file goes on from this offset.
+                self.sink.update(LogRow { ended: true, ..row.clone() });
+            }
+        }
+        for source in &mut first {
+            source.leaving = Some(Instant::now());
+        }
+        self.sources.splice(0..0, first);
+        Ok(())
+    }
+}
