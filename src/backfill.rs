@@ -562,7 +562,7 @@ impl Work<'_> {
         let live = live && !opened.file.is_packed();
         let size = if live { file::after_last_newline(&opened.file, opened.size)? } else { opened.size };
         let meant = self.meant(&opened, &decided.format, size)?;
-        let ranges = self.ranges(&row, &job.sites, size, &meant)?;
+        let ranges = self.ranges(&row, &job.sites, size, &meant, &decided.format)?;
         let repeated = if self.options.again { self.covered(&row, &job.sites, size, &meant)? } else { Ranges::new() };
         let passed = ranges.keys().chain(repeated.keys()).copied().collect();
         self.count_passed_over(&opened, passed, &meant)?;
@@ -830,7 +830,14 @@ impl Work<'_> {
     }
 
     /// What is left to read, and for whom; the claims on it are in the ledger when this returns.
-    fn ranges(&self, row: &LogRow, sites: &[Arc<Site>], size: u64, meant: &[(u64, u64)]) -> Result<Ranges, Trouble> {
+    fn ranges(
+        &self,
+        row: &LogRow,
+        sites: &[Arc<Site>],
+        size: u64,
+        meant: &[(u64, u64)],
+        format: &Format,
+    ) -> Result<Ranges, Trouble> {
         let mut ranges = Ranges::new();
         for index in std::iter::once(None).chain((0..sites.len()).map(Some)) {
             let Some(ledger) = self.ledger() else {
@@ -840,6 +847,11 @@ impl Work<'_> {
                 continue;
             };
             let site = index.map(|index| sites[index].id);
+            let digest = index.map(|index| digest(format, &sites[index]));
+            if let (Some(site), Some(digest)) = (site, digest) {
+                let reopened = ledger.reopen(site, row.id, digest)?;
+                self.collector.state.borrow_mut().summary.read_again += reopened as u64;
+            }
             for range in ledger.uncovered(site, row.id, size)? {
                 for (from, until) in overlaps(meant, range.from, range.until) {
                     if range.resumed && from != range.from {
@@ -852,7 +864,7 @@ impl Work<'_> {
                         continue;
                     }
                     if !range.resumed {
-                        ledger.begin(site, row.id, from, Some(until))?;
+                        ledger.claim(site, row.id, from, Some(until), digest)?;
                     }
                     let settled = range.settled.iter().copied().collect();
                     ranges.entry((from, until)).or_default().push((index, settled));
@@ -908,6 +920,19 @@ impl Work<'_> {
         self.collector.state.borrow_mut().summary.already_sent += passed;
         Ok(())
     }
+}
+
+/// What decides which lines become events, as a number: the format, and all of a site but where its events go.
+fn digest(format: &Format, site: &Site) -> u64 {
+    let Site { context, hosts, rules, bots, exclude_ips, trusted_proxies, respect_dnt, repeat_window, .. } = site;
+    let text = format!(
+        "{} {} {context:?} {hosts:?} {rules:?} {bots:?} {exclude_ips:?} {trusted_proxies:?} {respect_dnt} {repeat_window:?}",
+        format.name(),
+        format.text(),
+    );
+    let mut hasher = siphasher::sip::SipHasher13::new();
+    std::hash::Hasher::write(&mut hasher, text.as_bytes());
+    std::hash::Hasher::finish(&hasher)
 }
 
 /// The parts of `stretches` that lie within `from..until`.

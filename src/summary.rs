@@ -39,6 +39,8 @@ pub struct Summary {
     pub delivered: u64,
     pub rejected: u64,
     pub elapsed_seconds: f64,
+    /// Stretches that were read again since the rules have changed.
+    pub read_again: u64,
     /// By fate and reason: `excluded: {ip: 3}`.
     pub reasons: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
     /// The lines of each site, by its name.
@@ -78,6 +80,8 @@ pub struct Sample {
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Plots {
     urls: HashMap<String, u64>,
+    /// Events that count for an earlier run, by site.
+    taken_back: BTreeMap<Option<String>, u64>,
     /// Events by the log's day, in the machine's time zone.
     pub days: BTreeMap<Date, u64>,
     /// Events by the extension of their URL's path.
@@ -109,14 +113,8 @@ impl Summary {
     /// An event's line was read again that an earlier run had settled: it counts there, not here.
     pub fn was_settled(&mut self, site: Option<&str>) {
         self.already_sent += 1;
-        // The line's counts are added after this, with those of its block.
-        self.lines = self.lines.wrapping_sub(1);
-        self.event = self.event.wrapping_sub(1);
-        if let Some(site) = site {
-            let of = self.sites.entry(site.to_owned()).or_default();
-            of.lines = of.lines.wrapping_sub(1);
-            of.event = of.event.wrapping_sub(1);
-        }
+        // The line's counts are added after this, with those of its block, and taken back at the end.
+        *self.plots.taken_back.entry(site.map(str::to_owned)).or_default() += 1;
     }
 
     /// Why a line was excluded, a bot's or a repeat.
@@ -160,6 +158,14 @@ impl Summary {
 
     /// Everything has been added.
     pub fn finish(&mut self) {
+        for (site, count) in std::mem::take(&mut self.plots.taken_back) {
+            self.lines = self.lines.saturating_sub(count);
+            self.event = self.event.saturating_sub(count);
+            if let Some(of) = site.and_then(|site| self.sites.get_mut(&site)) {
+                of.lines = of.lines.saturating_sub(count);
+                of.event = of.event.saturating_sub(count);
+            }
+        }
         let mut top: Vec<(String, u64)> = std::mem::take(&mut self.plots.urls).into_iter().collect();
         top.sort_by(|(url, count), (other_url, other)| other.cmp(count).then_with(|| url.cmp(other_url)));
         top.truncate(TOP);
@@ -208,6 +214,12 @@ impl Summary {
                     of.excluded
                 ));
             }
+        }
+        if self.read_again > 0 {
+            text.push_str(&format!(
+                "again      {} stretches, since the rules have changed: lines that were sent are not sent again\n",
+                self.read_again
+            ));
         }
         if self.already_sent > 0 {
             text.push_str(&format!("passed by  {} lines that an earlier run had settled\n", self.already_sent));

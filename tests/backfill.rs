@@ -156,3 +156,30 @@ fn the_summary_says_why_and_what_most_and_the_report_is_one_page() {
     }
     assert!(!page.contains("http://") && !page.contains("src="), "it needs nothing else: {page}");
 }
+
+#[test]
+fn under_changed_rules_a_log_is_read_again_and_only_what_was_not_sent_is_sent() {
+    let (sandbox, endpoint) = sandbox();
+    let log: String = (0..20)
+        .map(|hour| at(1, hour, &hour.to_string()) + &at(2, hour, &format!("zip{hour}")).replace(".pdf", ".zip"))
+        .collect();
+    sandbox.write("access.log.1", &log);
+    let rule = |extensions: &str| format!("{SITE}\n[[site.rule]]\nevent = \"download\"\nextensions = [{extensions}]\n");
+    sandbox.configure(endpoint.port, &rule("\"pdf\""));
+    let first = summary(&sandbox, &[]);
+    assert_eq!((&first["event"], &first["unmatched"], &first["read_again"]), (&json!(20), &json!(20), &json!(0)));
+    // More counts now: only that is sent, and the other fates are those of the new rules.
+    sandbox.configure(endpoint.port, &rule("\"pdf\", \"zip\""));
+    let second = summary(&sandbox, &[]);
+    assert_eq!((&second["event"], &second["unmatched"], &second["already_sent"]), (&json!(20), &json!(0), &json!(20)));
+    assert_eq!(second["read_again"], json!(1));
+    // Less counts: nothing is sent, and what was sent stays so.
+    sandbox.configure(endpoint.port, &rule("\"zip\""));
+    let third = summary(&sandbox, &[]);
+    assert_eq!((&third["event"], &third["unmatched"], &third["already_sent"]), (&json!(0), &json!(20), &json!(20)));
+    let text = sandbox.run(&["backfill", "--yes"]).expect_code(0).stdout;
+    assert!(!text.contains("since the rules have changed"), "they haven't: {text}");
+    let mut want: Vec<String> = (0..20).flat_map(|hour| [format!("{hour}.pdf"), format!("zip{hour}.zip")]).collect();
+    want.sort();
+    assert_eq!(files(&endpoint), want);
+}

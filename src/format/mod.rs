@@ -137,6 +137,11 @@ impl Format {
         Ok(Format::new(name, &text, zone, Reader::Json(keys)))
     }
 
+    /// The format as it was written.
+    pub fn text(&self) -> &str {
+        &self.inner.text
+    }
+
     /// The zone of times that are written without an offset.
     pub fn zone(&self) -> &TimeZone {
         &self.inner.zone

@@ -4,6 +4,7 @@
 //! which everything is settled), and the counts and repeat-window entries of the lines below it. Settling and advancing
 //! commute: a settlement may arrive before the advance that opens its line.
 
+mod ends;
 mod fingerprint;
 mod rejected;
 mod store;

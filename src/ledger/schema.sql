@@ -6,14 +6,18 @@ CREATE TABLE log (
     fingerprint TEXT NOT NULL, format TEXT, last_read INTEGER, ended INTEGER NOT NULL DEFAULT 0
 );
 -- What was read: site 0 is the log's own row. until_offset is NULL where `run` follows: all from from_offset on is its.
+-- digest is that of the rules and settings by which a backfill read it; NULL: they don't matter (`run`, the log's own row).
 CREATE TABLE range (
     id INTEGER PRIMARY KEY, site INTEGER NOT NULL, log INTEGER NOT NULL,
-    from_offset INTEGER NOT NULL, until_offset INTEGER, watermark INTEGER NOT NULL, settled TEXT NOT NULL DEFAULT '[]',
+    from_offset INTEGER NOT NULL, until_offset INTEGER, watermark INTEGER NOT NULL, settled TEXT NOT NULL DEFAULT '[]', digest INTEGER,
     lines INTEGER NOT NULL DEFAULT 0, too_long INTEGER NOT NULL DEFAULT 0, unparsed INTEGER NOT NULL DEFAULT 0,
     unmatched INTEGER NOT NULL DEFAULT 0, excluded INTEGER NOT NULL DEFAULT 0, bot INTEGER NOT NULL DEFAULT 0,
     repeat INTEGER NOT NULL DEFAULT 0, event INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX range_of ON range (site, log);
+-- Ends of the lines whose events a backfill has settled, delta-coded, in the order of their commits.
+CREATE TABLE sent (range INTEGER NOT NULL, ends BLOB NOT NULL);
+CREATE INDEX sent_of ON sent (range);
 -- The repeat window as it is after the lines below the watermarks.
 CREATE TABLE kept (
     key BLOB PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL,

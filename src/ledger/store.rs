@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
+use super::ends;
 use super::rejected::{self, Rejected, Rejection};
 use super::{Advance, Counts, Fingerprint, Progress};
 use crate::offsets::{LogId, Origin, SiteId, Span};
@@ -493,13 +494,64 @@ impl Ledger {
     /// # Errors
     /// Those of the database.
     pub fn begin(&self, site: Option<SiteId>, log: LogId, from: u64, until: Option<u64>) -> Result<(), LedgerError> {
+        self.claim(site, log, from, until, None)
+    }
+
+    /// Claims a range for a backfill that reads it by the rules of this digest.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn claim(
+        &self,
+        site: Option<SiteId>,
+        log: LogId,
+        from: u64,
+        until: Option<u64>,
+        digest: Option<u64>,
+    ) -> Result<(), LedgerError> {
         self.ask(|db| {
             db.execute(
-                "INSERT INTO range (site, log, from_offset, until_offset, watermark) VALUES (?1, ?2, ?3, ?4, ?3)",
-                params![site_number(site), log.0, int(from), until.map(int)],
+                "INSERT INTO range (site, log, from_offset, until_offset, watermark, digest) VALUES (?1, ?2, ?3, ?4, ?3, ?5)",
+                params![site_number(site), log.0, int(from), until.map(int), digest.map(u64::cast_signed)],
             )
         })
         .map(|_| ())
+    }
+
+    /// Opens again what backfills have read of a log for a site by other rules: it is to be read again, and only lines
+    /// that weren't sent are to be sent. Says how many stretches those are.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn reopen(&self, site: SiteId, log: LogId, digest: u64) -> Result<usize, LedgerError> {
+        self.sync()?;
+        self.ask(|db| {
+            let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let mut query = change.prepare(
+                "SELECT id, settled FROM range WHERE site = ?1 AND log = ?2 AND until_offset IS NOT NULL AND digest <> ?3",
+            )?;
+            let of = params![site.0, log.0, digest.cast_signed()];
+            let stale = query
+                .query_map(of, |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            drop(query);
+            for (range, settled) in &stale {
+                let mut ends = settled_from(settled);
+                let mut query = change.prepare_cached("SELECT ends FROM sent WHERE range = ?1")?;
+                for blob in query.query_map([range], |row| row.get::<_, Vec<u8>>(0))? {
+                    ends.extend(ends::decode(&blob?));
+                }
+                ends.sort_unstable();
+                ends.dedup();
+                change.execute(
+                    "UPDATE range SET watermark = from_offset, settled = ?2, digest = ?3, lines = 0, too_long = 0, unparsed = 0,
+                     unmatched = 0, excluded = 0, bot = 0, repeat = 0, event = 0 WHERE id = ?1",
+                    params![range, serde_json::to_string(&ends).unwrap_or_default(), digest.cast_signed()],
+                )?;
+            }
+            change.commit()?;
+            Ok(stale.len())
+        })
     }
 
     /// A claim without a known end (an archive's, standard input's) was read to its end.
@@ -844,6 +896,8 @@ struct Writing {
     logs: Vec<LogRow>,
     rejections: Vec<Rejection>,
     settled: HashMap<i64, (u64, u64)>,
+    /// Settled lines of ranges that backfills read.
+    sent: HashMap<i64, Vec<u64>>,
     unsynced: Option<Instant>,
     used: i64,
     stored_touches: i64,
@@ -861,6 +915,7 @@ impl Writing {
             logs: Vec::new(),
             rejections: Vec::new(),
             settled: HashMap::new(),
+            sent: HashMap::new(),
             unsynced: None,
             used,
             stored_touches: 0,
@@ -996,7 +1051,11 @@ impl Writing {
                 let key = (origin.site.0, origin.log);
                 if let Some(open) = self.find(key, origin.line.end) {
                     open.progress.settle(origin.line.end);
+                    let range = open.until.map(|_| open.row);
                     self.touched(key);
+                    if let Some(range) = range {
+                        self.sent.entry(range).or_default().push(origin.line.end);
+                    }
                 }
                 let totals = self.settled.entry(origin.site.0).or_default();
                 if rejections.is_empty() { totals.0 += 1 } else { totals.1 += 1 }
@@ -1104,6 +1163,10 @@ impl Writing {
                     ])?;
                 }
             }
+            let mut send = change.prepare_cached("INSERT INTO sent (range, ends) VALUES (?1, ?2)")?;
+            for (range, ends) in &self.sent {
+                send.execute(params![range, ends::encode(ends.clone())])?;
+            }
             let mut keep = change.prepare_cached(
                 "INSERT OR REPLACE INTO kept (key, first, last, site, log, line_start, line_end, used) VALUES (?1,?2,?3,?4,?5,?6,?7,?8)",
             )?;
@@ -1187,6 +1250,7 @@ impl Writing {
         self.logs.clear();
         self.rejections.clear();
         self.settled.clear();
+        self.sent.clear();
         self.unsynced.get_or_insert_with(Instant::now);
         Ok(())
     }
