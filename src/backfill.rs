@@ -548,7 +548,7 @@ impl Work<'_> {
             Some(ledger) => ledger.logs()?,
             None => Vec::new(),
         };
-        let known = match identity::identify(path, &opened, &rows, &HashSet::new())? {
+        let known = match identity::identify(path, &opened, &rows, &HashMap::new())? {
             Who::Known(index) | Who::CutBack(index, _) => rows.get(index),
             Who::New | Who::Copy => None,
         };

@@ -1,6 +1,6 @@
 //! Which log a file is, whatever its name: content decides, device and inode only say where to look first.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
@@ -9,6 +9,9 @@ use super::discover;
 use super::file::{self, Opened};
 use crate::ledger::{Fingerprint, HEAD_MAX, LogRow, MARK_MAX, Mark};
 use crate::offsets::LogId;
+
+/// Bytes that are compared where nothing has been read yet.
+const COMPARED: usize = 64 * 1024;
 
 /// What a file's content says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,24 +55,20 @@ pub fn mark_agrees(file: &Content, mark: &Mark) -> io::Result<bool> {
     Ok(Mark::of(mark.offset, &bytes) == *mark)
 }
 
-/// Finds out which of the known logs a file is. Rows in `taken` are held by another open file already.
+/// Finds out which of the known logs a file is. Those in `held` are open already, as another file.
 ///
 /// # Errors
 /// Those of the system: nothing is guessed about a file that can't be read.
-pub fn identify(path: &Path, opened: &Opened, rows: &[LogRow], taken: &HashSet<LogId>) -> io::Result<Who> {
+pub fn identify(path: &Path, opened: &Opened, rows: &[LogRow], held: &HashMap<LogId, &Content>) -> io::Result<Who> {
     let head = head(opened)?;
     let mut same_content = Vec::new();
     let mut cut_back = None;
     let mut is_copy = false;
     for (index, row) in rows.iter().enumerate() {
-        if taken.contains(&row.id) {
+        if let Some(content) = held.get(&row.id) {
             // Only by its name: two logs may well begin with the same lines.
             if discover::is_sibling(path, &row.path) && row.fingerprint.head_len > 0 {
-                let first_mark = row.fingerprint.marks.first().map_or(0, |mark| mark.offset);
-                let unfinished = row.fingerprint.agrees_head(&head) && opened.size < first_mark;
-                if unfinished || !matches!(agreement(opened, &head, &row.fingerprint)?, Agreement::No) {
-                    is_copy = true;
-                }
+                is_copy |= is_a_copy(opened, &head, &row.fingerprint, content)?;
             }
             continue;
         }
@@ -78,7 +77,7 @@ pub fn identify(path: &Path, opened: &Opened, rows: &[LogRow], taken: &HashSet<L
         match agreement(opened, &head, &row.fingerprint)? {
             Agreement::Full if same_inode => return Ok(Who::Known(index)),
             Agreement::Full if row.fingerprint.head_len > 0 => same_content.push((index, same_name)),
-            Agreement::UpTo(offset) if same_inode || same_name => cut_back = Some((index, offset)),
+            Agreement::UpTo(offset) if !row.ended && (same_inode || same_name) => cut_back = Some((index, offset)),
             _ => {}
         }
     }
@@ -97,6 +96,27 @@ pub fn identify(path: &Path, opened: &Opened, rows: &[LogRow], taken: &HashSet<L
         None if is_copy => Who::Copy,
         None => Who::New,
     })
+}
+
+/// Whether a file is a copy of a log that is open as `content`, or is becoming one.
+fn is_a_copy(opened: &Opened, head: &[u8], known: &Fingerprint, content: &Content) -> io::Result<bool> {
+    // A copy isn't longer than its log, unless that was cut and began again as before.
+    let goes_on_alike = |from: u64| -> io::Result<bool> {
+        let mut both = [vec![0; COMPARED], vec![0; COMPARED]];
+        let one = file::read_at(&opened.file, &mut both[0], from)?;
+        let other = file::read_at(content, &mut both[1], from)?;
+        Ok(one <= other && both[0][..one] == both[1][..one])
+    };
+    let (Some(first_mark), Some(last_mark)) = (known.marks.first(), known.marks.last()) else {
+        // Nothing of it has been read, and logs that aren't the same may begin alike.
+        return Ok(known.agrees_head(head) && goes_on_alike(0)?);
+    };
+    match agreement(opened, head, known)? {
+        // All that was read of the log may be in both, and then they differ: the log was cut.
+        Agreement::Full => Ok(!mark_agrees(content, last_mark)? || goes_on_alike(last_mark.offset)?),
+        Agreement::UpTo(_) => Ok(true),
+        Agreement::No => Ok(known.agrees_head(head) && opened.file.size()? < first_mark.offset),
+    }
 }
 
 enum Agreement {

@@ -153,6 +153,8 @@ pub struct Follower<S> {
     unopened: HashMap<(u64, u64), PathBuf>,
     /// Followed names some of whose rotated siblings couldn't be read: what was written since then is searched for.
     search: BTreeMap<PathBuf, SystemTime>,
+    /// Logs that were truncated, as far as it was noticed: what is under their name now is another.
+    cut: BTreeSet<LogId>,
     /// Whether it was said that the state can't be written.
     is_stuck: bool,
 }
@@ -194,6 +196,7 @@ impl<S: Sink> Follower<S> {
             look_again: false,
             unopened: HashMap::new(),
             search: BTreeMap::new(),
+            cut: BTreeSet::new(),
             is_stuck: false,
         })
     }
@@ -303,7 +306,8 @@ impl<S: Sink> Follower<S> {
     /// One turn for each log with unread bytes. `true`: some have more.
     fn turns(&mut self, buffers: &mut Buffers) -> Result<bool, LedgerError> {
         let mut more = false;
-        let mut cut = false;
+        let mut truncated = Vec::new();
+        let held: HashSet<(u64, u64)> = self.sources.iter().map(|source| (source.row.dev, source.row.ino)).collect();
         let mut replaced = Vec::new();
         for index in 0..self.sources.len() {
             let source = &mut self.sources[index];
@@ -343,26 +347,29 @@ impl<S: Sink> Follower<S> {
                     }
                 }
                 Ok(Turn::Full) => source.due = false,
-                Ok(Turn::Truncated) => match copy_of(source) {
-                    Some((path, copy)) => {
-                        tracing::info!(
-                            path = %source.path.display(), copy = %path.display(),
-                            "file truncated or overwritten, reading the rest of its copy and then its new content"
-                        );
-                        source.continue_in(path, copy);
-                        cut = true;
-                        more = true;
+                Ok(Turn::Truncated) => {
+                    match copy_of(source).filter(|(_, copy)| !held.contains(&(copy.dev, copy.ino))) {
+                        Some((path, copy)) => {
+                            tracing::info!(
+                                path = %source.path.display(), copy = %path.display(),
+                                "file truncated or overwritten, reading the rest of its copy and then its new content"
+                            );
+                            source.continue_in(path, copy);
+                            truncated.push(source.row.clone());
+                            more = true;
+                        }
+                        None => {
+                            tracing::info!(
+                                path = %source.path.display(), offset = source.read_to(),
+                                "file truncated or overwritten, reading its new content"
+                            );
+                            // It may be on its way to another name, or be compressed just now.
+                            self.cut.insert(source.row.id);
+                            truncated.push(source.row.clone());
+                            replaced.push(index);
+                        }
                     }
-                    None => {
-                        tracing::info!(
-                            path = %source.path.display(), offset = source.read_to(),
-                            "file truncated or overwritten, reading its new content"
-                        );
-                        source.row.ended = true;
-                        self.sink.update(source.row.clone());
-                        replaced.push(index);
-                    }
-                },
+                }
                 Err(error) => {
                     // Tried again at the next poll.
                     source.due = false;
@@ -373,7 +380,10 @@ impl<S: Sink> Follower<S> {
                 }
             }
         }
-        if cut || !replaced.is_empty() {
+        for row in &truncated {
+            self.search_after_truncation(row);
+        }
+        if !truncated.is_empty() || !replaced.is_empty() {
             for index in replaced.into_iter().rev() {
                 self.sources.remove(index);
             }
@@ -526,8 +536,15 @@ impl<S: Sink> Follower<S> {
             *rows = Some(self.ledger.logs()?);
         }
         let known: &[LogRow] = rows.as_deref().unwrap_or_default();
-        let taken: HashSet<LogId> = self.sources.iter().map(|source| source.row.id).collect();
-        let who = match identity::identify(path, &opened, known, &taken) {
+        let known_and_whole: Vec<LogRow>;
+        let known = if self.cut.is_empty() {
+            known
+        } else {
+            known_and_whole = known.iter().filter(|row| !self.cut.contains(&row.id)).cloned().collect();
+            &known_and_whole
+        };
+        let held = self.sources.iter().map(|source| (source.row.id, &source.file)).collect();
+        let who = match identity::identify(path, &opened, known, &held) {
             Ok(who) => who,
             Err(error) => {
                 self.say_trouble(path, &error);
@@ -626,7 +643,9 @@ impl<S: Sink> Follower<S> {
             (Who::Known(_), Some(row)) => row.clone(),
             (Who::CutBack(_, offset), Some(row)) => {
                 tracing::warn!(path = %path.display(), offset, "the end of the log is gone, reading on from where it agrees");
-                self.sink.update(LogRow { ended: true, ..row.clone() });
+                // What is no longer here may be in a rotated file: the log was truncated and begins as it did before.
+                self.cut.insert(row.id);
+                self.search_after_truncation(row);
                 let mut row = row.clone();
                 row.fingerprint.marks.retain(|mark| mark.offset <= *offset);
                 row.id = self.ledger.add_log(&row)?;

@@ -1,7 +1,7 @@
 //! Finds what rotation did to a followed log while nobody looked: its rest under another name, also compressed, and
 //! whole files that came and went between two looks, or between two runs.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,13 +11,14 @@ use super::file;
 use super::identity::{self, Who};
 use super::source::{Sink, Source};
 use crate::ledger::{LedgerError, LogRow};
-use crate::offsets::LogId;
 
 /// The clock that a file system stamps with is a tick or so behind.
 const TICK: Duration = Duration::from_millis(20);
 
+/// What was written to after this, wasn't there to be read when the log was.
 fn last_read(row: &LogRow) -> SystemTime {
-    row.last_read.and_then(|at| SystemTime::try_from(at).ok()).unwrap_or(SystemTime::UNIX_EPOCH)
+    let at = row.last_read.and_then(|at| SystemTime::try_from(at).ok());
+    at.map_or(SystemTime::UNIX_EPOCH, |at| at - TICK)
 }
 
 impl<S: Sink> Follower<S> {
@@ -45,6 +46,12 @@ impl<S: Sink> Follower<S> {
             self.search(&name, read, &mut directories)?;
         }
         Ok(())
+    }
+
+    /// What was read of a log isn't there any more. Its rest may be in a copy, and what stands there now may already have
+    /// another name.
+    pub(super) fn search_after_truncation(&mut self, row: &LogRow) {
+        self.search.entry(row.path.clone()).or_insert_with(|| last_read(row));
     }
 
     /// While running: of what came under these names since the last look, all but the last has another name now.
@@ -97,9 +104,6 @@ impl<S: Sink> Follower<S> {
             return Ok(());
         }
         let rows = self.ledger.logs()?;
-        let held = |this: &Self, first: &[Source]| -> HashSet<LogId> {
-            this.sources.iter().chain(first).map(|source| source.row.id).collect()
-        };
         let mut missing = Vec::new();
         for (index, row) in rows.iter().enumerate().filter(|(_, row)| row.path == name && !row.ended) {
             let is_under_its_name = file::inode(name).is_ok_and(|inode| inode == (row.dev, row.ino));
@@ -135,7 +139,8 @@ impl<S: Sink> Follower<S> {
                     continue;
                 }
             };
-            let who = match identity::identify(&path, &opened, &rows, &held(self, &first)) {
+            let files = self.sources.iter().chain(&first).map(|source| (source.row.id, &source.file)).collect();
+            let who = match identity::identify(&path, &opened, &rows, &files) {
                 Ok(who) => who,
                 Err(error) => {
                     is_unsure = true;
@@ -153,6 +158,7 @@ impl<S: Sink> Follower<S> {
             }
             if let Who::Known(index) | Who::CutBack(index, _) = &who {
                 missing.retain(|missing| missing != index);
+                self.cut.remove(&rows[*index].id);
             }
             let source = self.adopt(name, &path, opened, who, &rows, &targets)?;
             if source.is_some() {
@@ -165,12 +171,15 @@ impl<S: Sink> Follower<S> {
             self.search.insert(name.to_path_buf(), since);
         } else {
             for row in missing.iter().filter_map(|index| rows.get(*index)) {
-                let read = row.fingerprint.marks.last().map_or(0, |mark| mark.offset);
-                tracing::warn!(
-                    path = %row.path.display(), offset = read,
-                    hint = "if the rotated file is still to be had, `silktail backfill` reads it",
-                    "the log that was followed is gone; what was written to it after this offset is unaccounted for"
-                );
+                // That a log was cut has been said when it was noticed.
+                if !self.cut.remove(&row.id) {
+                    let read = row.fingerprint.marks.last().map_or(0, |mark| mark.offset);
+                    tracing::warn!(
+                        path = %row.path.display(), offset = read,
+                        hint = "if the rotated file is still to be had, `silktail backfill` reads it",
+                        "the log that was followed is gone; what was written to it after this offset is unaccounted for"
+                    );
+                }
                 // Said once; a backfill of the file goes on from this offset.
                 self.sink.update(LogRow { ended: true, ..row.clone() });
             }

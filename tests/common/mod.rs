@@ -60,6 +60,8 @@ pub fn combined_by(ip: &str, second: u32, path: &str, referer: &str, user_agent:
 /// A directory of its own, gone at the end, with the program's configuration, state and logs.
 pub struct Sandbox {
     dir: TempDir,
+    /// The user that the program runs as, where it isn't the tests'.
+    pub run_as: Option<u32>,
 }
 
 impl Sandbox {
@@ -68,7 +70,7 @@ impl Sandbox {
         use std::os::unix::fs::PermissionsExt;
         let dir = TempDir::with_prefix("silktail-").unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        Self { dir }
+        Self { dir, run_as: None }
     }
 
     /// The place of `name` in it.
@@ -119,6 +121,29 @@ impl Sandbox {
         command
     }
 
+    /// The same, run by another user, to whom the state then belongs.
+    fn silktail_of(&self, user: u32) -> Command {
+        use std::os::unix::fs::chown;
+        use std::os::unix::process::CommandExt;
+        // Where the program was built may be closed to others.
+        let program = self.path("silktail");
+        if !program.exists() {
+            fs::copy(env!("CARGO_BIN_EXE_silktail"), &program).unwrap();
+            fs::create_dir_all(self.path("state")).unwrap();
+            chown(self.path("state"), Some(user), Some(user)).unwrap();
+        }
+        let mut command = Command::new(program);
+        for (name, value) in self.silktail().get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.args(self.silktail().get_args()).current_dir(self.dir.path()).stdin(Stdio::null());
+        command.uid(user).gid(user);
+        command
+    }
+
     /// Runs the program to its end.
     pub fn run(&self, args: &[&str]) -> Done {
         Done::of(self.silktail().args(args).output().unwrap())
@@ -147,7 +172,11 @@ impl Sandbox {
     pub fn start(&self, name: &str) -> Daemon {
         let said = self.path(name);
         let file = fs::OpenOptions::new().create(true).append(true).open(&said).unwrap();
-        let child = self.silktail().arg("run").stdout(Stdio::null()).stderr(file).spawn().unwrap();
+        let mut command = match self.run_as {
+            None => self.silktail(),
+            Some(user) => self.silktail_of(user),
+        };
+        let child = command.arg("run").stdout(Stdio::null()).stderr(file).spawn().unwrap();
         Daemon { child, said }
     }
 }
