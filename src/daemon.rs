@@ -1,7 +1,9 @@
 //! `silktail run`: wires follower, delivery and ledger together, and takes them apart again at a stop.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,8 +14,9 @@ use signal_hook::iterator::Signals as Hooked;
 use crate::config::{self, Config};
 use crate::deliver::{DeliverError, Delivery, SiteSettings};
 use crate::event::Event;
+use crate::follow::source::{Happened, Sink, counts_of};
 use crate::follow::watch::{Wake, Watches};
-use crate::follow::{Follower, FormatChoice, Start, Target, Wishes, source::Sink};
+use crate::follow::{Follower, FormatChoice, Start, Target, Wishes};
 use crate::format::{BUILTIN, Format};
 use crate::ledger::{Advance, Ledger, LedgerError, LogRow, Role};
 use crate::lines::Cut;
@@ -21,7 +24,8 @@ use crate::oddities::{Fit, FitChange, FrontProxy, Proxied};
 use crate::offsets::{LogId, SiteId};
 use crate::outbox::{Rooms, Settler};
 use crate::pipeline;
-use crate::status::live;
+use crate::status::counters::Counters;
+use crate::status::{live, server};
 use crate::visitor::repeats::Repeats;
 
 /// How long a stop may take: what is in flight is waited for this long.
@@ -41,6 +45,9 @@ pub enum DaemonError {
     /// A thread or the runtime can't be started.
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),
+    /// The status page's address.
+    #[error("cannot listen on {0} for [status]: {1}; choose another address, or stop what listens there")]
+    Listen(SocketAddr, #[source] std::io::Error),
     /// The follower's thread is gone.
     #[error("the follower ended unexpectedly; nothing is lost, start again and report this")]
     FollowerGone,
@@ -131,6 +138,9 @@ struct Outlet {
     ledger: Ledger,
     rooms: Arc<Rooms>,
     delivery: Arc<Delivery<Settler>>,
+    counters: Arc<Counters>,
+    /// Whether systemd wants to hear that the follower comes round.
+    watchdog: bool,
     watched: Mutex<Watched>,
 }
 
@@ -152,6 +162,7 @@ impl Sink for Outlet {
     }
 
     fn advance(&self, advance: Advance) {
+        self.counters.add(advance.site, counts_of(&advance));
         self.ledger.advance(advance);
     }
 
@@ -164,7 +175,25 @@ impl Sink for Outlet {
 
     fn already_sent(&self, _site: SiteId) {}
 
+    fn happened(&self, what: Happened) {
+        match what {
+            Happened::Rotation => drop(self.counters.rotations.fetch_add(1, Ordering::Relaxed)),
+            Happened::Truncation => drop(self.counters.truncations.fetch_add(1, Ordering::Relaxed)),
+            Happened::Turn { files, unreadable } => {
+                self.counters.turn(files, unreadable);
+                if self.watchdog {
+                    // Where it can't be told, the watchdog bites: that is what it is for.
+                    let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+                }
+            }
+        }
+    }
+
     fn saw(&self, row: &LogRow, pipeline: &pipeline::Pipeline, taken: &pipeline::Taken, cut: Cut<'_>) {
+        if let Some(reason) = taken.outcome.reason() {
+            let site = taken.site.and_then(|index| pipeline.sites.get(index)).map(|site| site.id);
+            self.counters.reason(site, taken.outcome.name(), reason);
+        }
         // Only the follower's thread comes here; a lock that nobody else wants costs nothing to speak of.
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = taken.outcome != pipeline::Outcome::Unparsed;
@@ -204,7 +233,8 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let rooms = Arc::new(Rooms::default());
     let settler = Arc::new(Settler { ledger: ledger.clone(), rooms: Arc::clone(&rooms), wakes: Some(wakes.clone()) });
-    let (path, state_dir) = (config.path.clone(), config.state_dir.clone());
+    let (path, state_dir, listen) = (config.path.clone(), config.state_dir.clone(), config.status_listen);
+    let counters = Arc::new(Counters::default());
     let (wishes, deliveries) = take_apart(config, &ledger)?;
     let names = Arc::new(Mutex::new(names_of(&deliveries)));
     let delivery = {
@@ -215,11 +245,38 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
         ledger: ledger.clone(),
         rooms: Arc::clone(&rooms),
         delivery: Arc::clone(&delivery),
+        counters: Arc::clone(&counters),
+        watchdog: std::env::var_os("WATCHDOG_USEC").is_some(),
         watched: Mutex::default(),
     };
+    let listener = match listen {
+        None => None,
+        Some(address) => {
+            let bound = runtime.block_on(server::bind(address));
+            Some(bound.map_err(|error| DaemonError::Listen(address, error))?)
+        }
+    };
+    let status = match &listener {
+        None => None,
+        Some(listener) => Some(format!("http://{}/", listener.local_addr()?)),
+    };
+    if let (Some(listener), Some(address)) = (listener, &status) {
+        tracing::info!(address, "status page and metrics");
+        let shown = server::Shown {
+            state_dir: state_dir.clone(),
+            ledger: ledger.clone(),
+            delivery: Arc::clone(&delivery),
+            rooms: Arc::clone(&rooms),
+            names: Arc::clone(&names),
+            counters: Arc::clone(&counters),
+        };
+        runtime.spawn(server::serve(listener, Arc::new(shown)));
+    }
     let reloader = Reloader {
         path,
         state_dir: state_dir.clone(),
+        listen,
+        counters: Arc::clone(&counters),
         ledger: ledger.clone(),
         delivery: Arc::clone(&delivery),
         names: Arc::clone(&names),
@@ -231,9 +288,11 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
         }
     })?;
     let follower = Follower::new(wishes, ledger.clone(), repeats, outlet, Watches::new(wakes), woken)?;
-    let live = runtime.spawn(live::publish(live::path(&state_dir), names, Arc::clone(&delivery), Arc::clone(&rooms)));
+    let live =
+        runtime.spawn(live::publish(live::path(&state_dir), names, Arc::clone(&delivery), Arc::clone(&rooms), status));
     let thread = std::thread::Builder::new().name("follower".into()).spawn(move || {
         follower.run(|files| {
+            counters.following.store(true, Ordering::Relaxed);
             tracing::info!(files, "ready");
             // Outside systemd there is nobody to notify.
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -285,6 +344,8 @@ fn names_of(deliveries: &[SiteSettings]) -> Vec<(SiteId, String)> {
 struct Reloader {
     path: PathBuf,
     state_dir: PathBuf,
+    listen: Option<SocketAddr>,
+    counters: Arc<Counters>,
     ledger: Ledger,
     delivery: Arc<Delivery<Settler>>,
     names: Arc<Mutex<Vec<(SiteId, String)>>>,
@@ -293,6 +354,12 @@ struct Reloader {
 
 impl Reloader {
     fn reload(&self) {
+        let applied = self.try_reload();
+        self.counters.reload(applied);
+    }
+
+    /// Whether the configuration was taken into use; why not has been said.
+    fn try_reload(&self) -> bool {
         let path = self.path.display();
         let env = |name: &str| std::env::var(name).ok();
         let loaded = match config::load(&self.path, &env) {
@@ -302,13 +369,18 @@ impl Reloader {
                 report.render(false).lines().filter(|line| !line.is_empty()).for_each(|line| tracing::error!("{line}"));
                 let hint = "mend it and reload again; `silktail check` says the same";
                 tracing::error!(%path, errors = report.errors, hint, "configuration refused, the old one goes on");
-                return;
+                return false;
             }
         };
-        if loaded.config.state_dir != self.state_dir {
-            let hint = "restart the service, or take the change back";
-            tracing::error!(%path, hint, "`state_dir` can't change while running: configuration refused, the old one goes on");
-            return;
+        for (key, changed) in [
+            ("state_dir", loaded.config.state_dir != self.state_dir),
+            ("[status] listen", loaded.config.status_listen != self.listen),
+        ] {
+            if changed {
+                let hint = "restart the service, or take the change back";
+                tracing::error!(%path, hint, "`{key}` can't change while running: configuration refused, the old one goes on");
+                return false;
+            }
         }
         for line in loaded.warnings.render(false).lines().filter(|_| loaded.warnings.warnings > 0) {
             tracing::warn!("{line}");
@@ -326,8 +398,12 @@ impl Reloader {
                 tracing::info!(%path, "configuration reloaded");
                 // A stop that comes in between wins.
                 let _ = self.wakes.send(Wake::Reload(Box::new(wishes)));
+                true
             }
-            Err(error) => tracing::error!(%path, %error, "configuration refused, the old one goes on"),
+            Err(error) => {
+                tracing::error!(%path, %error, "configuration refused, the old one goes on");
+                false
+            }
         }
     }
 }

@@ -173,7 +173,7 @@ fn bars(values: &[(String, u64)]) -> String {
 }
 
 /// `1234567` as `1 234 567`, with spaces that don't break.
-fn grouped(number: u64) -> String {
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -186,7 +186,7 @@ fn grouped(number: u64) -> String {
 }
 
 /// Text in HTML. What a log holds comes from strangers.
-fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

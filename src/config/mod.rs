@@ -4,6 +4,7 @@ mod raw;
 mod report;
 mod resolve;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub struct Config {
     pub endpoint: EndpointSettings,
     /// How logs are followed.
     pub follow: Follow,
+    /// Where metrics, health and the status page are; `None`: nowhere.
+    pub status_listen: Option<SocketAddr>,
     /// The user's formats, in file order.
     pub formats: Vec<Format>,
     /// In file order: the first that fits a host wins.

@@ -1,6 +1,7 @@
 //! From the TOML as written to the configuration as used.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -162,7 +163,7 @@ impl Resolver<'_> {
         let endpoint_table = root.table(&mut self.walk(first.source), "endpoint", "[endpoint]");
         let (endpoint, allow_http) = self.endpoint(endpoint_table, first.source);
         let follow = self.follow(&mut root, first.source);
-        self.status(&mut root, first.source);
+        let status_listen = self.status(&mut root, first.source);
         let test_tables = root.tables(&mut self.walk(first.source), "test", "a test");
         let tests: Vec<(Expectation, Option<Range<usize>>)> =
             test_tables.into_iter().filter_map(|table| self.expectation(table, first)).collect();
@@ -207,6 +208,7 @@ impl Resolver<'_> {
             state_dir: state_dir?,
             endpoint: endpoint.clone(),
             follow,
+            status_listen,
             formats,
             sites: sites.into_iter().map(|placed| placed.site).collect(),
             tests: tests.into_iter().map(|(test, _)| test).collect(),
@@ -448,12 +450,27 @@ impl Resolver<'_> {
         follow
     }
 
-    fn status(&mut self, root: &mut Table<'_, '_>, source: usize) {
-        let Some(mut table) = root.table(&mut self.walk(source), "status", "[status]") else { return };
-        if let Some((_, span)) = table.string(&mut self.walk(source), "listen") {
-            self.walk(source).error(span, "`listen` is not there yet", "this version serves no metrics", None);
-        }
+    fn status(&mut self, root: &mut Table<'_, '_>, source: usize) -> Option<SocketAddr> {
+        let mut table = root.table(&mut self.walk(source), "status", "[status]")?;
+        let listen = table.string(&mut self.walk(source), "listen").and_then(|(text, span)| {
+            let address = text.parse::<SocketAddr>();
+            match &address {
+                Err(_) => {
+                    let help = Some("an address and a port: 127.0.0.1:9464, [::1]:9464".to_owned());
+                    self.walk(source).error(span, "`listen` is not an address", "not an address with a port", help);
+                }
+                Ok(address) if !address.ip().is_loopback() => {
+                    let message = "the status page is shown to whoever reaches this address";
+                    let help =
+                        Some("it has no password: listen on 127.0.0.1, or keep others out by a firewall".to_owned());
+                    self.walk(source).warning(span, message, "not this machine alone", help);
+                }
+                Ok(_) => {}
+            }
+            address.ok()
+        });
         table.finish(&mut self.walk(source));
+        listen
     }
 
     fn formats(&mut self, root: &mut Table<'_, '_>, source: usize, formats: &mut Vec<Format>) {

@@ -8,7 +8,7 @@ pub mod http;
 pub mod payload;
 pub mod verdict;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
@@ -129,6 +129,41 @@ pub struct SiteSnapshot {
     pub state: &'static str,
     /// What went wrong last, until something is delivered.
     pub last_error: Option<String>,
+    /// For how long it hasn't been `sending`.
+    pub troubled_for: Option<Duration>,
+}
+
+/// Upper bounds of the histogram of POSTs' durations, in seconds.
+const BOUNDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// What delivery has done since it began.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Stats {
+    /// POSTs by site and the status of their answer; `None`: there was none.
+    pub answers: BTreeMap<(SiteId, Option<u16>), u64>,
+    /// POSTs that were sent again.
+    pub retries: u64,
+    /// POSTs by duration: upper bound in seconds, and how many lie between it and the one before.
+    pub durations: Vec<(f64, u64)>,
+    /// POSTs that took longer.
+    pub longer: u64,
+    /// The sum of all durations, in seconds.
+    pub seconds: f64,
+}
+
+impl Stats {
+    fn add(&mut self, site: SiteId, status: Option<u16>, took: Duration) {
+        if self.durations.is_empty() {
+            self.durations = BOUNDS.iter().map(|bound| (*bound, 0)).collect();
+        }
+        *self.answers.entry((site, status)).or_default() += 1;
+        let seconds = took.as_secs_f64();
+        self.seconds += seconds;
+        match self.durations.iter_mut().find(|(bound, _)| seconds <= *bound) {
+            Some((_, count)) => *count += 1,
+            None => self.longer += 1,
+        }
+    }
 }
 
 /// A running delivery.
@@ -143,6 +178,7 @@ struct Shared<S> {
     settle: Arc<S>,
     requests: AtomicU64,
     snapshot: Mutex<Vec<SiteSnapshot>>,
+    stats: Mutex<Stats>,
 }
 
 enum Command {
@@ -181,8 +217,13 @@ impl<S: Settle> Delivery<S> {
     /// [`DeliverError`].
     pub fn start(sites: Vec<SiteSettings>, settle: Arc<S>) -> Result<Self, DeliverError> {
         let (commands, received) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared { settle, requests: AtomicU64::new(0), snapshot: Mutex::default() });
-        let dispatcher = Dispatcher::new(sites, Arc::clone(&shared), commands.clone())?;
+        let shared = Arc::new(Shared {
+            settle,
+            requests: AtomicU64::new(0),
+            snapshot: Mutex::default(),
+            stats: Mutex::default(),
+        });
+        let mut dispatcher = Dispatcher::new(sites, Arc::clone(&shared), commands.clone())?;
         dispatcher.show();
         tokio::spawn(dispatcher.run(received));
         Ok(Self { commands, shared })
@@ -225,6 +266,11 @@ impl<S: Settle> Delivery<S> {
         self.shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What it has done so far.
+    pub fn stats(&self) -> Stats {
+        self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Sends what waits, without lingering and without waiting for another try; gives up after `grace`. Returns how many
     /// events were left.
     pub async fn stop(&self, grace: Duration) -> usize {
@@ -262,6 +308,8 @@ struct Site {
     health: Health,
     delivered: u64,
     last_error: Option<String>,
+    /// Since when it hasn't been sending.
+    troubled_since: Option<Instant>,
     warned_html: bool,
 }
 
@@ -518,6 +566,8 @@ impl<S: Settle> Dispatcher<S> {
             }
             Answer::Nothing(reason) => (Verdict::Retry, None, None, reason, false),
         };
+        let took = post.sent.map(|sent| now.duration_since(sent)).unwrap_or_default();
+        self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner).add(post.batch.site, status, took);
         let shown = status.map_or_else(|| text.clone(), |status| format!("status {status} {text}").trim().to_owned());
         if said != Verdict::Delivered {
             site.last_error = Some(shown);
@@ -547,6 +597,7 @@ impl<S: Settle> Dispatcher<S> {
                 self.leave(post.endpoint);
                 let site = &mut self.sites[index];
                 post.failures += 1;
+                self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner).retries += 1;
                 if post.since.is_none() {
                     (post.since, post.delivered_then) = (Some(now), site.delivered);
                 }
@@ -665,7 +716,14 @@ impl<S: Settle> Dispatcher<S> {
         })
     }
 
-    fn show(&self) {
+    fn show(&mut self) {
+        let now = Instant::now();
+        for site in &mut self.sites {
+            match site.health {
+                Health::Sending => site.troubled_since = None,
+                _ => drop(site.troubled_since.get_or_insert(now)),
+            }
+        }
         let sites = self.sites.iter().map(|site| SiteSnapshot {
             id: site.settings.id,
             waiting: site.waiting(),
@@ -676,6 +734,7 @@ impl<S: Settle> Dispatcher<S> {
                 Health::Misconfigured(_) => "misconfigured",
             },
             last_error: site.last_error.clone(),
+            troubled_for: site.troubled_since.map(|since| now.duration_since(since)),
         });
         *self.shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = sites.collect();
     }
@@ -705,6 +764,7 @@ impl Site {
             health: Health::Sending,
             delivered: 0,
             last_error: None,
+            troubled_since: None,
             warned_html: false,
         }
     }

@@ -27,7 +27,7 @@ use crate::pipeline::{Pipeline, Site};
 use crate::visitor::repeats::Repeats;
 use file::Opened;
 use identity::Who;
-use source::{Buffers, Reader, Recall, Sink, Source, Turn};
+use source::{Buffers, Happened, Reader, Recall, Sink, Source, Turn};
 use watch::{Wake, Watches};
 
 /// How long a renamed file must have been quiet before its handle is closed: the server writes on until it reopens.
@@ -216,6 +216,9 @@ impl<S: Sink> Follower<S> {
             // What can't be remembered isn't read.
             let stuck = self.ledger.is_stuck();
             let more = !stuck && self.passing(|this| this.turns(&mut buffers))?.unwrap_or(false);
+            let is_there = |trouble: &&String| !trouble.contains("No such file");
+            let unreadable = self.troubles.values().filter(is_there).count();
+            self.sink.happened(Happened::Turn { files: self.sources.len(), unreadable });
             let wait = if more { Duration::ZERO } else { self.patience() };
             if self.passing(|this| this.wait(wait))? == Some(Flow::Stop) {
                 return Ok(());
@@ -348,6 +351,7 @@ impl<S: Sink> Follower<S> {
                 }
                 Ok(Turn::Full) => source.due = false,
                 Ok(Turn::Truncated) => {
+                    self.sink.happened(Happened::Truncation);
                     match copy_of(source).filter(|(_, copy)| !held.contains(&(copy.dev, copy.ino))) {
                         Some((path, copy)) => {
                             tracing::info!(
@@ -475,6 +479,7 @@ impl<S: Sink> Follower<S> {
             });
             if !still_there {
                 tracing::info!(path = %source.path.display(), "file renamed or removed, reading it to its end");
+                self.sink.happened(Happened::Rotation);
                 source.leaving = Some(Instant::now());
                 source.due = true;
                 moved.insert(source.path.clone());

@@ -40,6 +40,22 @@ pub struct Buffers {
     lower: Vec<u8>,
 }
 
+/// What happens to the logs, for those that count it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Happened {
+    /// A log was renamed or removed.
+    Rotation,
+    /// A log was truncated or overwritten in place.
+    Truncation,
+    /// The follower has come round.
+    Turn {
+        /// Logs that are open.
+        files: usize,
+        /// Logs that are there and can't be read.
+        unreadable: usize,
+    },
+}
+
 /// Where what was read goes.
 pub trait Sink {
     /// An event that is to be sent.
@@ -52,6 +68,8 @@ pub trait Sink {
     fn already_sent(&self, site: SiteId);
     /// What is known of a log's file.
     fn update(&self, row: LogRow);
+    /// Something has happened to the logs.
+    fn happened(&self, _what: Happened) {}
     /// The fate of every line that was parsed, for those that watch or sum up.
     fn saw(&self, _row: &LogRow, _pipeline: &Pipeline, _taken: &Taken, _cut: Cut<'_>) {}
 }

@@ -11,6 +11,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -210,6 +211,9 @@ struct Shared {
     reader: Mutex<Connection>,
     path: PathBuf,
     secret: [u8; 16],
+    /// Commits so far, and when the last one was, in seconds since 1970.
+    commits: AtomicU64,
+    last_commit: AtomicI64,
     _lock: File,
 }
 
@@ -295,6 +299,8 @@ impl Ledger {
             reader,
             path,
             secret,
+            commits: AtomicU64::new(0),
+            last_commit: AtomicI64::new(0),
             _lock: held,
         });
         let thread = {
@@ -692,6 +698,11 @@ impl Ledger {
     /// Those of the database.
     pub fn rejected_again(&self, id: i64, status: Option<u16>, reason: &str) -> Result<(), LedgerError> {
         self.ask(|db| rejected::refused_again(db, id, status, reason)).map(|_| ())
+    }
+
+    /// Commits since it was opened, and when the last one was, in seconds since 1970.
+    pub fn commits(&self) -> (u64, i64) {
+        (self.shared.commits.load(Ordering::Relaxed), self.shared.last_commit.load(Ordering::Relaxed))
     }
 
     /// Returns when everything that was given to the ledger is committed and on disk.
@@ -1236,6 +1247,8 @@ impl Writing {
             }
         }
         change.commit()?;
+        self.shared.commits.fetch_add(1, Ordering::Relaxed);
+        self.shared.last_commit.store(Timestamp::now().as_second(), Ordering::Relaxed);
         self.used = used;
         self.stored_touches += int(self.touches.len() as u64);
         if self.stored_touches > KEPT_MAX / 8 {

@@ -16,6 +16,9 @@ use crate::outbox::Rooms;
 pub struct Live {
     /// The daemon's process: without it, this is old.
     pub pid: u32,
+    /// Where its status page is, if it has one.
+    #[serde(default)]
+    pub status: Option<String>,
     /// Each site of its configuration.
     pub sites: Vec<LiveSite>,
 }
@@ -56,33 +59,39 @@ pub fn remove(state_dir: &Path) {
     let _ = std::fs::remove_file(path(state_dir));
 }
 
+/// The sites as they are now.
+pub fn now<S: Settle>(names: &[(SiteId, String)], delivery: &Delivery<S>, rooms: &Rooms) -> Live {
+    let snapshot = delivery.snapshot();
+    let sites = names
+        .iter()
+        .map(|(id, name)| {
+            let seen = snapshot.iter().find(|site| site.id == *id);
+            LiveSite {
+                name: name.clone(),
+                waiting: rooms.open(*id),
+                in_flight: seen.map_or(0, |site| site.in_flight),
+                state: seen.map_or_else(String::new, |site| site.state.to_string()),
+                last_error: seen.and_then(|site| site.last_error.clone()),
+            }
+        })
+        .collect();
+    Live { pid: std::process::id(), status: None, sites }
+}
+
 /// Writes it once a second, but only when something has changed: idling costs nothing.
 pub async fn publish<S: Settle>(
     path: PathBuf,
     names: Arc<Mutex<Vec<(SiteId, String)>>>,
     delivery: Arc<Delivery<S>>,
     rooms: Arc<Rooms>,
+    status: Option<String>,
 ) {
     let mut written = None;
     let mut every = tokio::time::interval(Duration::from_secs(1));
     loop {
         every.tick().await;
-        let snapshot = delivery.snapshot();
         let names = names.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let sites = names
-            .iter()
-            .map(|(id, name)| {
-                let seen = snapshot.iter().find(|site| site.id == *id);
-                LiveSite {
-                    name: name.clone(),
-                    waiting: rooms.open(*id),
-                    in_flight: seen.map_or(0, |site| site.in_flight),
-                    state: seen.map_or_else(String::new, |site| site.state.to_string()),
-                    last_error: seen.and_then(|site| site.last_error.clone()),
-                }
-            })
-            .collect();
-        let live = Live { pid: std::process::id(), sites };
+        let live = Live { status: status.clone(), ..now(&names, &delivery, &rooms) };
         if written.as_ref() == Some(&live) {
             continue;
         }

@@ -1,3 +1,8 @@
-//! What can be seen of silktail from outside: the ledger's counts, and what the running daemon knows beside it.
+//! What can be seen of a silktail from outside: the live picture beside the state, metrics, health, the status page.
 
+pub mod counters;
 pub mod live;
+pub mod metrics;
+pub mod page;
+pub mod picture;
+pub mod server;
