@@ -392,6 +392,8 @@ impl<S: Sink> Follower<S> {
                 self.sources.remove(index);
             }
             self.look()?;
+            // What was found now waits for nothing.
+            more |= self.sources.iter().any(|source| source.due);
         }
         Ok(more)
     }
