@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Daemon, Endpoint, SOON, Sandbox, combined, installed, wait_for};
+use common::{Answer, Daemon, Endpoint, SOON, Sandbox, combined, installed, wait_for};
 
 /// How long what must come may take: a poll or two.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -833,6 +833,103 @@ fn a_log_that_a_power_cut_left_shorter_is_read_on_from_where_it_agrees() {
         let said = play.daemon.take().unwrap().stop();
         assert_eq!(said.matches("is gone; what was written").count(), 0, "{name}: nothing is unaccounted for:\n{said}");
     }
+}
+
+/// Whether a process holds a file open whose path ends like this.
+fn holds_open(pid: u32, name: &str) -> bool {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    open.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|path| path.to_string_lossy().contains(name))
+}
+
+#[test]
+fn a_log_rotated_during_an_outage_is_let_go_and_its_events_survive_a_restart() {
+    for (packed, how) in [(true, "stop"), (false, "kill")] {
+        let mut play = Play::new(EXACT);
+        play.append("access.log", 5);
+        play.start();
+        play.settle();
+        play.endpoint.set_script(|_, _| Answer::Status(503));
+        play.append("access.log", 3);
+        if packed {
+            play.stop();
+            play.append("access.log", 3);
+        }
+        play.rename("access.log", "access.log.1");
+        play.append("access.log", 2);
+        if packed {
+            play.gzip("access.log.1", "access.log.1.gz");
+            play.start();
+        }
+        let pid = play.daemon.as_ref().unwrap().pid();
+        wait_for("the rotated log is open", SOON, || {
+            play.daemon.as_ref().unwrap().stderr().matches("following").count() >= 2
+        });
+        wait_for("the rotated log is let go", SOON, || !holds_open(pid, "access.log.1"));
+        match how {
+            "stop" => play.stop(),
+            _ => drop(play.daemon.take().unwrap().kill()),
+        }
+        play.rename(if packed { "access.log.1.gz" } else { "access.log.1" }, "access.log.2.gz");
+        if !packed {
+            play.rename("access.log.2.gz", "access.log.2");
+        }
+        play.rename("access.log", "access.log.1");
+        play.append("access.log", 2);
+        play.endpoint.set_script(|_, _| Answer::Status(200));
+        play.start();
+        play.settle();
+        play.stop();
+        // Done with: another start looks for nothing.
+        play.start();
+        play.append("access.log", 1);
+        play.settle();
+        let said = play.daemon.take().unwrap().stop();
+        assert!(!said.contains("is gone"), "{said}");
+        play.expect_each_once(how);
+    }
+}
+
+#[test]
+fn a_log_that_is_deleted_while_open_is_read_to_its_end_and_let_go() {
+    let mut play = Play::new(EXACT);
+    play.append("access.log", 5);
+    play.start();
+    play.settle();
+    let pid = play.daemon.as_ref().unwrap().pid();
+    play.append("access.log", 5);
+    let last = "192.0.2.77 - - [10/Nov/2026:11:00:00 +0000] \"GET /files/last.pdf HTTP/1.1\" 200 5 \"-\" \"Mozilla/5.0 Firefox/1\"";
+    // Its last line has no newline: nobody will finish it.
+    play.append_bytes("access.log", last.as_bytes());
+    play.remove("access.log");
+    wait_for("the deleted log is let go", SOON, || !holds_open(pid, "access.log"));
+    play.endpoint.wait_delivered(11);
+    play.stop();
+    assert!(play.endpoint.delivered().iter().any(|url| url.ends_with("/last.pdf")));
+}
+
+#[test]
+fn what_cannot_be_found_is_said_and_a_backfill_reads_it_when_it_is_found_after_all() {
+    let mut play = Play::new(EXACT);
+    play.append("access.log", 5);
+    play.start();
+    play.settle();
+    play.stop();
+    play.append("access.log", 4);
+    let elsewhere = play.sandbox.path("elsewhere.log");
+    fs::rename(play.path("access.log"), &elsewhere).unwrap();
+    play.append("access.log", 2);
+    play.start();
+    play.endpoint.wait_delivered(7);
+    let said = play.daemon.take().unwrap().stop();
+    let offset = lines(0..5).len();
+    assert!(said.contains("unaccounted for") && said.contains(&format!("offset={offset}")), "{said}");
+    play.start();
+    play.append("access.log", 1);
+    play.endpoint.wait_delivered(8);
+    let said = play.daemon.take().unwrap().stop();
+    assert_eq!(said.matches("unaccounted for").count(), 1, "said once:\n{said}");
+    play.sandbox.run(&["backfill", "--yes", "--site", "docs", elsewhere.to_str().unwrap()]).expect_code(0);
+    play.expect_each_once("found after all");
 }
 
 #[test]

@@ -155,6 +155,8 @@ pub struct Follower<S> {
     search: BTreeMap<PathBuf, SystemTime>,
     /// Logs that were truncated, as far as it was noticed: what is under their name now is another.
     cut: BTreeSet<LogId>,
+    /// Logs of an earlier run that aren't done with, and not found yet.
+    left_over: BTreeSet<LogId>,
     /// Whether it was said that the state can't be written.
     is_stuck: bool,
 }
@@ -197,6 +199,7 @@ impl<S: Sink> Follower<S> {
             unopened: HashMap::new(),
             search: BTreeMap::new(),
             cut: BTreeSet::new(),
+            left_over: BTreeSet::new(),
             is_stuck: false,
         })
     }
@@ -679,6 +682,7 @@ impl<S: Sink> Follower<S> {
             sites = names.join(","), path = %path.display(), from, offset, format = decided.format.name(),
             "following file"
         );
+        self.left_over.remove(&row.id);
         self.sink.update(row.clone());
         Ok(Some(Source {
             row,

@@ -11,6 +11,7 @@ use super::file;
 use super::identity::{self, Who};
 use super::source::{Sink, Source};
 use crate::ledger::{LedgerError, LogRow};
+use crate::offsets::{LogId, SiteId};
 
 /// The clock that a file system stamps with is a tick or so behind.
 const TICK: Duration = Duration::from_millis(20);
@@ -41,6 +42,9 @@ impl<S: Sink> Follower<S> {
         &mut self,
         names: BTreeMap<PathBuf, SystemTime>,
     ) -> Result<(), LedgerError> {
+        let held: BTreeSet<LogId> = self.sources.iter().map(|source| source.row.id).collect();
+        let sites: Vec<SiteId> = self.targets.iter().map(|target| target.site.id).collect();
+        self.left_over = self.ledger.left_over(&sites)?.into_iter().filter(|id| !held.contains(id)).collect();
         let mut directories = Directories::default();
         for (name, read) in names {
             self.search(&name, read, &mut directories)?;
@@ -105,7 +109,10 @@ impl<S: Sink> Follower<S> {
         }
         let rows = self.ledger.logs()?;
         let mut missing = Vec::new();
-        for (index, row) in rows.iter().enumerate().filter(|(_, row)| row.path == name && !row.ended) {
+        for (index, row) in rows.iter().enumerate().filter(|(_, row)| row.path == name) {
+            if row.ended && !self.left_over.contains(&row.id) {
+                continue;
+            }
             let is_under_its_name = file::inode(name).is_ok_and(|inode| inode == (row.dev, row.ino));
             let is_held = self.sources.iter().any(|source| source.row.id == row.id);
             let is_known_and_waits = is_under_its_name && self.unopened.contains_key(&(row.dev, row.ino));
@@ -181,7 +188,8 @@ impl<S: Sink> Follower<S> {
                     );
                 }
                 // Said once; a backfill of the file goes on from this offset.
-                self.sink.update(LogRow { ended: true, ..row.clone() });
+                self.left_over.remove(&row.id);
+                self.ledger.give_up(row.id)?;
             }
         }
         for source in &mut first {

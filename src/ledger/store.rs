@@ -255,6 +255,8 @@ fn uint(value: i64) -> u64 {
 }
 
 const OWN: i64 = 0;
+/// `ended` of a log that was followed and can't be found any more.
+const GIVEN_UP: i64 = 2;
 
 impl Ledger {
     /// Opens the state, or begins it.
@@ -495,6 +497,35 @@ impl Ledger {
         })
     }
 
+    /// Logs that were followed and aren't done with: not read to their end, or with events of these sites that aren't
+    /// settled.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn left_over(&self, sites: &[SiteId]) -> Result<HashSet<LogId>, LedgerError> {
+        self.sync()?;
+        let sites: Vec<i64> = sites.iter().map(|site| site.0).collect();
+        self.ask(|db| {
+            let mut query = db.prepare(
+                "SELECT log.id FROM log JOIN range own ON own.log = log.id AND own.site = 0 AND own.until_offset IS NULL
+                 WHERE log.ended = 0 OR log.ended = 1 AND EXISTS (
+                     SELECT 1 FROM range WHERE range.log = log.id AND until_offset IS NULL AND watermark < own.watermark
+                     AND site IN (SELECT value FROM json_each(?1)))",
+            )?;
+            let rows = query.query_map([serde_json::to_string(&sites).unwrap_or_default()], |row| row.get(0))?;
+            rows.map(|id| id.map(LogId)).collect()
+        })
+    }
+
+    /// A log that was followed can't be found any more: what is left of it is a backfill's, if the file is still to be
+    /// had.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn give_up(&self, log: LogId) -> Result<(), LedgerError> {
+        self.ask(|db| db.execute("UPDATE log SET ended = ?2 WHERE id = ?1", [log.0, GIVEN_UP])).map(|_| ())
+    }
+
     /// Claims a range: `until` is `None` where `run` follows.
     ///
     /// # Errors
@@ -583,11 +614,14 @@ impl Ledger {
     pub fn uncovered(&self, site: Option<SiteId>, log: LogId, size: u64) -> Result<Vec<Range>, LedgerError> {
         self.ask(|db| {
             let mut query = db.prepare(
-                "SELECT from_offset, until_offset, watermark, settled FROM range WHERE site = ?1 AND log = ?2 ORDER BY from_offset",
+                "SELECT from_offset, until_offset, watermark, settled, log.ended FROM range JOIN log ON log.id = range.log
+                 WHERE site = ?1 AND log = ?2 ORDER BY from_offset",
             )?;
             let rows = query.query_map(params![site_number(site), log.0], |row| {
                 let until: Option<i64> = row.get(1)?;
-                Ok((uint(row.get(0)?), until.map(uint), uint(row.get(2)?), row.get::<_, String>(3)?))
+                let given_up = row.get::<_, i64>(4)? == GIVEN_UP;
+                let until = until.map(uint).or(given_up.then_some(u64::MAX));
+                Ok((uint(row.get(0)?), until, uint(row.get(2)?), row.get::<_, String>(3)?))
             })?;
             let mut left = Vec::new();
             let mut at = 0;
