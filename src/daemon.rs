@@ -301,7 +301,9 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
     let followed = thread.join().map_err(|_| DaemonError::FollowerGone);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     live.abort();
-    let unsent = runtime.block_on(delivery.stop(STOP_GRACE));
+    // What can't be remembered isn't waited for.
+    let grace = if ledger.is_stuck() { Duration::from_secs(1) } else { STOP_GRACE };
+    let unsent = runtime.block_on(delivery.stop(grace));
     runtime.shutdown_timeout(Duration::from_secs(1));
     live::remove(&state_dir);
     ledger.sync()?;

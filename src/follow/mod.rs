@@ -155,6 +155,11 @@ pub struct Follower<S> {
     search: BTreeMap<PathBuf, SystemTime>,
     /// Logs that were truncated, as far as it was noticed: what is under their name now is another.
     cut: BTreeSet<LogId>,
+    /// Logs of which nothing had been read at the last look: if one is truncated, only its copy can tell.
+    unread: HashSet<LogId>,
+    /// How far logs that were let go have been read in this run: what isn't settled of that is on its way.
+    read_to: HashMap<(Option<SiteId>, LogId), u64>,
+    read_to_checked: usize,
     /// Logs of an earlier run that aren't done with, and not found yet.
     left_over: BTreeSet<LogId>,
     /// Whether it was said that the state can't be written.
@@ -200,6 +205,9 @@ impl<S: Sink> Follower<S> {
             search: BTreeMap::new(),
             cut: BTreeSet::new(),
             left_over: BTreeSet::new(),
+            unread: HashSet::new(),
+            read_to: HashMap::new(),
+            read_to_checked: 512,
             is_stuck: false,
         })
     }
@@ -392,7 +400,8 @@ impl<S: Sink> Follower<S> {
         }
         if !truncated.is_empty() || !replaced.is_empty() {
             for index in replaced.into_iter().rev() {
-                self.sources.remove(index);
+                let source = self.sources.remove(index);
+                self.remember_reading(&source)?;
             }
             self.look()?;
             // What was found now waits for nothing.
@@ -476,7 +485,8 @@ impl<S: Sink> Follower<S> {
         for (directory, error) in unlisted {
             self.say_trouble(&directory, &error);
         }
-        let mut moved = BTreeSet::new();
+        let unread = self.sources.iter().filter(|source| self.unread.contains(&source.row.id));
+        let mut moved: BTreeSet<PathBuf> = unread.map(|source| source.row.path.clone()).collect();
         for source in self.sources.iter_mut().filter(|source| source.leaving.is_none()) {
             let still_there = std::fs::metadata(&source.path).is_ok_and(|meta| {
                 use std::os::unix::fs::MetadataExt;
@@ -500,6 +510,8 @@ impl<S: Sink> Follower<S> {
         }
         self.find_what_was_rotated_since_the_last_look(&moved, &found)?;
         self.looked = Some(began);
+        let unread = self.sources.iter().filter(|source| source.row.fingerprint.marks.is_empty());
+        self.unread = unread.map(|source| source.row.id).collect();
         self.real_paths = found
             .keys()
             .filter_map(|path| Some((std::fs::canonicalize(path).ok()?, path.clone())))
@@ -740,7 +752,8 @@ impl<S: Sink> Follower<S> {
             return Ok(Reader { site, cutter, settled: reader.settled });
         }
         if let Some(position) = self.ledger.position(id, log)? {
-            let cutter = Cutter::new(position.watermark, self.max_line);
+            let read_to = self.read_to.get(&(id, log)).copied().unwrap_or(0);
+            let cutter = Cutter::new(position.watermark.max(read_to), self.max_line);
             return Ok(Reader { site, cutter, settled: position.settled.into_iter().collect() });
         }
         let covered = match id {

@@ -88,6 +88,28 @@ impl<S: Sink> Follower<S> {
         Ok(())
     }
 
+    /// A source is let go; what it has read is on its way, and isn't read again in this run.
+    pub(super) fn remember_reading(&mut self, source: &Source) -> Result<(), LedgerError> {
+        for reader in &source.readers {
+            let site = reader.site.map(|site| source.pipeline.sites[site].id);
+            self.read_to.insert((site, source.row.id), reader.cutter.offset());
+        }
+        if self.read_to.len() >= self.read_to_checked * 2 {
+            // What is settled is known to the ledger.
+            let mut settled = Vec::new();
+            for ((site, log), at) in &self.read_to {
+                if self.ledger.position(*site, *log)?.is_none_or(|position| position.watermark >= *at) {
+                    settled.push((*site, *log));
+                }
+            }
+            for key in settled {
+                self.read_to.remove(&key);
+            }
+            self.read_to_checked = self.read_to.len().max(512);
+        }
+        Ok(())
+    }
+
     pub(super) fn remember_unopened(&mut self, path: &Path) {
         // What can't even be asked for its inode is tried again by its name alone.
         if let Ok(inode) = file::inode(path) {
@@ -146,6 +168,12 @@ impl<S: Sink> Follower<S> {
                     continue;
                 }
             };
+            // The names may have moved on since they were listed.
+            let inode = (opened.dev, opened.ino);
+            if self.holds(inode) || first.iter().any(|source| (source.row.dev, source.row.ino) == inode) {
+                is_unsure = true;
+                continue;
+            }
             let files = self.sources.iter().chain(&first).map(|source| (source.row.id, &source.file)).collect();
             let who = match identity::identify(&path, &opened, &rows, &files) {
                 Ok(who) => who,

@@ -231,6 +231,10 @@ impl Source {
         let Buffers { bytes: buffer, lower } = buffers;
         buffer.resize(block, 0);
         let filled = file::read_at(&self.file, &mut buffer[..want], at)?;
+        // It may have been truncated and written to again since the check above.
+        if !self.holds_what_was_read(self.file.size()?)? {
+            return Ok(Turn::Truncated);
+        }
         if filled == 0 {
             return Ok(waiting);
         }
@@ -588,9 +592,13 @@ impl Source {
             // A head that can't be read now is taken at the next turn.
             if let Ok(filled) = file::read_at(&self.file, &mut head, 0) {
                 head.truncate(filled);
-                let marks = std::mem::take(&mut known.marks);
-                *known = Fingerprint::of_head(&head);
-                known.marks = marks;
+                // Unless the file has been truncated and written to again since the bytes were read.
+                let of_these_bytes = at > 0 || head.iter().zip(bytes).all(|(one, other)| one == other);
+                if known.agrees_head(&head) && of_these_bytes {
+                    let marks = std::mem::take(&mut known.marks);
+                    *known = Fingerprint::of_head(&head);
+                    known.marks = marks;
+                }
             }
         }
         let end = usize::try_from(read - at).unwrap_or(0).min(bytes.len());
@@ -598,7 +606,7 @@ impl Source {
             Some(bytes[end.saturating_sub(MARK_MAX)..end].to_vec())
         } else {
             // Without its mark this offset isn't vouched for; the former mark still is.
-            file::read_before(&self.file, read, MARK_MAX).ok()
+            file::read_before(&self.file, read, MARK_MAX).ok().filter(|before| before.ends_with(&bytes[..end]))
         };
         if let Some(before) = before {
             known.push_mark(Mark::of(read, &before));

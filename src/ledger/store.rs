@@ -255,6 +255,7 @@ fn uint(value: i64) -> u64 {
 }
 
 const OWN: i64 = 0;
+const NO_STATE: &str = "it holds no state of silktail";
 /// `ended` of a log that was followed and can't be found any more.
 const GIVEN_UP: i64 = 2;
 
@@ -287,7 +288,11 @@ impl Ledger {
             Err(TryLockError::Error(error)) => return Err(trouble(error)),
         }
         let path = state_dir.join("silktail.db");
-        drop(private("silktail.db")?);
+        if !is_there(&path)? {
+            let aside = format!("silktail.db.new-{}", std::process::id());
+            drop(private(&aside)?);
+            lay_out(&state_dir.join(&aside), &path)?;
+        }
         let mut writer = connect(&path)?;
         let secret = prepare(&mut writer, &path)?;
         for name in ["silktail.db-wal", "silktail.db-shm"] {
@@ -322,11 +327,8 @@ impl Ledger {
     /// [`LedgerError`].
     pub fn open_read_only(state_dir: &Path) -> Result<Option<LedgerReader>, LedgerError> {
         let path = state_dir.join("silktail.db");
-        match std::fs::metadata(&path) {
-            Ok(meta) if meta.len() == 0 => return Ok(None),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(LedgerError::Directory { path: state_dir.to_path_buf(), error }),
+        if !is_there(&path)? {
+            return Ok(None);
         }
         let wrong = |error| database_error(&path, error);
         let db = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(wrong)?;
@@ -335,7 +337,10 @@ impl Ledger {
         if version > VERSION {
             return Err(LedgerError::Newer { path, found: version });
         }
-        Ok((version > 0).then_some(LedgerReader { db, path }))
+        if version == 0 {
+            return Err(LedgerError::Broken { path, reason: NO_STATE.to_owned() });
+        }
+        Ok(Some(LedgerReader { db, path }))
     }
 
     /// Sets the state aside, and says where it is now.
@@ -345,6 +350,7 @@ impl Ledger {
     pub fn reset(state_dir: &Path) -> Result<Option<PathBuf>, LedgerError> {
         let path = state_dir.join("silktail.db");
         let aside = state_dir.join(format!("silktail.db.broken-{}", Timestamp::now().as_second()));
+        let mut moved = false;
         for suffix in ["", "-wal", "-shm"] {
             let name = |path: &Path| {
                 let mut name = path.as_os_str().to_owned();
@@ -352,13 +358,12 @@ impl Ledger {
                 PathBuf::from(name)
             };
             match std::fs::rename(name(&path), name(&aside)) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound && suffix.is_empty() => return Ok(None),
+                Ok(()) => moved = true,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(LedgerError::Directory { path: state_dir.to_path_buf(), error }),
             }
         }
-        Ok(Some(aside))
+        Ok(moved.then_some(aside))
     }
 
     /// Keys the hashes of the repeat window.
@@ -860,37 +865,73 @@ fn connect(path: &Path) -> Result<Connection, LedgerError> {
     Ok(db)
 }
 
-/// Checks the database, lays it out if it is new, and gives its secret.
+/// Whether there is a state. It is laid out under another name, so that an empty file isn't a new state but a lost one.
+fn is_there(path: &Path) -> Result<bool, LedgerError> {
+    let broken = |reason: &str| LedgerError::Broken { path: path.to_path_buf(), reason: reason.to_owned() };
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.len() == 0 => Err(broken("the file is empty")),
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut log = path.as_os_str().to_owned();
+            log.push("-wal");
+            match Path::new(&log).exists() {
+                true => Err(broken("it is gone, and its newest part is still there as `silktail.db-wal`")),
+                false => Ok(false),
+            }
+        }
+        Err(error) => Err(LedgerError::Directory { path: path.to_path_buf(), error }),
+    }
+}
+
+/// Makes a new state as `aside`, and gives it its name when it is whole.
+fn lay_out(aside: &Path, path: &Path) -> Result<(), LedgerError> {
+    let mut secret = [0; 16];
+    File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut secret))
+        .map_err(|error| LedgerError::Directory { path: PathBuf::from("/dev/urandom"), error })?;
+    let fill = || {
+        let mut db = Connection::open(aside)?;
+        let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        change.execute_batch(include_str!("schema.sql"))?;
+        change.execute("INSERT INTO meta (key, value) VALUES ('secret', ?1)", [&secret[..]])?;
+        change.pragma_update(None, "user_version", VERSION)?;
+        change.commit()
+    };
+    let named = fill().map_err(|error| database_error(path, error)).and_then(|()| {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        match renameat_with(CWD, aside, CWD, path, RenameFlags::NOREPLACE) {
+            // Another process was quicker: its state is the state.
+            Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+            // A file system that can't; a hard link doesn't replace either.
+            Err(_) => match std::fs::hard_link(aside, path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    Err(LedgerError::Directory { path: path.to_path_buf(), error })
+                }
+                _ => Ok(()),
+            },
+        }
+    });
+    // It has its name, or isn't needed.
+    let _ = std::fs::remove_file(aside);
+    named
+}
+
+/// Checks the database, and gives its secret.
 fn prepare(db: &mut Connection, path: &Path) -> Result<[u8; 16], LedgerError> {
     let wrong = |error| database_error(path, error);
+    let broken = |reason: String| LedgerError::Broken { path: path.to_path_buf(), reason };
     let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(wrong)?;
     if version > VERSION {
         return Err(LedgerError::Newer { path: path.to_path_buf(), found: version });
     }
-    if version > 0 {
-        let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(wrong)?;
-        if verdict != "ok" {
-            return Err(LedgerError::Broken { path: path.to_path_buf(), reason: verdict });
-        }
+    if version == 0 {
+        return Err(broken(NO_STATE.to_owned()));
+    }
+    let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(wrong)?;
+    if verdict != "ok" {
+        return Err(broken(verdict));
     }
     db.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).map_err(wrong)?;
-    if version == 0 {
-        let mut secret = [0; 16];
-        File::open("/dev/urandom")
-            .and_then(|mut random| random.read_exact(&mut secret))
-            .map_err(|error| LedgerError::Directory { path: PathBuf::from("/dev/urandom"), error })?;
-        let lay_out = |db: &mut Connection| {
-            let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            // Another process may have been quicker.
-            if change.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? == 0 {
-                change.execute_batch(include_str!("schema.sql"))?;
-                change.execute("INSERT INTO meta (key, value) VALUES ('secret', ?1)", [&secret[..]])?;
-                change.pragma_update(None, "user_version", VERSION)?;
-            }
-            change.commit()
-        };
-        lay_out(db).map_err(wrong)?;
-    }
     db.query_row("SELECT value FROM meta WHERE key = 'secret'", [], |row| row.get(0)).map_err(wrong)
 }
 
@@ -984,6 +1025,8 @@ impl Writing {
                             tracing::error!(path = %self.shared.path.display(), %error, hint = "free disk space or mend the disk; nothing is sent until then", "can't write the state, will keep trying");
                             said = true;
                         }
+                        // Where it is the database's own log that has filled the disk, this makes room.
+                        self.sync_to_disk();
                         if !self.wait_stuck(pause, &mut work.syncs) {
                             return;
                         }
