@@ -920,6 +920,7 @@ fn what_cannot_be_found_is_said_and_a_backfill_reads_it_when_it_is_found_after_a
     play.append("access.log", 2);
     play.start();
     play.endpoint.wait_delivered(7);
+    wait_for("a word on it", SOON, || play.daemon.as_ref().unwrap().stderr().contains("unaccounted for"));
     let said = play.daemon.take().unwrap().stop();
     let offset = lines(0..5).len();
     assert!(said.contains("unaccounted for") && said.contains(&format!("offset={offset}")), "{said}");

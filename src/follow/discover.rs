@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Whether a `logs` entry is a glob rather than a plain path.
 pub fn is_glob(pattern: &str) -> bool {
@@ -153,30 +153,57 @@ pub fn siblings(path: &Path) -> Vec<PathBuf> {
 /// What lies in directories, each listed once.
 #[derive(Debug, Default)]
 pub struct Directories {
-    listed: HashMap<PathBuf, Vec<Sibling>>,
+    listed: HashMap<PathBuf, Listing>,
 }
+
+#[derive(Debug)]
+struct Listing {
+    files: Vec<Sibling>,
+    is_whole: bool,
+}
+
+/// Names that change while they are listed may be missed; a directory has been quiet if it wasn't changed for this long.
+const QUIET: Duration = Duration::from_millis(20);
 
 impl Directories {
     /// See [`siblings`].
     pub fn siblings(&mut self, path: &Path) -> Vec<Sibling> {
-        let Some(folder) = path.parent() else { return Vec::new() };
-        let listed = self.listed.entry(folder.to_path_buf()).or_insert_with(|| list(folder));
-        let mut found: Vec<Sibling> = listed.iter().filter(|file| is_sibling(&file.path, path)).cloned().collect();
+        let Some(listing) = self.listing(path) else { return Vec::new() };
+        let mut found: Vec<Sibling> =
+            listing.files.iter().filter(|file| is_sibling(&file.path, path)).cloned().collect();
         let names: HashSet<PathBuf> = found.iter().map(|file| file.path.clone()).collect();
         found.retain(|file| unpacked_name(&file.path).is_none_or(|name| !names.contains(&name)));
         found.sort();
         found
     }
+
+    /// Whether no sibling can have been missed: nothing was renamed, made or removed meanwhile.
+    pub fn has_all_siblings(&mut self, path: &Path) -> bool {
+        self.listing(path).is_some_and(|listing| listing.is_whole)
+    }
+
+    fn listing(&mut self, path: &Path) -> Option<&Listing> {
+        let folder = path.parent()?;
+        Some(self.listed.entry(folder.to_path_buf()).or_insert_with(|| list(folder)))
+    }
 }
 
-fn list(folder: &Path) -> Vec<Sibling> {
-    // A directory that can't be read has been said where it is followed.
+fn list(folder: &Path) -> Listing {
+    let began = SystemTime::now();
+    // A directory that can't be read has been said where it is followed; one that is gone holds nothing.
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let file = |entry: fs::DirEntry| {
         let meta = entry.metadata().ok().filter(fs::Metadata::is_file)?;
         Some(Sibling { modified: meta.modified().ok(), path: entry.path(), inode: (meta.dev(), meta.ino()) })
     };
-    entries.filter_map(file).collect()
+    let files = entries.filter_map(file).collect();
+    let changed = fs::metadata(folder).and_then(|meta| meta.modified());
+    let is_whole = match changed {
+        // A time that is far ahead is a wrong clock's, and says nothing.
+        Ok(changed) => began.duration_since(changed).unwrap_or_else(|ahead| ahead.duration()) > QUIET,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    Listing { files, is_whole }
 }
 
 #[cfg(test)]

@@ -149,8 +149,9 @@ pub struct Follower<S> {
     looked: Option<SystemTime>,
     /// Whether something may have happened that nobody will tell.
     look_again: bool,
-    /// Files that lay under a followed name and couldn't be read, or had no complete line yet, by device and inode.
-    unopened: HashMap<(u64, u64), PathBuf>,
+    /// Files that lay under a followed name and couldn't be read, or had no complete line yet (and which log they are
+    /// then), by device and inode.
+    unopened: HashMap<(u64, u64), (PathBuf, Option<LogId>)>,
     /// Followed names some of whose rotated siblings couldn't be read: what was written since then is searched for.
     search: BTreeMap<PathBuf, SystemTime>,
     /// Logs that were truncated, as far as it was noticed: what is under their name now is another.
@@ -417,7 +418,10 @@ impl<S: Sink> Follower<S> {
         if self.look_again {
             return Duration::ZERO;
         }
-        let poll = self.watches.poll_interval();
+        let mut poll = self.watches.poll_interval();
+        if !self.search.is_empty() {
+            poll = poll.min(watch::FALLBACK_POLL);
+        }
         if self.sources.iter().any(|source| source.leaving.is_some()) { poll.min(QUIET / 5) } else { poll }
     }
 
@@ -590,7 +594,7 @@ impl<S: Sink> Follower<S> {
         }
         match source {
             Some(_) => drop(self.unopened.remove(&inode)),
-            None => drop(self.unopened.insert(inode, path.to_path_buf())),
+            None => drop(self.unopened.entry(inode).or_insert_with(|| (path.to_path_buf(), None))),
         }
         self.sources.extend(source);
         *rows = None;
@@ -632,10 +636,15 @@ impl<S: Sink> Follower<S> {
         };
         let Some(decided) = decide_format(choice, row.and_then(|row| row.format.as_deref()), &first) else {
             // It has its first line when it has another name, perhaps, and we aren't there to see it.
-            if row.is_none() {
-                let row = self.new_row(name, &opened, 0)?;
-                self.ledger.begin(None, row.id, 0, None)?;
-            }
+            let id = match row {
+                Some(row) => row.id,
+                None => {
+                    let row = self.new_row(name, &opened, 0)?;
+                    self.ledger.begin(None, row.id, 0, None)?;
+                    row.id
+                }
+            };
+            self.unopened.insert((opened.dev, opened.ino), (name.to_path_buf(), Some(id)));
             return Ok(None);
         };
         if !decided.fits {

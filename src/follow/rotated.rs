@@ -69,7 +69,7 @@ impl<S: Sink> Follower<S> {
         for (name, since) in std::mem::take(&mut self.search) {
             self.search(&name, since, &mut directories)?;
         }
-        self.unopened.retain(|inode, name| {
+        self.unopened.retain(|inode, (name, _)| {
             let is_there = |path: &Path| file::inode(path).is_ok_and(|there| there == *inode);
             is_there(name) || directories.siblings(name).iter().any(|sibling| sibling.inode == *inode)
         });
@@ -83,6 +83,9 @@ impl<S: Sink> Follower<S> {
             });
             if news {
                 self.search(name, since, &mut directories)?;
+            }
+            if !directories.has_all_siblings(name) {
+                self.search.entry(name.clone()).or_insert(since);
             }
         }
         Ok(())
@@ -113,7 +116,7 @@ impl<S: Sink> Follower<S> {
     pub(super) fn remember_unopened(&mut self, path: &Path) {
         // What can't even be asked for its inode is tried again by its name alone.
         if let Ok(inode) = file::inode(path) {
-            self.unopened.insert(inode, path.to_path_buf());
+            self.unopened.insert(inode, (path.to_path_buf(), None));
         }
     }
 
@@ -137,14 +140,17 @@ impl<S: Sink> Follower<S> {
             }
             let is_under_its_name = file::inode(name).is_ok_and(|inode| inode == (row.dev, row.ino));
             let is_held = self.sources.iter().any(|source| source.row.id == row.id);
-            let is_known_and_waits = is_under_its_name && self.unopened.contains_key(&(row.dev, row.ino));
+            let waits = self.unopened.get(&(row.dev, row.ino));
+            let is_known_and_waits =
+                is_under_its_name && waits.is_some_and(|(_, log)| log.is_none_or(|log| log == row.id));
             if !is_held && !is_known_and_waits && self.ledger.position(None, row.id)?.is_some() {
                 missing.push(index);
             }
         }
         let mut first: Vec<Source> = Vec::new();
         // Something that may be what is searched for can't be read now.
-        let mut is_unsure = self.troubles.contains_key(name) && name.symlink_metadata().is_ok();
+        let mut is_unsure = !missing.is_empty() && !directories.has_all_siblings(name);
+        is_unsure |= self.troubles.contains_key(name) && name.symlink_metadata().is_ok();
         for sibling in directories.siblings(name) {
             let Sibling { path, inode, modified } = sibling;
             let followed_itself = self.targets.iter().any(|target| discover::is_for(&target.pattern, &path));
