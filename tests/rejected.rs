@@ -106,3 +106,23 @@ fn dropping_asks_and_what_is_dropped_is_gone() {
     sandbox.run(&["rejected", "retry"]).expect_code(0);
     assert_eq!(endpoint.post_count(), before, "nothing is left to send");
 }
+
+#[test]
+fn a_key_that_the_answer_quotes_is_hidden_wherever_the_answer_is_shown() {
+    // Once whole, and once where the excerpt ends.
+    const QUOTE: &str = "HTTP/1.1 422 Nope\r\nContent-Length: 243\r\nConnection: close\r\n\r\n\
+        no such property 8bce2be8c07a84a70e7104634b42878b; \
+        ................................................................................................................\
+        ................................................8bce2be8c07a84a70e7104634b42878b";
+    let sandbox = Sandbox::new();
+    let endpoint = Endpoint::scripted(|_, _| Answer::Raw(QUOTE));
+    sandbox.configure(endpoint.port, SITE);
+    sandbox.write("access.log", &combined("192.0.2.1", 0, "/a.pdf"));
+    let sent = sandbox.run(&["backfill", "--yes"]).expect_code(1);
+    let shown = sandbox.run(&["rejected", "list"]).expect_code(0).stdout;
+    let kept = sandbox.run(&["rejected", "list", "--json"]).expect_code(0).stdout;
+    assert!(kept.contains("no such property 8bce…878b"), "{kept}");
+    for text in [&sent.stdout, &sent.stderr, &shown, &kept] {
+        assert!(!text.contains(&KEY[..8]), "{text}");
+    }
+}

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use reqwest::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 
+use super::payload::PropertyKey;
 use super::{DeliverError, EndpointSettings, backoff};
 
 /// Bytes of an answer that are read at most.
@@ -57,8 +58,15 @@ pub fn client(settings: &EndpointSettings) -> Result<reqwest::Client, DeliverErr
     builder.build().map_err(DeliverError::Client)
 }
 
-/// Sends a body, and reads no more of the answer than is needed.
-pub async fn post(client: &reqwest::Client, url: url::Url, idempotency_key: &str, body: Vec<u8>) -> Answer {
+/// Sends a body, and reads no more of the answer than is needed. An answer may quote what it was sent: `key` is hidden in
+/// the excerpt, which is shown and kept.
+pub async fn post(
+    client: &reqwest::Client,
+    url: url::Url,
+    idempotency_key: &str,
+    key: &PropertyKey,
+    body: Vec<u8>,
+) -> Answer {
     let request = client
         .post(url)
         .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
@@ -81,8 +89,9 @@ pub async fn post(client: &reqwest::Client, url: url::Url, idempotency_key: &str
             Err(_) => break,
         }
     }
-    let excerpt =
-        String::from_utf8_lossy(&bytes).chars().map(|c| if c.is_control() { ' ' } else { c }).take(EXCERPT).collect();
+    // Before it is cut: half a key is still half a key.
+    let text = key.hide_in(String::from_utf8_lossy(&bytes).into_owned());
+    let excerpt = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(EXCERPT).collect();
     Answer::Status { status, retry_after, excerpt, html }
 }
 

@@ -536,7 +536,7 @@ impl<S: Settle> Dispatcher<S> {
             let mut body = Vec::new();
             payload::body(&key, &post.batch, false, &mut body);
             let idempotency_key = payload::idempotency_key(&post.batch);
-            let answer = http::post(&client, url, &idempotency_key, body).await;
+            let answer = http::post(&client, url, &idempotency_key, &key, body).await;
             let _ = commands.send(Command::Answered(Box::new(post), answer));
         });
         true

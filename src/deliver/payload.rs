@@ -23,6 +23,14 @@ impl PropertyKey {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// A text with the key hidden wherever it stands in it.
+    pub fn hide_in(&self, text: String) -> String {
+        if self.0.is_empty() || !text.contains(&self.0) {
+            return text;
+        }
+        text.replace(&self.0, &redact(&self.0))
+    }
 }
 
 /// A secret as it may be shown: its ends, where enough is hidden between them.
