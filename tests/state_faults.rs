@@ -1,5 +1,5 @@
-//! What can happen to the state: a clear message each, exit code 1, nothing guessed; and nothing is sent that could not be
-//! remembered.
+//! What can happen to the state: a clear message each, exit code 1, nothing guessed; and nothing is sent that could not
+//! be remembered.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on has failed")]
 
