@@ -1064,11 +1064,11 @@ impl Writing {
         answers: &mut Vec<oneshot::Sender<()>>,
     ) -> rusqlite::Result<()> {
         // Into memory first, each item once; what is in memory is written below, again if it must be.
-        while let Some((origins, _, _)) = outcomes.last() {
+        while let Some((origins, _, _)) = outcomes.first() {
             for origin in origins {
                 self.load((origin.site.0, origin.log), origin.line.end)?;
             }
-            let Some((origins, rejections, done)) = outcomes.pop() else { break };
+            let (origins, rejections, done) = outcomes.remove(0);
             for origin in &origins {
                 let key = (origin.site.0, origin.log);
                 if let Some(open) = self.find(key, origin.line.end) {
