@@ -53,6 +53,15 @@ pub enum DaemonError {
     FollowerGone,
 }
 
+/// What the thread that reloads is asked for.
+#[derive(Debug)]
+pub enum Ask {
+    /// Read the configuration anew.
+    Reload,
+    /// End: who still holds the ledger keeps its database from being closed.
+    End,
+}
+
 /// Signals caught from the first moment; they wait until somebody takes them.
 #[derive(Debug)]
 pub struct Signals(Hooked);
@@ -71,13 +80,13 @@ impl Signals {
     ///
     /// # Errors
     /// Those of starting a thread.
-    pub fn forward(mut self, wakes: SyncSender<Wake>, reloads: Sender<()>) -> std::io::Result<()> {
+    pub fn forward(mut self, wakes: SyncSender<Wake>, reloads: Sender<Ask>) -> std::io::Result<()> {
         std::thread::Builder::new().name("signals".into()).spawn(move || {
             let mut stopping = false;
             for signal in self.0.forever() {
                 match signal {
                     // At a stop there is nobody left to reload.
-                    SIGHUP => drop(reloads.send(())),
+                    SIGHUP => drop(reloads.send(Ask::Reload)),
                     _ if stopping => {
                         tracing::warn!("stopped at once; what was in flight may be sent again");
                         // Restores the default and raises it: the exit status says what happened.
@@ -228,7 +237,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
     repeats.restore(ledger.touches()?.into_iter());
     let (wakes, woken) = sync_channel(1_024);
     let (reloads, asked) = channel();
-    signals.forward(wakes.clone(), reloads)?;
+    signals.forward(wakes.clone(), reloads.clone())?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let rooms = Arc::new(Rooms::default());
@@ -282,8 +291,8 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
         names: Arc::clone(&names),
         wakes: wakes.clone(),
     };
-    std::thread::Builder::new().name("reload".into()).spawn(move || {
-        while asked.recv().is_ok() {
+    let reloading = std::thread::Builder::new().name("reload".into()).spawn(move || {
+        while let Ok(Ask::Reload) = asked.recv() {
             reloader.reload();
         }
     })?;
@@ -301,6 +310,9 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
     let followed = thread.join().map_err(|_| DaemonError::FollowerGone);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     live.abort();
+    // It may be gone already, or have panicked and said so.
+    let _ = reloads.send(Ask::End);
+    let _ = reloading.join();
     // What can't be remembered isn't waited for.
     let grace = if ledger.is_stuck() { Duration::from_secs(1) } else { STOP_GRACE };
     let unsent = runtime.block_on(delivery.stop(grace));

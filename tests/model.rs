@@ -1,5 +1,5 @@
-//! A log's life as generated actions, against a toy model of what must arrive: lost 0, doubled at most what was in flight
-//! at each SIGKILL.
+//! A log's life as generated actions, against a toy model of what must arrive: lost 0, doubled at most what was in
+//! flight at each SIGKILL.
 //!
 //! `SILKTAIL_MODEL_COUNT=1000 cargo test --test model` plays more of them; `SILKTAIL_MODEL_SEED` plays the one that a
 //! failure names.
@@ -114,10 +114,12 @@ impl Life {
         let format = chance.pick(&["combined", "auto"]);
         let site = format!(
             "[[site]]\nname = \"docs\"\nbase_url = \"https://docs.example.org\"\n\
-             property_key = \"8bce2be8c07a84a70e7104634b42878b\"\nlogs = [\"LOGS/logs/{pattern}\"]\nformat = \"{format}\"\n"
+             property_key = \"8bce2be8c07a84a70e7104634b42878b\"\n\
+             logs = [\"LOGS/logs/{pattern}\"]\nformat = \"{format}\"\n"
         );
         let endpoint_keys = format!(
-            "linger = \"{}\"\nretry_max = \"50ms\"\ntimeout = \"300ms\"\nmax_in_flight = {IN_FLIGHT}\nmax_events = {EVENTS}",
+            "linger = \"{}\"\nretry_max = \"50ms\"\ntimeout = \"300ms\"\n\
+             max_in_flight = {IN_FLIGHT}\nmax_events = {EVENTS}",
             chance.pick(&["0s", "10ms", "40ms"])
         );
         sandbox.configure_with(endpoint.port, &endpoint_keys, &site);
@@ -340,6 +342,26 @@ fn live(seed: u64) -> (usize, usize, usize) {
         failed("something arrived that was never written", &life);
     }
     (life.written as usize, doubled, life.kills)
+}
+
+#[test]
+fn each_row_of_the_table_of_faults_is_a_test_and_each_test_a_row() {
+    let sources = [
+        include_str!("endpoint_faults.rs"),
+        include_str!("rotation.rs"),
+        include_str!("state_faults.rs"),
+        include_str!("model.rs"),
+    ];
+    let mut tests: BTreeSet<&str> = sources
+        .iter()
+        .flat_map(|source| source.split("\n#[test]\nfn ").skip(1))
+        .map(|rest| rest.split('(').next().unwrap())
+        .collect();
+    assert!(tests.remove("each_row_of_the_table_of_faults_is_a_test_and_each_test_a_row"));
+    let table = include_str!("../docs/faults.md").lines().filter(|line| line.starts_with("| "));
+    let rows: BTreeSet<&str> =
+        table.filter_map(|line| line.trim_end_matches(" |").rsplit_once(" | `")?.1.strip_suffix('`')).collect();
+    assert_eq!(rows, tests);
 }
 
 #[test]

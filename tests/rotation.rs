@@ -897,9 +897,9 @@ fn a_log_that_is_deleted_while_open_is_read_to_its_end_and_let_go() {
     play.settle();
     let pid = play.daemon.as_ref().unwrap().pid();
     play.append("access.log", 5);
-    let last = "192.0.2.77 - - [10/Nov/2026:11:00:00 +0000] \"GET /files/last.pdf HTTP/1.1\" 200 5 \"-\" \"Mozilla/5.0 Firefox/1\"";
+    let last = combined("192.0.2.77", 3_600, "/files/last.pdf");
     // Its last line has no newline: nobody will finish it.
-    play.append_bytes("access.log", last.as_bytes());
+    play.append_bytes("access.log", last.trim_end().as_bytes());
     play.remove("access.log");
     wait_for("the deleted log is let go", SOON, || !holds_open(pid, "access.log"));
     play.endpoint.wait_delivered(11);

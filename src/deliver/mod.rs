@@ -789,7 +789,7 @@ impl Site {
     }
 
     fn is_idle(&self) -> bool {
-        self.ready.is_empty() && self.delayed.is_empty() && self.in_flight == 0
+        self.ready.is_empty() && self.delayed.is_empty() && self.in_flight == 0 && self.lingering == 0
     }
 }
 

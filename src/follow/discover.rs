@@ -162,7 +162,7 @@ struct Listing {
     is_whole: bool,
 }
 
-/// Names that change while they are listed may be missed; a directory has been quiet if it wasn't changed for this long.
+/// Names that change while they are listed may be missed; a directory was quiet if it wasn't changed for this long.
 const QUIET: Duration = Duration::from_millis(20);
 
 impl Directories {

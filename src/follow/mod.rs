@@ -310,7 +310,8 @@ impl<S: Sink> Follower<S> {
             Err(error) if error.is_passing() => {
                 self.look_again = true;
                 if !std::mem::replace(&mut self.is_stuck, true) {
-                    tracing::error!(%error, hint = "nothing is lost; reading goes on once it can be written", "can't go on");
+                    let hint = "nothing is lost; reading goes on once it can be written";
+                    tracing::error!(%error, hint, "can't go on");
                 }
                 Ok(None)
             }

@@ -52,8 +52,8 @@ impl<S: Sink> Follower<S> {
         Ok(())
     }
 
-    /// What was read of a log isn't there any more. Its rest may be in a copy, and what stands there now may already have
-    /// another name.
+    /// What was read of a log isn't there any more. Its rest may be in a copy, and what stands there now may have another
+    /// name by now.
     pub(super) fn search_after_truncation(&mut self, row: &LogRow) {
         self.search.entry(row.path.clone()).or_insert_with(|| last_read(row));
     }

@@ -4,7 +4,7 @@
 //! when it is committed. It syncs to disk at most one second after a commit. A commit that fails (a full disk) is tried
 //! again until it works; meanwhile nothing is answered, so nothing is sent that could not be remembered.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read};
@@ -193,8 +193,8 @@ type Settled = (Vec<Origin>, Vec<Rejection>, Option<oneshot::Sender<()>>);
 
 #[derive(Debug, Default)]
 struct Queue {
-    outcomes: Vec<Settled>,
-    advances: Vec<Advance>,
+    outcomes: VecDeque<Settled>,
+    advances: VecDeque<Advance>,
     logs: Vec<LogRow>,
     syncs: Vec<std::sync::mpsc::Sender<bool>>,
     /// The last try to write has failed.
@@ -255,6 +255,8 @@ fn uint(value: i64) -> u64 {
 }
 
 const OWN: i64 = 0;
+/// Bytes of the smallest page that a SQLite database may have (its file format, section 1.3.2).
+const LEAST_PAGE: u64 = 512;
 const NO_STATE: &str = "it holds no state of silktail";
 /// `ended` of a log that was followed and can't be found any more.
 const GIVEN_UP: i64 = 2;
@@ -676,7 +678,7 @@ impl Ledger {
         while queue.advances.len() >= QUEUE && !queue.closed && !queue.stuck {
             queue = self.shared.emptied.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        queue.advances.push(advance);
+        queue.advances.push_back(advance);
         drop(queue);
         self.shared.filled.notify_one();
     }
@@ -684,7 +686,7 @@ impl Ledger {
     /// These lines' events are delivered, or rejected where `rejections` says so; `done` is answered once that is
     /// committed.
     pub fn settle(&self, origins: Vec<Origin>, rejections: Vec<Rejection>, done: oneshot::Sender<()>) {
-        lock(&self.shared.queue).outcomes.push((origins, rejections, Some(done)));
+        lock(&self.shared.queue).outcomes.push_back((origins, rejections, Some(done)));
         self.shared.filled.notify_one();
     }
 
@@ -870,6 +872,8 @@ fn is_there(path: &Path) -> Result<bool, LedgerError> {
     let broken = |reason: &str| LedgerError::Broken { path: path.to_path_buf(), reason: reason.to_owned() };
     match std::fs::metadata(path) {
         Ok(meta) if meta.len() == 0 => Err(broken("the file is empty")),
+        // SQLite would fill it up to a page before it says that it can't read it.
+        Ok(meta) if meta.len() < LEAST_PAGE => Err(broken("it is cut off within its header")),
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let mut log = path.as_os_str().to_owned();
@@ -1012,7 +1016,7 @@ impl Writing {
         loop {
             let mut work = self.wait();
             let mut answers: Vec<oneshot::Sender<()>> = Vec::new();
-            let mut waiting: Vec<_> = std::mem::take(&mut work.outcomes);
+            let mut waiting = std::mem::take(&mut work.outcomes);
             let mut advances = std::mem::take(&mut work.advances);
             let mut pause = Duration::from_millis(50);
             let mut said = false;
@@ -1124,17 +1128,17 @@ impl Writing {
 
     fn write(
         &mut self,
-        outcomes: &mut Vec<Settled>,
-        advances: &mut Vec<Advance>,
+        outcomes: &mut VecDeque<Settled>,
+        advances: &mut VecDeque<Advance>,
         logs: &mut Vec<LogRow>,
         answers: &mut Vec<oneshot::Sender<()>>,
     ) -> rusqlite::Result<()> {
         // Into memory first, each item once; what is in memory is written below, again if it must be.
-        while let Some((origins, _, _)) = outcomes.last() {
+        while let Some((origins, _, _)) = outcomes.front() {
             for origin in origins {
                 self.load((origin.site.0, origin.log), origin.line.end)?;
             }
-            let Some((origins, rejections, done)) = outcomes.pop() else { break };
+            let Some((origins, rejections, done)) = outcomes.pop_front() else { break };
             for origin in &origins {
                 let key = (origin.site.0, origin.log);
                 if let Some(open) = self.find(key, origin.line.end) {
@@ -1151,11 +1155,11 @@ impl Writing {
             self.rejections.extend(rejections);
             answers.extend(done);
         }
-        while let Some(advance) = advances.first() {
+        while let Some(advance) = advances.front() {
             let key = (site_number(advance.site), advance.log);
             let end = advance.read_to;
             self.load(key, end)?;
-            let advance = advances.remove(0);
+            let Some(advance) = advances.pop_front() else { break };
             if let Some(open) = self.find(key, end) {
                 open.progress.advance(advance);
                 self.touched(key);

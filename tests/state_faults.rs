@@ -1,0 +1,351 @@
+//! What can happen to the state: a clear message each, exit code 1, nothing guessed; and nothing is sent that could not
+//! be remembered.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on has failed")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::{Answer, Endpoint, SOON, Sandbox, combined, wait_for};
+
+const SITE: &str = r#"
+[[site]]
+name = "docs"
+base_url = "https://docs.example.org"
+property_key = "8bce2be8c07a84a70e7104634b42878b"
+logs = ["LOGS/access.log"]
+format = "combined"
+"#;
+
+fn lines(range: std::ops::Range<u32>) -> String {
+    range.map(|n| combined(&format!("192.0.{}.{}", n / 250 % 250, n % 250), n, &format!("/files/{n}.pdf"))).collect()
+}
+
+fn urls(range: std::ops::Range<u32>) -> Vec<String> {
+    let mut urls: Vec<String> = range.map(|n| format!("https://docs.example.org/files/{n}.pdf")).collect();
+    urls.sort();
+    urls
+}
+
+/// A sandbox whose program has delivered ten events and was stopped.
+fn used() -> (Sandbox, Endpoint) {
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+    sandbox.configure(endpoint.port, SITE);
+    sandbox.write("access.log", &lines(0..10));
+    let daemon = sandbox.start("said");
+    endpoint.wait_delivered(10);
+    daemon.stop();
+    (sandbox, endpoint)
+}
+
+/// Runs the daemon, which must refuse; gives what it says.
+#[track_caller]
+fn refused(sandbox: &Sandbox, name: &str) -> String {
+    let (code, said) = sandbox.start(&format!("said-{name}")).wait_ended();
+    assert_eq!(code, 1, "{name}:\n{said}");
+    assert!(!said.contains("panicked"), "{name}:\n{said}");
+    assert!(said.contains("state"), "{name}: not clear:\n{said}");
+    said
+}
+
+type Damage = fn(&Path);
+
+#[test]
+fn a_state_that_cannot_be_read_stops_the_start_and_nothing_is_guessed() {
+    let damages: [(&str, &str, Damage); 9] = [
+        ("empty", "empty", |path| fs::write(path, "").unwrap()),
+        ("cut after 100 bytes", "cannot be read", |path| set_len(path, 100)),
+        ("cut in the middle", "cannot be read", |path| set_len(path, fs::metadata(path).unwrap().len() / 2)),
+        ("zeroed", "cannot be read", |path| {
+            let len = fs::metadata(path).unwrap().len();
+            fs::write(path, vec![0; len as usize]).unwrap();
+        }),
+        ("garbage", "cannot be read", |path| fs::write(path, "this is no database\n".repeat(5_000)).unwrap()),
+        ("a page in it overwritten", "cannot be read", |path| {
+            let mut bytes = fs::read(path).unwrap();
+            bytes[4_096..3 * 4_096].fill(0xa5);
+            fs::write(path, bytes).unwrap();
+        }),
+        ("of a newer version", "newer silktail", |path| {
+            let db = rusqlite::Connection::open(path).unwrap();
+            db.pragma_update(None, "user_version", 99).unwrap();
+        }),
+        ("of somebody else", "no state of silktail", |path| {
+            fs::remove_file(path).unwrap();
+            rusqlite::Connection::open(path).unwrap().execute_batch("CREATE TABLE other (x)").unwrap();
+        }),
+        ("gone but for its newest part", "silktail.db-wal", |path| {
+            fs::rename(path, path.with_extension("db-wal")).unwrap();
+        }),
+    ];
+    for (name, words, damage) in damages {
+        let (sandbox, endpoint) = used();
+        let path = sandbox.path("state/silktail.db");
+        damage(&path);
+        let before = fs::read(&path).ok();
+        sandbox.append("access.log", &lines(10..12));
+        let said = refused(&sandbox, name);
+        assert!(said.contains(words), "{name}: no `{words}` in\n{said}");
+        assert!(said.contains("silktail.db"), "{name}: which file?\n{said}");
+        for args in [&["backfill", "--yes"][..], &["status"], &["rejected", "list"]] {
+            let done = sandbox.run(args);
+            // Who only looks may see what is whole.
+            if name.starts_with("a page") && args[0] != "backfill" {
+                assert!(done.code <= 1 && !done.stderr.contains("panicked"), "{name}, {args:?}: {done:#?}");
+                continue;
+            }
+            let done = done.expect_code(1);
+            assert!(done.stderr.contains(words), "{name}, {args:?}: no `{words}` in {done:#?}");
+        }
+        assert_eq!(endpoint.post_count(), 10, "{name}: something was guessed");
+        assert_eq!(fs::read(&path).ok(), before, "{name}: the broken state was touched");
+        if name == "of a newer version" {
+            continue;
+        }
+
+        // What the message says to do works, and keeps the broken file.
+        assert!(said.contains("--state-reset"), "{name}:\n{said}");
+        let mut command = sandbox.silktail();
+        let mut child = command
+            .args(["run", "--state-reset"])
+            .stderr(fs::File::create(sandbox.path("reset")).unwrap())
+            .spawn()
+            .unwrap();
+        endpoint.wait_delivered(22);
+        common::signal(&child, rustix::process::Signal::TERM);
+        assert!(common::wait_with_deadline(&mut child, SOON).unwrap().success(), "{name}");
+        let kept = fs::read_dir(sandbox.path("state")).unwrap().flatten();
+        assert!(kept.into_iter().any(|entry| entry.file_name().to_string_lossy().contains("broken")), "{name}");
+    }
+}
+
+fn set_len(path: &Path, len: u64) {
+    fs::OpenOptions::new().write(true).open(path).unwrap().set_len(len).unwrap();
+}
+
+#[test]
+fn one_daemon_for_each_state_and_others_may_look_at_it() {
+    let (sandbox, endpoint) = used();
+    let daemon = sandbox.start("said");
+    wait_for("the first", SOON, || daemon.stderr().matches("ready").count() == 2);
+    let said = refused(&sandbox, "second");
+    assert!(said.contains("in use by another silktail"), "{said}");
+    sandbox.run(&["status"]).expect_code(0);
+    sandbox.run(&["rejected", "list"]).expect_code(0);
+    sandbox.append("access.log", &lines(10..15));
+    endpoint.wait_delivered(15);
+    daemon.stop();
+    assert_eq!(endpoint.delivered(), urls(0..15));
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_used_stops_the_start() {
+    let nobody = rustix::process::geteuid().is_root().then_some(65_534);
+    let mode = |path: &Path, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    type Spoil<'s> = &'s dyn Fn(&Path);
+    let spoils: [(&str, Spoil<'_>); 4] = [
+        ("belongs to another", &|state| {
+            if nobody.is_some() {
+                chown(state, Some(0), Some(0)).unwrap();
+            }
+            mode(state, 0o555);
+        }),
+        ("is a file", &|state| {
+            fs::remove_dir_all(state).unwrap();
+            fs::write(state, "").unwrap();
+        }),
+        ("can't be made", &|state| {
+            fs::remove_dir_all(state).unwrap();
+            std::os::unix::fs::symlink("/proc/none/of/this", state).unwrap();
+        }),
+        ("holds a database that can't be opened", &|state| {
+            fs::write(state.join("silktail.db"), "x".repeat(600)).unwrap();
+            mode(&state.join("silktail.db"), 0o000);
+        }),
+    ];
+    for (name, spoil) in spoils {
+        let (mut sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+        sandbox.configure(endpoint.port, SITE);
+        sandbox.write("access.log", &lines(0..3));
+        sandbox.run_as = nobody;
+        fs::create_dir(sandbox.path("state")).unwrap();
+        let daemon = sandbox.start("said");
+        endpoint.wait_delivered(3);
+        daemon.stop();
+        spoil(&sandbox.path("state"));
+        sandbox.append("access.log", &lines(3..5));
+        let said = refused(&sandbox, name);
+        assert!(said.contains("local disk") || said.contains("cannot read or write"), "{name}:\n{said}");
+        assert_eq!(endpoint.post_count(), 3, "{name}");
+        if sandbox.path("state").is_dir() {
+            mode(&sandbox.path("state"), 0o755);
+        }
+    }
+}
+
+/// A small file system of its own, where this user may mount one.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(path: PathBuf) -> Option<Self> {
+        fs::create_dir_all(&path).unwrap();
+        let output = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(&path).output();
+        match output {
+            Ok(output) if output.status.success() => Some(Self(path)),
+            other => {
+                eprintln!("SKIPPED: a full disk can't be tried here, since no file system can be mounted: {other:?}");
+                None
+            }
+        }
+    }
+
+    /// Leaves not a byte.
+    fn fill(&self) {
+        let mut filler = fs::File::create(self.0.join("filler")).unwrap();
+        while filler.write_all(&[0; 512]).is_ok() {}
+    }
+
+    fn empty(&self) {
+        fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
+
+const IN_FLIGHT: usize = 4;
+
+#[test]
+fn on_a_full_disk_nothing_is_delivered_that_could_not_be_remembered_and_it_goes_on_by_itself() {
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+    let Some(disk) = SmallDisk::mount(sandbox.path("state")) else { return };
+    sandbox.configure_with(endpoint.port, &format!("linger = \"0s\"\nmax_in_flight = {IN_FLIGHT}"), SITE);
+    sandbox.write("access.log", &lines(0..20));
+    let mut daemon = sandbox.start("said");
+    endpoint.wait_delivered(20);
+    let mut written = 20;
+    for round in 1..=3 {
+        disk.fill();
+        let before = endpoint.post_count();
+        // Until the last page of the database's log is full, it can go on.
+        wait_for("a word on the full disk", SOON, || {
+            sandbox.append("access.log", &lines(written..written + 20));
+            written += 20;
+            daemon.stderr().matches("can't write the state").count() == round
+        });
+        // More work, and a rotation in the middle of it.
+        let stuck = endpoint.post_count();
+        sandbox.append("access.log", &lines(written..written + 300));
+        fs::rename(sandbox.path("access.log"), sandbox.path(&format!("access.log.{round}"))).unwrap();
+        sandbox.append("access.log", &lines(written + 300..written + 310));
+        written += 310;
+        let status = sandbox.run(&["status"]);
+        assert!(status.code == 0 || status.code == 1, "{status:#?}");
+        assert!(daemon.is_running(), "{}", daemon.stderr());
+        let sent = endpoint.post_count();
+        assert!(sent <= stuck + IN_FLIGHT, "{before} sent before, {stuck} when it was noticed, {sent} now");
+        disk.empty();
+        endpoint.wait_delivered(written as usize);
+        assert_eq!(daemon.stderr().matches("the state can be written again").count(), round);
+    }
+    let said = daemon.stop();
+    assert!(said.contains("disk"), "{said}");
+    assert_eq!(endpoint.delivered(), urls(0..written), "each once");
+}
+
+#[test]
+fn a_stop_on_a_full_disk_ends_says_so_and_doubles_at_most_what_was_in_flight() {
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+    let Some(disk) = SmallDisk::mount(sandbox.path("state")) else { return };
+    sandbox.configure_with(endpoint.port, &format!("linger = \"0s\"\nmax_in_flight = {IN_FLIGHT}"), SITE);
+    sandbox.write("access.log", &lines(0..20));
+    let daemon = sandbox.start("said");
+    endpoint.wait_delivered(20);
+    disk.fill();
+    let mut written = 20;
+    // It makes do with what room its database has in itself, until that is used up for good.
+    wait_for("nothing goes any more", SOON, || {
+        sandbox.append("access.log", &lines(written..written + 50));
+        written += 50;
+        let said = daemon.stderr();
+        let is_stuck = said.matches("can't write the state").count() > said.matches("can be written again").count();
+        is_stuck && endpoint.posts().last().is_some_and(|post| post.at.elapsed() > Duration::from_secs(1))
+    });
+    daemon.terminate();
+    let (code, said) = daemon.wait_ended();
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("can't be written"), "{said}");
+    // A start on the full disk waits as well.
+    let daemon = sandbox.start("said-full");
+    wait_for("a word on the full disk", SOON, || daemon.stderr().contains("can't write the state"));
+
+    disk.empty();
+    let distinct = || endpoint.delivered().into_iter().collect::<BTreeSet<_>>();
+    wait_for("all of them", SOON, || distinct().len() == written as usize);
+    daemon.stop();
+    let doubled = endpoint.delivered().len() - written as usize;
+    assert!(doubled <= IN_FLIGHT, "{doubled} doubled");
+}
+
+/// Numbers that look like chance (SplitMix64).
+fn chance(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[test]
+fn killed_at_any_moment_under_load_none_is_lost_and_only_what_was_in_flight_is_doubled() {
+    // `SILKTAIL_KILLS=200 cargo test --test state_faults killed_at_any_moment`
+    let kills: u32 = std::env::var("SILKTAIL_KILLS").map_or(10, |text| text.parse().unwrap());
+    let mut state = 1;
+    let sandbox = Sandbox::new();
+    let endpoint = Endpoint::scripted(|nth, _| match nth % 11 {
+        0 => Answer::Status(503),
+        3 => Answer::Close,
+        5 => Answer::Status(429),
+        8 => Answer::Slow(200, Duration::from_millis(15)),
+        _ => Answer::Status(200),
+    });
+    let keys = format!("linger = \"0s\"\nmax_in_flight = {IN_FLIGHT}\nretry_max = \"50ms\"");
+    sandbox.configure_with(endpoint.port, &keys, SITE);
+    sandbox.write("access.log", "");
+    let mut written = 0;
+    for _ in 0..kills {
+        let daemon = sandbox.start("said");
+        // The moment is chance, not a condition: anything from before its first step to the middle of its work.
+        let end = Instant::now() + Duration::from_millis(chance(&mut state) % 180);
+        while Instant::now() < end {
+            let more = (chance(&mut state) % 5) as u32;
+            sandbox.append("access.log", &lines(written..written + more));
+            written += more;
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        daemon.kill();
+        endpoint.wait_hung_up();
+    }
+    let daemon = sandbox.start("said");
+    let distinct = || endpoint.delivered().into_iter().collect::<BTreeSet<_>>().len();
+    let end = Instant::now() + Duration::from_secs(60);
+    while distinct() < written as usize && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    daemon.stop();
+    let lost = written as usize - distinct();
+    let doubled = endpoint.delivered().len() - distinct();
+    eprintln!("{kills} kills, {written} events: {lost} lost, {doubled} doubled");
+    assert_eq!(lost, 0);
+    assert!(doubled <= kills as usize * IN_FLIGHT, "{doubled} doubled");
+}
