@@ -1002,3 +1002,38 @@ fn logrotate_itself() {
         play.expect_each_once(name);
     }
 }
+
+#[test]
+fn with_more_logs_than_may_be_open_some_wait_and_none_is_lost() {
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+    sandbox.configure(endpoint.port, &SITE.replace("access.log", "*.log"));
+    fs::create_dir_all(sandbox.path("logs")).unwrap();
+    for n in 0..60 {
+        sandbox.write(&format!("logs/{n:02}.log"), &combined("192.0.2.1", n, &format!("/files/{n}.pdf")));
+    }
+    let bare = sandbox.silktail();
+    let mut command = std::process::Command::new("sh");
+    // 128 of them are spared for what else the program does.
+    command.args(["-c", "ulimit -n 160; exec \"$0\" \"$@\""]).arg(bare.get_program()).args(bare.get_args()).arg("run");
+    for (name, value) in bare.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let said = sandbox.path("said");
+    let mut child = command.stderr(fs::File::create(&said).unwrap()).spawn().unwrap();
+    endpoint.wait_delivered(32);
+    wait_for("a word on the limit", SOON, || fs::read_to_string(&said).unwrap().contains("raise LimitNOFILE"));
+    assert_eq!(endpoint.delivered().len(), 32);
+    // Room comes with each log that goes.
+    for n in 0..32 {
+        fs::remove_file(sandbox.path(&format!("logs/{n:02}.log"))).unwrap();
+    }
+    endpoint.wait_delivered(60);
+    common::signal(&child, rustix::process::Signal::TERM);
+    assert!(common::wait_with_deadline(&mut child, SOON).unwrap().success());
+    let mut delivered = endpoint.delivered();
+    delivered.dedup();
+    assert_eq!(delivered.len(), 60, "each once");
+}

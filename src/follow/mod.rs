@@ -165,7 +165,14 @@ pub struct Follower<S> {
     left_over: BTreeSet<LogId>,
     /// Whether it was said that the state can't be written.
     is_stuck: bool,
+    /// Rotated logs that wait for their site: said once each.
+    waiting: HashSet<LogId>,
+    /// Logs that may be open at a time.
+    open_max: usize,
 }
+
+/// Descriptors that are left for connections, the state and the system.
+const DESCRIPTORS_SPARED: usize = 128;
 
 /// An archive as it was when it was looked at: device, inode, last write.
 type Archive = (u64, u64, Option<SystemTime>);
@@ -210,6 +217,8 @@ impl<S: Sink> Follower<S> {
             read_to: HashMap::new(),
             read_to_checked: 512,
             is_stuck: false,
+            waiting: HashSet::new(),
+            open_max: open_max(),
         })
     }
 
@@ -362,7 +371,16 @@ impl<S: Sink> Follower<S> {
                         replaced.push(index);
                     }
                 }
-                Ok(Turn::Full) => source.due = false,
+                Ok(Turn::Full) => {
+                    source.due = false;
+                    if source.leaving.is_some() && self.waiting.insert(source.row.id) {
+                        tracing::warn!(
+                            path = %source.path.display(), unread = source.backlog(), offset = source.read_to(),
+                            hint = "keep rotated logs until the endpoint takes events again (logrotate's `rotate`)",
+                            "a rotated log can't be sent now; what is unread of it is lost if it is removed before a restart"
+                        );
+                    }
+                }
                 Ok(Turn::Truncated) => {
                     self.sink.happened(Happened::Truncation);
                     match copy_of(source).filter(|(_, copy)| !held.contains(&(copy.dev, copy.ino))) {
@@ -403,6 +421,7 @@ impl<S: Sink> Follower<S> {
         if !truncated.is_empty() || !replaced.is_empty() {
             for index in replaced.into_iter().rev() {
                 let source = self.sources.remove(index);
+                self.waiting.remove(&source.row.id);
                 self.remember_reading(&source)?;
             }
             self.look()?;
@@ -535,7 +554,7 @@ impl<S: Sink> Follower<S> {
 
     /// Opens a log by its name, if it can be read and has a line to decide its format by.
     fn open(&mut self, path: &Path, targets: &[usize], rows: &mut Option<Vec<LogRow>>) -> Result<(), LedgerError> {
-        let opened = match file::open(path) {
+        let opened = match self.open_file(path) {
             Ok(opened) => opened,
             Err(error) => {
                 self.say_trouble(path, &error);
@@ -600,6 +619,15 @@ impl<S: Sink> Follower<S> {
         self.sources.extend(source);
         *rows = None;
         Ok(())
+    }
+
+    /// Opens a file, unless so many are open that nothing is left for the rest of the program.
+    fn open_file(&self, path: &Path) -> std::io::Result<Opened> {
+        if self.sources.len() >= self.open_max {
+            let error = format!("{} logs are open, and the limit for open files allows no more", self.sources.len());
+            return Err(std::io::Error::other(error));
+        }
+        file::open(path)
     }
 
     /// Whether no earlier run had the patterns of these targets.
@@ -788,10 +816,27 @@ impl<S: Sink> Follower<S> {
                 let hint = "add the service's user to the group that may read it (Debian: adm)";
                 tracing::warn!(path = %path.display(), %error, hint, "can't read file, will keep trying");
             }
+            std::io::ErrorKind::Other => {
+                let hint = "raise LimitNOFILE in the service's unit, or follow fewer logs";
+                tracing::warn!(path = %path.display(), %error, hint, "can't read file, will keep trying");
+            }
             _ => tracing::warn!(path = %path.display(), %error, "can't read file, will keep trying"),
         }
         self.troubles.insert(path.to_path_buf(), text);
     }
+}
+
+/// Logs that may be open at a time: what the process may open, once its limit is as high as it can be.
+fn open_max() -> usize {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    // The usual soft limit of 1,024 is for programs that use select(2).
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if setrlimit(Resource::Nofile, raised).is_ok() {
+        limit.current = limit.maximum;
+    }
+    let files = limit.current.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
+    files.saturating_sub(DESCRIPTORS_SPARED).max(1)
 }
 
 /// The patterns that no earlier run had.

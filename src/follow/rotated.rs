@@ -159,7 +159,7 @@ impl<S: Sink> Follower<S> {
                 continue;
             }
             let is_news = modified.is_none_or(|written| written >= since) || self.unopened.contains_key(&inode);
-            let opened = match file::open(&path) {
+            let opened = match self.open_file(&path) {
                 Ok(opened) => opened,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     is_unsure = true;

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
@@ -258,6 +258,12 @@ const OWN: i64 = 0;
 /// Bytes of the smallest page that a SQLite database may have (its file format, section 1.3.2).
 const LEAST_PAGE: u64 = 512;
 const NO_STATE: &str = "it holds no state of silktail";
+/// Logs that are done with are forgotten this long after they were last read: a backfill would read them again.
+const FORGET_AFTER: SignedDuration = SignedDuration::from_hours(400 * 24);
+/// Logs that are done with and remembered, at most; those that were read longest ago are forgotten first.
+const LOGS_MAX: i64 = 100_000;
+/// How many logs are added before the next look at what can be forgotten.
+const FORGET_EVERY: i64 = 256;
 /// `ended` of a log that was followed and can't be found any more.
 const GIVEN_UP: i64 = 2;
 
@@ -297,6 +303,7 @@ impl Ledger {
         }
         let mut writer = connect(&path)?;
         let secret = prepare(&mut writer, &path)?;
+        forget_if_possible(&writer);
         for name in ["silktail.db-wal", "silktail.db-shm"] {
             give_to_owner(state_dir, &state_dir.join(name));
         }
@@ -436,7 +443,11 @@ impl Ledger {
                     row.ended
                 ],
             )?;
-            Ok(LogId(db.last_insert_rowid()))
+            let id = db.last_insert_rowid();
+            if id % FORGET_EVERY == 0 {
+                forget_if_possible(db);
+            }
+            Ok(LogId(id))
         })
     }
 
@@ -937,6 +948,37 @@ fn prepare(db: &mut Connection, path: &Path) -> Result<[u8; 16], LedgerError> {
     }
     db.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).map_err(wrong)?;
     db.query_row("SELECT value FROM meta WHERE key = 'secret'", [], |row| row.get(0)).map_err(wrong)
+}
+
+fn forget_if_possible(db: &Connection) {
+    // On a full disk, what can be forgotten waits for the next time.
+    forget(db, Timestamp::now(), LOGS_MAX).unwrap_or_else(|error| tracing::debug!(%error, "nothing forgotten"));
+}
+
+/// Forgets logs that are done with, so that the state is bounded however many years of rotations it sees: those that
+/// nobody follows any more and of which all is settled.
+fn forget(db: &Connection, now: Timestamp, most: i64) -> rusqlite::Result<()> {
+    let oldest = now.saturating_sub(FORGET_AFTER).map_or(i64::MIN, Timestamp::as_microsecond);
+    let forgotten = db.execute(
+        "WITH done AS (
+             SELECT id, last_read FROM log WHERE last_read IS NOT NULL
+             AND (ended <> 0 OR NOT EXISTS (SELECT 1 FROM range WHERE log = log.id AND until_offset IS NULL))
+             AND NOT EXISTS (
+                 SELECT 1 FROM range of, range own WHERE of.log = log.id AND own.log = log.id AND own.site = 0
+                 AND of.until_offset IS NULL AND own.until_offset IS NULL AND of.watermark < own.watermark
+                 AND log.ended <> 2
+             ))
+         DELETE FROM log WHERE id IN (
+             SELECT id FROM done WHERE last_read < ?1
+             UNION SELECT id FROM (SELECT id FROM done ORDER BY last_read DESC LIMIT -1 OFFSET ?2))",
+        params![oldest, most],
+    )?;
+    if forgotten > 0 {
+        db.execute("DELETE FROM range WHERE log NOT IN (SELECT id FROM log)", [])?;
+        db.execute("DELETE FROM sent WHERE range NOT IN (SELECT id FROM range)", [])?;
+        tracing::debug!(logs = forgotten, "forgot logs that were done with long ago");
+    }
+    Ok(())
 }
 
 /// SQLite's WAL needs shared memory, which network file systems don't have.
@@ -1447,6 +1489,73 @@ mod tests {
         drop(db);
         let newer = Ledger::open(folder.path(), Role::Daemon);
         assert!(matches!(newer, Err(LedgerError::Newer { found: 99, .. })));
+    }
+
+    #[test]
+    fn logs_that_are_done_with_are_forgotten_in_the_end_and_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path(), Role::Daemon).unwrap();
+        let site = ledger.site("docs").unwrap();
+        let now = Timestamp::now();
+        let days_ago = |days: i64| Some(now - SignedDuration::from_hours(24 * days));
+        // (read so many days ago, ended, followed, settled)
+        let add = |days: i64, ended: bool, followed: bool, settled: bool| {
+            let log = ledger.add_log(&LogRow { last_read: days_ago(days), ended, ..row() }).unwrap();
+            for of in [None, Some(site)] {
+                ledger.begin(of, log, 0, (!followed).then_some(100)).unwrap();
+            }
+            let steps = if settled { Vec::new() } else { opened(50, &[(0, 10)]).steps };
+            ledger.advance(Advance { site: None, log, read_to: 50, steps: Vec::new() });
+            ledger.advance(Advance { site: Some(site), log, read_to: 50, steps });
+            ledger.sync().unwrap();
+            log
+        };
+        let still_followed = add(500, false, true, true);
+        let not_sent = add(500, true, true, false);
+        let old = add(500, true, true, true);
+        let read_by_a_backfill = add(500, false, false, true);
+        let young = add(10, true, true, true);
+        let younger = add(5, true, true, true);
+        let ids = || ledger.logs().unwrap().into_iter().map(|row| row.id).collect::<Vec<_>>();
+        ledger.ask(|db| forget(db, now, 10)).unwrap();
+        assert_eq!(ids(), [still_followed, not_sent, young, younger], "not {old:?}, {read_by_a_backfill:?}");
+        assert_eq!(ledger.covered(Some(site), read_by_a_backfill).unwrap(), []);
+        ledger.ask(|db| forget(db, now, 1)).unwrap();
+        assert_eq!(ids(), [still_followed, not_sent, younger], "the one read longest ago gives way");
+    }
+
+    #[test]
+    fn no_damage_to_the_state_makes_it_panic() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path(), Role::Daemon).unwrap();
+        let (site, log) = (ledger.site("docs").unwrap(), ledger.add_log(&row()).unwrap());
+        ledger.begin(Some(site), log, 0, None).unwrap();
+        ledger.advance(opened(40, &[(0, 10), (10, 20), (20, 30)]));
+        settle(&ledger, line(20, 30));
+        drop(ledger);
+        let path = folder.path().join("silktail.db");
+        let good = std::fs::read(&path).unwrap();
+        // Values that are text of our own, not SQLite's structure, are hit as well.
+        let mut numbers = 1_u64;
+        let mut chance = |end: usize| {
+            numbers = numbers.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (numbers >> 33) as usize % end
+        };
+        for _ in 0..60 {
+            let mut bytes = good.clone();
+            for _ in 0..1 + chance(40) {
+                let at = chance(bytes.len());
+                bytes[at] = chance(256) as u8;
+            }
+            let _ = std::fs::remove_file(folder.path().join("silktail.db-wal"));
+            std::fs::write(&path, &bytes).unwrap();
+            if let Ok(Some(reader)) = Ledger::open_read_only(folder.path()) {
+                let _ = (reader.status(), reader.totals());
+            }
+            let Ok(ledger) = Ledger::open(folder.path(), Role::Daemon) else { continue };
+            let _ = (ledger.logs(), ledger.touches(), ledger.position(Some(site), log), ledger.left_over(&[site]));
+            let _ = (ledger.uncovered(Some(site), log, 100), ledger.covered(Some(site), log), ledger.patterns());
+        }
     }
 
     #[test]
