@@ -21,7 +21,8 @@ use crate::event::Event;
 use crate::follow::archive::{self, Content};
 use crate::follow::file::{self, Opened};
 use crate::follow::identity::{self, Who};
-use crate::follow::source::{self, Buffers, Reader, Recall, Sink, Source, Turn};
+use crate::follow::scan::Scan;
+use crate::follow::source::{self, Buffers, Reader, Sink, Source, Turn};
 use crate::follow::{self, FormatChoice};
 use crate::format::{Format, Reading};
 use crate::ledger::{Advance, Fingerprint, Ledger, LedgerError, LogRow};
@@ -575,10 +576,7 @@ impl Work<'_> {
             leaving: None,
             path: path.to_path_buf(),
             due: true,
-            recall: Recall::default(),
-            parsed: 0,
-            gap: false,
-            until_sample: source::SAMPLED,
+            scan: Scan::default(),
         };
         let mut buffers = Buffers::default();
         let new = ranges.into_iter().map(|range| (true, range));
@@ -746,10 +744,7 @@ impl Work<'_> {
             leaving: None,
             path: PathBuf::from("-"),
             due: true,
-            recall: Recall::default(),
-            parsed: 0,
-            gap: false,
-            until_sample: source::SAMPLED,
+            scan: Scan::default(),
         }))
     }
 

@@ -118,6 +118,30 @@ pub struct Taken {
     pub touch: Option<Touch>,
     /// Whose request it is, where a rule fits and it isn't a bot's: what tells of a proxy in front.
     pub client: Option<IpAddr>,
+    /// How long the same request is a repeat of an event: zero once that was asked, and where it is never asked.
+    pub window: Duration,
+}
+
+impl Taken {
+    fn of(site: Option<usize>, outcome: Outcome) -> Self {
+        Self { site, rule: None, outcome, touch: None, client: None, window: Duration::ZERO }
+    }
+
+    /// The last question, and the only one that depends on other lines: whether it is a repeat. To be asked of lines in
+    /// their order.
+    pub fn ask(&mut self, repeats: &mut Repeats) {
+        let window = std::mem::take(&mut self.window);
+        let Outcome::Event(event) = &self.outcome else { return };
+        // Without a time there is no telling how far apart two requests were: each counts.
+        let Some(time) = event.time.filter(|_| !window.is_zero()) else { return };
+        let Visitor { ip, user_agent, .. } = &event.visitor;
+        let key = repeats.key(event.origin.site, &event.name, &event.url, *ip, user_agent);
+        let (verdict, touch) = repeats.take(key, time, window, event.origin);
+        self.touch = Some(touch);
+        if verdict == Verdict::Repeat {
+            self.outcome = Outcome::Repeat;
+        }
+    }
 }
 
 /// One log's way from line to outcome.
@@ -146,30 +170,37 @@ impl Pipeline {
 
     /// Decides the fate of the next line of a reading.
     pub fn take(&self, cut: Cut<'_>, log: LogId, reading: &mut Reading, repeats: &mut Repeats) -> Taken {
-        let Cut::Line(line) = cut else { return self.unowned(Outcome::TooLong) };
-        let entry = self.format.parse_in(reading, line.bytes);
-        self.take_parsed(entry.as_ref(), line, log, repeats)
+        let mut taken = self.judge(cut, log, reading);
+        taken.ask(repeats);
+        taken
     }
 
-    /// Decides the fate of a line that was parsed already; `None`: it doesn't fit the format.
-    pub fn take_parsed(&self, entry: Option<&Entry<'_>>, line: Line<'_>, log: LogId, repeats: &mut Repeats) -> Taken {
+    /// Decides it but for the last question, [`Taken::ask`].
+    pub fn judge(&self, cut: Cut<'_>, log: LogId, reading: &mut Reading) -> Taken {
+        let Cut::Line(line) = cut else { return self.unowned(Outcome::TooLong) };
+        let entry = self.format.parse_in(reading, line.bytes);
+        self.judge_parsed(entry.as_ref(), line, log)
+    }
+
+    /// The same of a line that was parsed already; `None`: it doesn't fit the format.
+    pub fn judge_parsed(&self, entry: Option<&Entry<'_>>, line: Line<'_>, log: LogId) -> Taken {
         let Some(entry) = entry else { return self.unowned(Outcome::Unparsed) };
         // It fits the format, but is no request that a rule or a host could be asked about.
         if self.format.is_directive(line.bytes) {
             return self.unowned(Outcome::Unmatched);
         }
         let Some(index) = self.route(entry) else {
-            return Taken { site: None, rule: None, outcome: Outcome::Excluded("host"), touch: None, client: None };
+            return Taken::of(None, Outcome::Excluded("host"));
         };
         let site = &self.sites[index];
         let Some((rule_index, rule)) = site.rules.first_match(entry, &site.context) else {
-            return Taken { site: Some(index), rule: None, outcome: Outcome::Unmatched, touch: None, client: None };
+            return Taken::of(Some(index), Outcome::Unmatched);
         };
         let origin = Origin { site: site.id, log, line: line.span };
-        let mut touch = None;
         let mut client = None;
-        let outcome = site.judge(entry, rule, origin, repeats, &mut touch, &mut client);
-        Taken { site: Some(index), rule: Some(rule_index), outcome, touch, client }
+        let outcome = site.judge(entry, rule, origin, &mut client);
+        let window = rule.repeat_window.unwrap_or(site.repeat_window);
+        Taken { rule: Some(rule_index), client, window, ..Taken::of(Some(index), outcome) }
     }
 
     /// The site whose line this is. The first site in file order wins.
@@ -186,22 +217,13 @@ impl Pipeline {
     /// A line that tells no host is the only site's, if that takes every host.
     fn unowned(&self, outcome: Outcome) -> Taken {
         let site = matches!(self.sites.as_slice(), [site] if site.hosts.is_none()).then_some(0);
-        Taken { site, rule: None, outcome, touch: None, client: None }
+        Taken::of(site, outcome)
     }
 }
 
 impl Site {
-    /// The fate of an entry that a rule fits. Sets the window's entry, and the client of a line that a person's
-    /// browser may have caused.
-    fn judge(
-        &self,
-        entry: &Entry<'_>,
-        rule: &Rule,
-        origin: Origin,
-        repeats: &mut Repeats,
-        touch: &mut Option<Touch>,
-        client: &mut Option<IpAddr>,
-    ) -> Outcome {
+    /// The fate of an entry that a rule fits. Sets the client of a line that a person's browser may have caused.
+    fn judge(&self, entry: &Entry<'_>, rule: &Rule, origin: Origin, client: &mut Option<IpAddr>) -> Outcome {
         let Some(name) = &rule.event else { return Outcome::Excluded("rule") };
         let Some(ip) = client::client(entry, &self.trusted_proxies) else { return Outcome::Excluded("client") };
         if self.exclude_ips.iter().any(|network| network.contains(&ip)) {
@@ -225,16 +247,6 @@ impl Site {
         }
         *client = Some(ip);
         let user_agent = entry.text("user_agent").unwrap_or_default().into_owned();
-        let window = rule.repeat_window.unwrap_or(self.repeat_window);
-        // Without a time there is no telling how far apart two requests were: each counts.
-        if let Some(time) = entry.time.filter(|_| !window.is_zero()) {
-            let key = repeats.key(self.id, name, &url, ip, &user_agent);
-            let (verdict, touched) = repeats.take(key, time, window, origin);
-            *touch = touched;
-            if verdict == Verdict::Repeat {
-                return Outcome::Repeat;
-            }
-        }
         Outcome::Event(Box::new(Event {
             visitor: Visitor { ip, user_agent, view_width: entry.view_width.or(self.context.view_width) },
             page,

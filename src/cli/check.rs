@@ -7,7 +7,7 @@ use super::owner::{self, Reach};
 use super::test::expectations;
 use super::{Failure, load, print, printable, say};
 use crate::daemon::{WINDOW_ENTRIES, format_choice, pipeline_site};
-use crate::follow::source::Recall;
+use crate::follow::scan::Recall;
 use crate::follow::{FormatChoice, decide_format, discover, file};
 use crate::lines::{Cut, Line};
 use crate::oddities::{FrontProxy, Proxied};

@@ -12,7 +12,7 @@ use crate::config::{Config, Expectation, Want};
 use crate::daemon::{WINDOW_ENTRIES, format_choice, pipeline_site};
 use crate::deliver::payload::{self, PropertyKey};
 use crate::entry::{Entry, FIELDS};
-use crate::follow::source::directives_before;
+use crate::follow::scan::directives_before;
 use crate::follow::{decide_format, discover, file, first_bytes};
 use crate::format::{Format, Misfit, Reading};
 use crate::lines::{Cut, Cutter, Line};
@@ -169,11 +169,12 @@ impl Explainer {
         let chosen = self.pipelines.iter().zip(&entries).position(fits).unwrap_or(0);
         let (pipeline, entry) = (&self.pipelines[chosen], entries.swap_remove(chosen));
         let misfit = pipeline.format.misfit_in(&before[chosen], line.bytes);
-        let taken = if line.bytes.len() > self.max_line {
-            pipeline.take(Cut::TooLong(line.span), LogId(0), &mut Reading::default(), repeats)
+        let mut taken = if line.bytes.len() > self.max_line {
+            pipeline.judge(Cut::TooLong(line.span), LogId(0), &mut Reading::default())
         } else {
-            pipeline.take_parsed(entry.as_ref(), line, LogId(0), repeats)
+            pipeline.judge_parsed(entry.as_ref(), line, LogId(0))
         };
+        taken.ask(repeats);
         let payload = match &taken.outcome {
             Outcome::Event(event) => self.payload(event.as_ref().clone()),
             _ => None,

@@ -8,6 +8,7 @@ pub mod discover;
 pub mod file;
 pub mod identity;
 mod rotated;
+pub mod scan;
 pub mod source;
 pub mod watch;
 
@@ -27,7 +28,8 @@ use crate::pipeline::{Pipeline, Site};
 use crate::visitor::repeats::Repeats;
 use file::Opened;
 use identity::Who;
-use source::{Buffers, Happened, Reader, Recall, Sink, Source, Turn};
+use scan::Scan;
+use source::{Buffers, Happened, Reader, Sink, Source, Turn};
 use watch::{Wake, Watches};
 
 /// How long a renamed file must have been quiet before its handle is closed: the server writes on until it reopens.
@@ -743,10 +745,7 @@ impl<S: Sink> Follower<S> {
             leaving: None,
             path: path.to_path_buf(),
             due: true,
-            recall: Recall::default(),
-            parsed: 0,
-            gap: false,
-            until_sample: source::SAMPLED,
+            scan: Scan::default(),
         }))
     }
 

@@ -12,25 +12,16 @@ use std::time::{Instant, SystemTime};
 use super::archive::Content;
 use super::file::{self, Opened};
 use super::identity;
+use super::scan::{Block, Found, Recall, Scan, Subject};
 use crate::event::Event;
-use crate::format::{Format, Reading};
 use crate::ledger::{Advance, Counts, Fingerprint, HEAD_MAX, LogRow, MARK_MAX, Mark, Step};
 use crate::lines::{Cut, Cutter};
 use crate::offsets::SiteId;
 use crate::pipeline::{Outcome, Pipeline, Taken};
-use crate::rules::Prefilter;
 use crate::visitor::repeats::Repeats;
 
 /// Bytes read at a time: more makes no difference in speed, and costs memory.
 pub const BLOCK: usize = 256 * 1024;
-
-/// How far back, at most, a reading looks for the line that says which of two hours of the same name it is in.
-const LOOK_BACK: u64 = 16 * 1024 * 1024;
-
-/// Lines at a reading's beginning that are all parsed: a wrong format must not hide behind the search.
-const PARSED_FIRST: u32 = 100;
-/// Of the lines that are passed over unread, one in so many is parsed all the same.
-pub const SAMPLED: u32 = 1_024;
 
 /// Room to read into, used for one log after the other.
 #[derive(Debug, Default)]
@@ -98,20 +89,6 @@ pub enum Turn {
     Truncated,
 }
 
-/// A reading that knows what the lines before `at` say of those after them.
-///
-/// # Errors
-/// Those of reading the file.
-pub fn directives_before(file: &Content, format: &Format, at: u64) -> io::Result<Reading> {
-    let mut reading = Reading::default();
-    for directive in format.directives() {
-        if let Some(line) = file::last_line_beginning(file, directive, at)? {
-            format.parse_in(&mut reading, &line);
-        }
-    }
-    Ok(reading)
-}
-
 /// An open log.
 #[derive(Debug)]
 pub struct Source {
@@ -131,55 +108,8 @@ pub struct Source {
     pub path: PathBuf,
     /// Whether it has, perhaps, more to read.
     pub due: bool,
-    /// What the lines before say of the next one.
-    pub recall: Recall,
-    /// Lines parsed since it was opened.
-    pub parsed: u32,
-    /// Whether lines were passed over since the last that was parsed.
-    pub gap: bool,
-    /// Lines that are passed over unread before one is parsed all the same.
-    pub until_sample: u32,
-}
-
-/// What is remembered of a log's lines up to an offset.
-#[derive(Debug, Default)]
-pub struct Recall {
-    at: u64,
-    /// For the line at that offset.
-    pub reading: Reading,
-}
-
-impl Recall {
-    /// What a reading that begins at `at` must know of the lines before.
-    ///
-    /// # Errors
-    /// Those of reading the file.
-    pub fn at(file: &Content, format: &Format, at: u64) -> io::Result<Recall> {
-        let mut reading = directives_before(file, format, at)?;
-        if at == 0 {
-            return Ok(Recall { at, reading });
-        }
-        // Whether the hour is one that the clocks repeat is asked of the last line; which of the two it is, of the
-        // lines before that hour.
-        let mut len = 4 * 1024;
-        loop {
-            let before = file::read_before(file, at, len)?;
-            let whole_file = before.len() as u64 == at;
-            let start = if whole_file { 0 } else { memchr::memchr(b'\n', &before).map_or(before.len(), |end| end + 1) };
-            let lines = || before[start..].split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
-            let last_decides = lines().next_back().is_none_or(|line| !format.is_ambiguous(line));
-            let first_decides = lines().next().is_some_and(|line| !format.is_ambiguous(line));
-            let enough = last_decides || first_decides || whole_file || len as u64 >= LOOK_BACK;
-            if enough {
-                // Directives among them are those found above, or older.
-                for line in lines().filter(|line| !format.is_directive(line)) {
-                    format.parse_in(&mut reading, line);
-                }
-                return Ok(Recall { at, reading });
-            }
-            len *= 16;
-        }
-    }
+    /// Where the going through its lines stands.
+    pub scan: Scan,
 }
 
 impl Source {
@@ -325,8 +255,8 @@ impl Source {
     /// Other sites or another format hold from here on.
     pub fn go_on_with(&mut self, pipeline: Pipeline) {
         self.pipeline = Arc::new(pipeline);
-        self.recall = Recall::default();
-        (self.parsed, self.gap, self.due) = (0, false, true);
+        self.scan = Scan::default();
+        self.due = true;
     }
 
     /// The log goes on in another file with the same content: `copytruncate` has cut this one.
@@ -349,8 +279,8 @@ impl Source {
     /// Remembers what comes before the line at which the cohort reads on.
     fn recall(&mut self, cohort: &[bool]) -> io::Result<()> {
         let first = self.readers.iter().zip(cohort).find(|(_, member)| **member);
-        if let Some(at) = first.map(|(reader, _)| reader.cutter.offset()).filter(|at| *at != self.recall.at) {
-            self.recall = Recall::at(&self.file, &self.pipeline.format, at)?;
+        if let Some(at) = first.map(|(reader, _)| reader.cutter.offset()).filter(|at| *at != self.scan.recall.at) {
+            self.scan.recall = Recall::at(&self.file, &self.pipeline.format, at)?;
         }
         Ok(())
     }
@@ -389,36 +319,31 @@ impl Source {
         let mut readings: Vec<Vec<Step>> = self.readers.iter().map(|_| Vec::new()).collect();
         let pipeline = Arc::clone(&self.pipeline);
         // Where the site waits and only the log's own lines are counted, each is parsed.
-        let all = cohort.iter().all(|member| *member);
-        let prefilter = pipeline.prefilter.as_ref().filter(|_| all);
-        let mut rest = bytes;
+        let search = cohort.iter().all(|member| *member);
         let mut stopped = Stopped::AtEnd;
-        loop {
-            if let Some(prefilter) = prefilter
-                && self.parsed >= PARSED_FIRST
-                && !cutter.is_inside_a_long_line()
-            {
-                stopped = self.search(prefilter, &mut rest, lower, &mut cutter, &mut readings, repeats, sink)?;
-                if stopped == Stopped::Full {
-                    break;
+        let mut block = Block::new(bytes, lower, finish);
+        let subject = |file| Subject { log: self.row.id, file, pipeline: &pipeline, search };
+        while let Some(found) = self.scan.next(subject(&self.file), &mut cutter, &mut block)? {
+            match found {
+                Found::Passed(lines) => {
+                    if let Some(owner) = self.readers.iter().position(|reader| reader.site.is_some()) {
+                        pass(lines, &mut readings[owner]);
+                    }
                 }
-            }
-            let cut = match cutter.next_line(&mut rest) {
-                Some(cut) => cut,
-                None if finish => match cutter.last_line(std::mem::take(&mut rest)) {
-                    Some(cut) => cut,
-                    None => break,
-                },
-                None => break,
-            };
-            self.mind_the_gap(cut)?;
-            if self.read_line(cut, cohort, &mut readings, repeats, sink) == Stopped::Full {
-                stopped = Stopped::Full;
-                break;
+                Found::Line(cut, taken) => {
+                    let owner = self.readers.iter().position(|reader| reader.site == taken.site);
+                    let Some(owner) = owner.filter(|owner| cohort.get(*owner) == Some(&true)) else { continue };
+                    let reader = &mut self.readers[owner];
+                    stopped =
+                        settle_fate(cut, taken, &self.row, &pipeline, reader, &mut readings[owner], repeats, sink);
+                    if stopped == Stopped::Full {
+                        break;
+                    }
+                }
             }
         }
         let read_to = cutter.offset();
-        self.recall.at = read_to;
+        self.scan.recall.at = read_to;
         for ((reader, steps), member) in self.readers.iter_mut().zip(readings).zip(cohort) {
             if !member {
                 continue;
@@ -431,152 +356,6 @@ impl Source {
             }
         }
         Ok(stopped)
-    }
-
-    /// Takes the whole lines of `rest`: searched as a block, and parsed only where an event may come of it. The other
-    /// lines are `unmatched`; they are the only site's, since it takes every host.
-    #[expect(clippy::too_many_arguments, reason = "the loop of `read`, taken apart")]
-    fn search(
-        &mut self,
-        prefilter: &Prefilter,
-        rest: &mut &[u8],
-        lower: &mut Vec<u8>,
-        cutter: &mut Cutter,
-        readings: &mut [Vec<Step>],
-        repeats: &mut Repeats,
-        sink: &impl Sink,
-    ) -> io::Result<Stopped> {
-        let block = *rest;
-        let whole = memchr::memrchr(b'\n', block).map_or(0, |at| at + 1);
-        lower.clear();
-        lower.extend_from_slice(&block[..whole]);
-        lower.make_ascii_lowercase();
-        let everybody = vec![true; self.readers.len()];
-        let mut at = 0;
-        while at < whole {
-            let (start, end) = match prefilter.find(&lower[at..]) {
-                Some(found) => {
-                    let found = at + found;
-                    let start = memchr::memrchr(b'\n', &lower[at..found]).map_or(at, |before| at + before + 1);
-                    let end = memchr::memchr(b'\n', &lower[found..]).map_or(whole, |after| found + after + 1);
-                    (start, end)
-                }
-                None => (whole, whole),
-            };
-            at += self.pass(&block[at..start], cutter, readings);
-            // Lines too long, and the sample, are taken one by one; then comes the candidate.
-            while at < end {
-                let mut line = &block[at..end];
-                let Some(cut) = cutter.next_line(&mut line) else { break };
-                self.mind_the_gap(cut)?;
-                let stopped = self.read_line(cut, &everybody, readings, repeats, sink);
-                at = end - line.len();
-                if stopped == Stopped::Full {
-                    *rest = &block[at..];
-                    return Ok(Stopped::Full);
-                }
-                if at < start {
-                    at += self.pass(&block[at..start], cutter, readings);
-                }
-            }
-        }
-        *rest = &block[at..];
-        Ok(Stopped::AtEnd)
-    }
-
-    /// After lines that were passed over: of the two hours that the clocks call the same, they tell which it is.
-    fn mind_the_gap(&mut self, next: Cut<'_>) -> io::Result<()> {
-        if !std::mem::take(&mut self.gap) {
-            return Ok(());
-        }
-        if let Cut::Line(line) = next
-            && self.pipeline.format.is_ambiguous(line.bytes)
-        {
-            self.recall = Recall::at(&self.file, &self.pipeline.format, line.span.start)?;
-        }
-        Ok(())
-    }
-
-    /// Passes over whole lines that can't become events, up to one that must be looked at all the same, and says how many
-    /// bytes that were.
-    fn pass(&mut self, lines: &[u8], cutter: &mut Cutter, readings: &mut [Vec<Step>]) -> usize {
-        let count = memchr::memchr_iter(b'\n', lines).count();
-        let enough = u32::try_from(count).is_ok_and(|count| count < self.until_sample);
-        let mut passed = (lines.len(), count);
-        if lines.len() > cutter.max_line() || !enough {
-            // A line too long ends it, and so does the one that is due to be parsed.
-            passed = (0, 0);
-            for end in memchr::memchr_iter(b'\n', lines) {
-                if end - passed.0 > cutter.max_line() || passed.1 as u64 + 1 >= u64::from(self.until_sample) {
-                    break;
-                }
-                passed = (end + 1, passed.1 + 1);
-            }
-        }
-        let (bytes, count) = passed;
-        self.until_sample = match u32::try_from(count) {
-            Ok(count) if bytes == lines.len() => self.until_sample - count,
-            _ => SAMPLED,
-        };
-        if count > 0
-            && let Some(owner) = self.readers.iter().position(|reader| reader.site.is_some())
-        {
-            let steps = &mut readings[owner];
-            if steps.last().is_none_or(|step| step.open.is_some()) {
-                steps.push(Step::default());
-            }
-            if let Some(step) = steps.last_mut() {
-                step.counts.lines += count as u64;
-                step.counts.unmatched += count as u64;
-            }
-            cutter.pass(&lines[..bytes]);
-            self.gap = true;
-        }
-        bytes
-    }
-
-    /// Gives one line its fate, and stops where its site has no room for another event.
-    fn read_line(
-        &mut self,
-        cut: Cut<'_>,
-        cohort: &[bool],
-        readings: &mut [Vec<Step>],
-        repeats: &mut Repeats,
-        sink: &impl Sink,
-    ) -> Stopped {
-        self.parsed = self.parsed.saturating_add(1);
-        let taken = self.pipeline.take(cut, self.row.id, &mut self.recall.reading, repeats);
-        let owner = self.readers.iter().position(|reader| reader.site == taken.site);
-        let Some(owner) = owner.filter(|owner| cohort.get(*owner) == Some(&true)) else { return Stopped::AtEnd };
-        sink.saw(&self.row, &self.pipeline, &taken, cut);
-        let (reader, steps) = (&mut self.readers[owner], &mut readings[owner]);
-        let event = match taken.outcome {
-            Outcome::Event(event) => {
-                let mut step =
-                    Step { open: Some(cut.span()), touches: taken.touch.into_iter().collect(), ..Step::default() };
-                step.counts.lines = 1;
-                step.counts.event = 1;
-                steps.push(step);
-                event
-            }
-            other => {
-                if steps.last().is_none_or(|step| step.open.is_some()) {
-                    steps.push(Step::default());
-                }
-                if let Some(step) = steps.last_mut() {
-                    other.count(&mut step.counts);
-                    step.touches.extend(taken.touch);
-                }
-                return Stopped::AtEnd;
-            }
-        };
-        if reader.settled.remove(&cut.span().end) {
-            sink.already_sent(event.origin.site);
-            return Stopped::AtEnd;
-        }
-        let site = event.origin.site;
-        sink.submit(*event);
-        if sink.has_room(site) { Stopped::AtEnd } else { Stopped::Full }
     }
 
     /// Stores the fingerprint as it is after this reading.
@@ -616,10 +395,63 @@ impl Source {
     }
 }
 
+/// Whether a site's queue has taken an event and has room for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stopped {
+pub enum Stopped {
+    /// It has.
     AtEnd,
+    /// It is full.
     Full,
+}
+
+/// Counts lines that were passed over.
+pub fn pass(lines: u64, steps: &mut Vec<Step>) {
+    let counts = &mut closed(steps).counts;
+    counts.lines += lines;
+    counts.unmatched += lines;
+}
+
+/// The step that gathers lines which wait for nothing.
+fn closed(steps: &mut Vec<Step>) -> &mut Step {
+    if steps.last().is_none_or(|step| step.open.is_some()) {
+        steps.push(Step::default());
+    }
+    let last = steps.len() - 1;
+    &mut steps[last]
+}
+
+/// Asks a line the last question, and does what follows from its fate.
+#[expect(clippy::too_many_arguments, reason = "one line, its log, its reader, and where its fate goes")]
+pub fn settle_fate(
+    cut: Cut<'_>,
+    mut taken: Taken,
+    row: &LogRow,
+    pipeline: &Pipeline,
+    reader: &mut Reader,
+    steps: &mut Vec<Step>,
+    repeats: &mut Repeats,
+    sink: &impl Sink,
+) -> Stopped {
+    taken.ask(repeats);
+    sink.saw(row, pipeline, &taken, cut);
+    let event = match taken.outcome {
+        Outcome::Event(event) => event,
+        other => {
+            let step = closed(steps);
+            other.count(&mut step.counts);
+            step.touches.extend(taken.touch);
+            return Stopped::AtEnd;
+        }
+    };
+    let counts = Counts { lines: 1, event: 1, ..Counts::default() };
+    steps.push(Step { counts, open: Some(cut.span()), touches: taken.touch.into_iter().collect() });
+    let site = event.origin.site;
+    if reader.settled.remove(&cut.span().end) {
+        sink.already_sent(site);
+        return Stopped::AtEnd;
+    }
+    sink.submit(*event);
+    if sink.has_room(site) { Stopped::AtEnd } else { Stopped::Full }
 }
 
 impl crate::pipeline::Site {
@@ -640,6 +472,8 @@ pub fn counts_of(advance: &Advance) -> Counts {
 #[cfg(test)]
 mod tests {
     use jiff::tz::TimeZone;
+
+    use crate::format::Format;
 
     use super::*;
 
@@ -762,10 +596,7 @@ mod tests {
             leaving: None,
             path: PathBuf::from("access.log"),
             due: true,
-            recall: Recall::default(),
-            parsed: PARSED_FIRST,
-            gap: false,
-            until_sample: 7,
+            scan: Scan::from(Recall::default()),
         };
         let (recorder, mut repeats, mut buffers) =
             (Recorder::default(), Repeats::new([0; 16], 100), Buffers::default());

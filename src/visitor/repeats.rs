@@ -4,11 +4,11 @@
 //! are out of order by a transfer's length. Entries leave by least recent use, not by the largest time seen: one line
 //! from 2099 must not empty the window.
 
-use std::collections::{BTreeMap, HashMap};
 use std::hash::Hasher;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use hashbrown::HashTable;
 use jiff::{SignedDuration, Timestamp};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
@@ -49,19 +49,35 @@ pub enum Verdict {
 }
 
 /// The window: at most `capacity` entries; the least recently used leaves first.
+///
+/// Entries lie in one block and are chained by use through their indices: some 90 bytes each, whatever the traffic.
 #[derive(Debug)]
 pub struct Repeats {
     secret: [u8; 16],
     capacity: usize,
-    entries: HashMap<Key, (Kept, u64)>,
-    by_use: BTreeMap<u64, Key>,
-    uses: u64,
+    /// Finds an entry's index by its key.
+    index: HashTable<u32>,
+    entries: Vec<Entry>,
+    newest: u32,
+    oldest: u32,
 }
 
+#[derive(Debug)]
+struct Entry {
+    touch: Touch,
+    /// The entry used next after it, and the one before.
+    newer: u32,
+    older: u32,
+}
+
+/// No entry.
+const NONE: u32 = u32::MAX;
+
 impl Repeats {
-    /// An empty window.
+    /// An empty window, of as many entries at most.
     pub fn new(secret: [u8; 16], capacity: usize) -> Self {
-        Self { secret, capacity, entries: HashMap::new(), by_use: BTreeMap::new(), uses: 0 }
+        let capacity = capacity.clamp(1, NONE as usize);
+        Self { secret, capacity, index: HashTable::new(), entries: Vec::new(), newest: NONE, oldest: NONE }
     }
 
     /// The key of a request: same site, event name, event URL, visitor and user agent.
@@ -69,10 +85,17 @@ impl Repeats {
         let mut hasher = SipHasher13::new_with_key(&self.secret);
         hasher.write_i64(site.0);
         // Each part with its length: no two lists of parts look the same.
-        for part in [name, url, &visitor_prefix(ip).to_string(), user_agent] {
-            hasher.write_usize(part.len());
-            hasher.write(part.as_bytes());
+        let mut part = |bytes: &[u8]| {
+            hasher.write_usize(bytes.len());
+            hasher.write(bytes);
+        };
+        part(name.as_bytes());
+        part(url.as_bytes());
+        match visitor_prefix(ip) {
+            IpAddr::V4(v4) => part(&v4.octets()),
+            IpAddr::V6(v6) => part(&v6.octets()),
         }
+        part(user_agent.as_bytes());
         Key(hasher.finish128().as_bytes())
     }
 
@@ -80,16 +103,17 @@ impl Repeats {
     ///
     /// A line is never a repeat of itself or of a later line of its own log: after a restart, lines that were read and
     /// not yet delivered come by again.
-    pub fn take(&mut self, key: Key, time: Timestamp, window: Duration, origin: Origin) -> (Verdict, Option<Touch>) {
+    pub fn take(&mut self, key: Key, time: Timestamp, window: Duration, origin: Origin) -> (Verdict, Touch) {
         let window = SignedDuration::try_from(window).unwrap_or(SignedDuration::MAX);
-        let known = self.entries.get(&key).map(|(kept, _)| kept).filter(|kept| {
+        let known = self.find(key).and_then(|at| self.entries.get(at as usize)).map(|entry| &entry.touch.kept);
+        let chain = known.filter(|kept| {
             let itself_or_later = kept.origin.site == origin.site
                 && kept.origin.log == origin.log
                 && kept.origin.line.end >= origin.line.end;
             let near = kept.first.duration_since(time) <= window && time.duration_since(kept.last) <= window;
             near && !itself_or_later
         });
-        let (verdict, kept) = match known {
+        let (verdict, kept) = match chain {
             Some(kept) => {
                 let kept = Kept { first: kept.first.min(time), last: kept.last.max(time), origin: kept.origin };
                 (Verdict::Repeat, kept)
@@ -98,7 +122,7 @@ impl Repeats {
         };
         let touch = Touch { key, kept };
         self.put(touch.clone());
-        (verdict, Some(touch))
+        (verdict, touch)
     }
 
     /// Takes stored entries back, least recently used first.
@@ -106,18 +130,70 @@ impl Repeats {
         touches.for_each(|touch| self.put(touch));
     }
 
-    fn put(&mut self, Touch { key, kept }: Touch) {
-        self.uses += 1;
-        if let Some((_, used)) = self.entries.insert(key, (kept, self.uses)) {
-            self.by_use.remove(&used);
+    fn find(&self, key: Key) -> Option<u32> {
+        let is_it = |at: &u32| self.entries.get(*at as usize).is_some_and(|entry| entry.touch.key == key);
+        self.index.find(hash(key), is_it).copied()
+    }
+
+    fn put(&mut self, touch: Touch) {
+        let key = touch.key;
+        let at = match self.find(key) {
+            Some(at) => {
+                self.unchain(at);
+                at
+            }
+            None if self.entries.len() < self.capacity => {
+                let at = self.entries.len() as u32;
+                self.entries.push(Entry { touch: touch.clone(), newer: NONE, older: NONE });
+                self.enter(key, at);
+                at
+            }
+            None => {
+                let at = self.oldest;
+                self.unchain(at);
+                let left = self.entries.get(at as usize).map(|entry| entry.touch.key);
+                if let Some(Ok(found)) = left.map(|left| self.index.find_entry(hash(left), |known| *known == at)) {
+                    found.remove();
+                }
+                self.enter(key, at);
+                at
+            }
+        };
+        let newest = std::mem::replace(&mut self.newest, at);
+        if let Some(entry) = self.entries.get_mut(at as usize) {
+            *entry = Entry { touch, newer: NONE, older: newest };
         }
-        self.by_use.insert(self.uses, key);
-        if self.entries.len() > self.capacity
-            && let Some((_, oldest)) = self.by_use.pop_first()
-        {
-            self.entries.remove(&oldest);
+        match self.entries.get_mut(newest as usize) {
+            Some(before) => before.newer = at,
+            None => self.oldest = at,
         }
     }
+
+    fn enter(&mut self, key: Key, at: u32) {
+        let Self { index, entries, .. } = self;
+        index.insert_unique(hash(key), at, |known| {
+            entries.get(*known as usize).map_or(0, |entry| hash(entry.touch.key))
+        });
+    }
+
+    /// Takes an entry out of the order of use.
+    fn unchain(&mut self, at: u32) {
+        let Some(&Entry { newer, older, .. }) = self.entries.get(at as usize) else { return };
+        match self.entries.get_mut(newer as usize) {
+            Some(entry) => entry.older = older,
+            None => self.newest = older,
+        }
+        match self.entries.get_mut(older as usize) {
+            Some(entry) => entry.newer = newer,
+            None => self.oldest = newer,
+        }
+    }
+}
+
+/// The key is a keyed hash already: any part of it will do.
+fn hash(key: Key) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = key.0;
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
 #[cfg(test)]
@@ -176,6 +252,26 @@ mod tests {
         use Verdict::{First, Repeat};
         let verdicts = run(2, &[("/a", 0), ("/b", 0), ("/a", 1), ("/c", 1), ("/a", 2), ("/b", 2)]);
         assert_eq!(verdicts, [First, First, Repeat, First, Repeat, First]);
+    }
+
+    proptest::proptest! {
+        /// The order of use is that of a list from which the last is taken and to which it is put first.
+        #[test]
+        fn what_leaves_is_what_a_list_would_let_go(
+            capacity in 1_usize..8, keys in proptest::collection::vec(0_u8..12, 0..200)
+        ) {
+            let mut repeats = Repeats::new([7; 16], capacity);
+            let mut list: Vec<u8> = Vec::new();
+            for (index, key) in keys.into_iter().enumerate() {
+                let known = list.iter().position(|known| *known == key);
+                let (verdict, _) = repeats.take(Key([key; 16]), at(0), WINDOW, line(index as u64 + 1));
+                proptest::prop_assert_eq!(verdict == Verdict::Repeat, known.is_some());
+                known.map(|at| list.remove(at));
+                list.insert(0, key);
+                list.truncate(capacity);
+                proptest::prop_assert_eq!(repeats.index.len(), list.len());
+            }
+        }
     }
 
     #[test]

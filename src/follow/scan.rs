@@ -1,0 +1,252 @@
+//! Goes through a log's bytes: line by line, or, where the rules allow it, by searching whole blocks and looking only at
+//! the lines that may become events. What it finds is judged but for the one question that depends on other lines.
+
+use std::io;
+
+use super::archive::Content;
+use super::file;
+use crate::format::{Format, Reading};
+use crate::lines::{Cut, Cutter};
+use crate::offsets::LogId;
+use crate::pipeline::{Pipeline, Taken};
+use crate::rules::Prefilter;
+
+/// How far back, at most, a reading looks for the line that says which of two hours of the same name it is in.
+const LOOK_BACK: u64 = 16 * 1024 * 1024;
+
+/// Lines at a log's beginning that are all parsed: a wrong format must not hide behind the search.
+pub const PARSED_FIRST: u32 = 100;
+/// Of the lines that are passed over unread, one in so many is parsed all the same.
+pub const SAMPLED: u32 = if cfg!(test) { 7 } else { 1_024 };
+
+/// What is remembered of a log's lines up to an offset.
+#[derive(Debug, Default)]
+pub struct Recall {
+    /// The offset.
+    pub at: u64,
+    /// For the line at that offset.
+    pub reading: Reading,
+}
+
+/// A reading that knows what the lines before `at` say of those after them.
+///
+/// # Errors
+/// Those of reading the file.
+pub fn directives_before(file: &Content, format: &Format, at: u64) -> io::Result<Reading> {
+    let mut reading = Reading::default();
+    for directive in format.directives() {
+        if let Some(line) = file::last_line_beginning(file, directive, at)? {
+            format.parse_in(&mut reading, &line);
+        }
+    }
+    Ok(reading)
+}
+
+impl Recall {
+    /// What a reading that begins at `at` must know of the lines before.
+    ///
+    /// # Errors
+    /// Those of reading the file.
+    pub fn at(file: &Content, format: &Format, at: u64) -> io::Result<Recall> {
+        let mut reading = directives_before(file, format, at)?;
+        if at == 0 {
+            return Ok(Recall { at, reading });
+        }
+        // Whether the hour is one that the clocks repeat is asked of the last line; which of the two it is, of the
+        // lines before that hour.
+        let mut len = 4 * 1024;
+        loop {
+            let before = file::read_before(file, at, len)?;
+            let whole_file = before.len() as u64 == at;
+            let start = if whole_file { 0 } else { memchr::memchr(b'\n', &before).map_or(before.len(), |end| end + 1) };
+            let lines = || before[start..].split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+            let last_decides = lines().next_back().is_none_or(|line| !format.is_ambiguous(line));
+            let first_decides = lines().next().is_some_and(|line| !format.is_ambiguous(line));
+            let enough = last_decides || first_decides || whole_file || len as u64 >= LOOK_BACK;
+            if enough {
+                // Directives among them are those found above, or older.
+                for line in lines().filter(|line| !format.is_directive(line)) {
+                    format.parse_in(&mut reading, line);
+                }
+                return Ok(Recall { at, reading });
+            }
+            len *= 16;
+        }
+    }
+}
+
+/// What a scan comes to next.
+#[derive(Debug)]
+pub enum Found<'b> {
+    /// So many whole lines that can't become events. They are the only site's, since it takes every host.
+    Passed(u64),
+    /// A line, and its fate but for whether it is a repeat.
+    Line(Cut<'b>, Taken),
+}
+
+/// Bytes of a log on their way through a scan.
+#[derive(Debug)]
+pub struct Block<'b> {
+    bytes: &'b [u8],
+    /// What has been taken of them.
+    at: usize,
+    /// The whole lines in lower case, from `lowered` on.
+    lower: &'b mut Vec<u8>,
+    lowered: Option<usize>,
+    /// Where the next line that may become an event begins and ends.
+    candidate: (usize, usize),
+    /// Whether the last line counts though it has no newline.
+    finish: bool,
+}
+
+impl<'b> Block<'b> {
+    /// Bytes that begin where the cutter wants them to; `lower` is room to work in.
+    pub fn new(bytes: &'b [u8], lower: &'b mut Vec<u8>, finish: bool) -> Self {
+        Self { bytes, at: 0, lower, lowered: None, candidate: (0, 0), finish }
+    }
+
+    /// Finds the next candidate from where it stands; `false`: there are no whole lines left.
+    fn find(&mut self, prefilter: &Prefilter) -> bool {
+        let base = match self.lowered {
+            Some(base) => base,
+            None => {
+                let whole = memchr::memrchr(b'\n', &self.bytes[self.at..]).map_or(0, |end| end + 1);
+                self.lower.clear();
+                self.lower.extend_from_slice(&self.bytes[self.at..self.at + whole]);
+                self.lower.make_ascii_lowercase();
+                self.candidate = (self.at, self.at);
+                *self.lowered.insert(self.at)
+            }
+        };
+        let (at, whole) = (self.at - base, self.lower.len());
+        if at >= whole {
+            return false;
+        }
+        if self.at >= self.candidate.1 {
+            self.candidate = match prefilter.find(&self.lower[at..]) {
+                Some(found) => {
+                    let found = at + found;
+                    let start = memchr::memrchr(b'\n', &self.lower[at..found]).map_or(at, |before| at + before + 1);
+                    let end = memchr::memchr(b'\n', &self.lower[found..]).map_or(whole, |after| found + after + 1);
+                    (base + start, base + end)
+                }
+                None => (base + whole, base + whole),
+            };
+        }
+        true
+    }
+}
+
+/// The state of a scan between two blocks.
+#[derive(Debug)]
+pub struct Scan {
+    /// What the lines before say of the next one.
+    pub recall: Recall,
+    /// Lines parsed since it began.
+    parsed: u32,
+    /// Whether lines were passed over since the last that was parsed.
+    gap: bool,
+    /// Lines that are passed over unread before one is parsed all the same.
+    until_sample: u32,
+}
+
+impl Default for Scan {
+    fn default() -> Self {
+        Self { recall: Recall::default(), parsed: 0, gap: false, until_sample: SAMPLED }
+    }
+}
+
+/// What a scan needs to know of its log.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'s> {
+    /// The log.
+    pub log: LogId,
+    /// Its bytes, for what lies before the block.
+    pub file: &'s Content,
+    /// Its way.
+    pub pipeline: &'s Pipeline,
+    /// Whether blocks may be searched.
+    pub search: bool,
+}
+
+impl Scan {
+    /// A scan that begins in the middle of a log.
+    pub fn from(recall: Recall) -> Self {
+        Self { recall, parsed: PARSED_FIRST, ..Self::default() }
+    }
+
+    /// The next thing in a block; `None`: it holds no more whole line.
+    ///
+    /// # Errors
+    /// Those of reading the file.
+    pub fn next<'b>(
+        &mut self,
+        subject: Subject<'_>,
+        cutter: &mut Cutter,
+        block: &mut Block<'b>,
+    ) -> io::Result<Option<Found<'b>>> {
+        let prefilter = subject.pipeline.prefilter.as_ref().filter(|_| subject.search);
+        let prefilter = prefilter.filter(|_| self.parsed >= PARSED_FIRST && !cutter.is_inside_a_long_line());
+        let mut end = block.bytes.len();
+        if let Some(prefilter) = prefilter
+            && block.find(prefilter)
+        {
+            let (start, candidate_end) = block.candidate;
+            if block.at < start {
+                let (bytes, lines) = self.passable(&block.bytes[block.at..start], cutter.max_line());
+                if lines > 0 {
+                    cutter.pass(&block.bytes[block.at..block.at + bytes]);
+                    block.at += bytes;
+                    self.gap = true;
+                    return Ok(Some(Found::Passed(lines)));
+                }
+            }
+            // Lines too long, and the sample, are taken one by one; then comes the candidate.
+            end = candidate_end;
+        }
+        let mut rest = &block.bytes[block.at..end];
+        let cut = match cutter.next_line(&mut rest) {
+            Some(cut) => Some(cut),
+            None if block.finish => cutter.last_line(std::mem::take(&mut rest)),
+            None => None,
+        };
+        block.at = end - rest.len();
+        let Some(cut) = cut else { return Ok(None) };
+        self.mind_the_gap(subject, cut)?;
+        self.parsed = self.parsed.saturating_add(1);
+        let taken = subject.pipeline.judge(cut, subject.log, &mut self.recall.reading);
+        Ok(Some(Found::Line(cut, taken)))
+    }
+
+    /// After lines that were passed over: of the two hours that the clocks call the same, they tell which it is.
+    fn mind_the_gap(&mut self, subject: Subject<'_>, next: Cut<'_>) -> io::Result<()> {
+        if !std::mem::take(&mut self.gap) {
+            return Ok(());
+        }
+        if let Cut::Line(line) = next
+            && subject.pipeline.format.is_ambiguous(line.bytes)
+        {
+            self.recall = Recall::at(subject.file, &subject.pipeline.format, line.span.start)?;
+        }
+        Ok(())
+    }
+
+    /// How much of whole lines can be passed over, up to one that must be looked at all the same: bytes and lines.
+    fn passable(&mut self, lines: &[u8], max_line: usize) -> (usize, u64) {
+        let count = memchr::memchr_iter(b'\n', lines).count() as u64;
+        if lines.len() <= max_line && count < u64::from(self.until_sample) {
+            self.until_sample -= count as u32;
+            return (lines.len(), count);
+        }
+        // A line too long ends it, and so does the one that is due to be parsed.
+        let mut passed = (0, 0);
+        for end in memchr::memchr_iter(b'\n', lines) {
+            if end - passed.0 > max_line || passed.1 + 1 >= u64::from(self.until_sample) {
+                break;
+            }
+            passed = (end + 1, passed.1 + 1);
+        }
+        self.until_sample = if passed.0 == lines.len() { self.until_sample - passed.1 as u32 } else { SAMPLED };
+        passed
+    }
+}
