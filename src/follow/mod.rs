@@ -149,6 +149,8 @@ pub struct Follower<S> {
     finished: HashSet<Archive>,
     /// When the names were last looked at.
     looked: Option<SystemTime>,
+    /// When that was last stored.
+    looking_stored: Option<Instant>,
     /// Whether something may have happened that nobody will tell.
     look_again: bool,
     /// Files that lay under a followed name and couldn't be read, or had no complete line yet (and which log they are
@@ -210,6 +212,7 @@ impl<S: Sink> Follower<S> {
             parked: HashMap::new(),
             finished: HashSet::new(),
             looked: None,
+            looking_stored: None,
             look_again: false,
             unopened: HashMap::new(),
             search: BTreeMap::new(),
@@ -229,10 +232,11 @@ impl<S: Sink> Follower<S> {
     /// # Errors
     /// Those of the ledger: without it nothing could be remembered.
     pub fn run(mut self, ready: impl FnOnce(usize)) -> Result<(), LedgerError> {
-        let names = self.names_read_before()?;
+        let names = self.names_read_before(&BTreeSet::new())?;
         self.look()?;
         self.find_what_was_rotated_away(names)?;
         self.know_patterns()?;
+        self.remember_looking(true)?;
         ready(self.sources.len());
         let mut buffers = Buffers::default();
         loop {
@@ -260,6 +264,8 @@ impl<S: Sink> Follower<S> {
     /// Goes on with another configuration: logs and sites that stay keep their place, and what was read stays read.
     fn reload(&mut self, wishes: Wishes) -> Result<(), LedgerError> {
         self.new_patterns = new_patterns(&wishes.targets, &self.ledger)?;
+        self.remember_looking(true)?;
+        let before: BTreeSet<String> = self.targets.iter().map(|target| target.pattern.clone()).collect();
         Wishes { targets: self.targets, start: self.start, max_line: self.max_line } = wishes;
         for mut source in std::mem::take(&mut self.sources) {
             let targets = self.matching(&source.row.path);
@@ -285,8 +291,13 @@ impl<S: Sink> Follower<S> {
             self.sink.update(source.row.clone());
             self.sources.push(source);
         }
+        // What comes back after it wasn't followed for a while, may have been rotated.
+        let names = self.names_read_before(&before)?;
+        self.looking_stored = None;
         self.look()?;
-        self.know_patterns()
+        self.find_what_was_rotated_away(names)?;
+        self.know_patterns()?;
+        self.remember_looking(true)
     }
 
     /// Takes a log's readers out of use; they go on from where they are, should they be wanted again.
@@ -358,7 +369,8 @@ impl<S: Sink> Follower<S> {
                             self.finished.insert((source.row.dev, source.row.ino, source.modified));
                         } else {
                             let since = source.modified.unwrap_or(SystemTime::UNIX_EPOCH);
-                            self.search.entry(source.row.path.clone()).or_insert(since);
+                            let known = self.search.entry(source.row.path.clone()).or_insert(since);
+                            *known = since.min(*known);
                         }
                         replaced.push(index);
                     } else if source.leaving.is_some_and(|since| source.file.is_packed() || since.elapsed() >= QUIET) {
@@ -536,6 +548,10 @@ impl<S: Sink> Follower<S> {
         }
         self.find_what_was_rotated_since_the_last_look(&moved, &found)?;
         self.looked = Some(began);
+        // The first look of a run, or by a new configuration, isn't all: what was rotated before is searched for after it.
+        if self.looking_stored.is_some() {
+            self.remember_looking(!moved.is_empty())?;
+        }
         let unread = self.sources.iter().filter(|source| source.row.fingerprint.marks.is_empty());
         self.unread = unread.map(|source| source.row.id).collect();
         self.real_paths = found
@@ -840,8 +856,8 @@ fn open_max() -> usize {
 
 /// The patterns that no earlier run had.
 fn new_patterns(targets: &[Target], ledger: &Ledger) -> Result<BTreeSet<String>, LedgerError> {
-    let known: HashSet<String> = ledger.patterns()?.into_iter().collect();
-    Ok(targets.iter().map(|target| target.pattern.clone()).filter(|pattern| !known.contains(pattern)).collect())
+    let known = ledger.patterns()?;
+    Ok(targets.iter().map(|target| target.pattern.clone()).filter(|pattern| !known.contains_key(pattern)).collect())
 }
 
 /// What `copytruncate` has copied a log to before it cut it.

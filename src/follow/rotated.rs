@@ -23,17 +23,48 @@ fn last_read(row: &LogRow) -> SystemTime {
 }
 
 impl<S: Sink> Follower<S> {
-    /// The followed names, and when what had them was read last.
-    pub(super) fn names_read_before(&self) -> Result<BTreeMap<PathBuf, SystemTime>, LedgerError> {
+    /// The names that an earlier run, or an earlier configuration, followed, and since when nobody has looked at them; but
+    /// for those of the patterns `followed` all the while.
+    ///
+    /// What was written under a name and its siblings before that time is known by its content, or was left alone then.
+    pub(super) fn names_read_before(
+        &self,
+        followed: &BTreeSet<String>,
+    ) -> Result<BTreeMap<PathBuf, SystemTime>, LedgerError> {
         let mut names: BTreeMap<PathBuf, SystemTime> = BTreeMap::new();
+        let patterns = self.ledger.patterns()?;
         for row in self.ledger.logs()? {
+            let of_it = self.targets.iter().filter(|target| discover::is_for(&target.pattern, &row.path));
+            if of_it.clone().any(|target| followed.contains(&target.pattern)) {
+                continue;
+            }
+            let looked = of_it.filter_map(|target| *patterns.get(&target.pattern)?).max();
+            // It was stopped before it had looked for the first time.
+            let since =
+                looked.and_then(|at| SystemTime::try_from(at).ok()).map_or_else(|| last_read(&row), |at| at - TICK);
             if self.ledger.position(None, row.id)?.is_some() {
-                let read = last_read(&row);
-                let last = names.entry(row.path).or_insert(read);
-                *last = read.max(*last);
+                let last = names.entry(row.path).or_insert(since);
+                *last = since.min(*last);
             }
         }
         Ok(names)
+    }
+
+    /// Stores when all was known, where something has changed or it was long ago: what was written since then is looked
+    /// at by the next run.
+    pub(super) fn remember_looking(&mut self, changed: bool) -> Result<(), LedgerError> {
+        /// How often it is stored where nothing changes.
+        const EVERY: Duration = Duration::from_secs(600);
+        let Some(looked) = self.looked else { return Ok(()) };
+        if !changed && self.looking_stored.is_some_and(|at| at.elapsed() < EVERY) {
+            return Ok(());
+        }
+        // What is still searched for isn't known.
+        let at = self.search.values().copied().fold(looked, SystemTime::min);
+        let Ok(at) = jiff::Timestamp::try_from(at) else { return Ok(()) };
+        self.ledger.looked(self.targets.iter().map(|target| target.pattern.as_str()), at)?;
+        self.looking_stored = Some(Instant::now());
+        Ok(())
     }
 
     /// At start: logs that were followed and whose name holds another file now are looked for among its siblings, and
@@ -48,14 +79,23 @@ impl<S: Sink> Follower<S> {
         let mut directories = Directories::default();
         for (name, read) in names {
             self.search(&name, read, &mut directories)?;
+            if !directories.has_all_siblings(&name) {
+                self.search_again(&name, read);
+            }
         }
         Ok(())
+    }
+
+    /// What was written under a name since then wasn't all seen: it is looked for at the next look, too.
+    fn search_again(&mut self, name: &Path, since: SystemTime) {
+        let known = self.search.entry(name.to_path_buf()).or_insert(since);
+        *known = since.min(*known);
     }
 
     /// What was read of a log isn't there any more. Its rest may be in a copy, and what stands there now may have another
     /// name by now.
     pub(super) fn search_after_truncation(&mut self, row: &LogRow) {
-        self.search.entry(row.path.clone()).or_insert_with(|| last_read(row));
+        self.search_again(&row.path, last_read(row));
     }
 
     /// While running: of what came under these names since the last look, all but the last has another name now.
@@ -85,7 +125,7 @@ impl<S: Sink> Follower<S> {
                 self.search(name, since, &mut directories)?;
             }
             if !directories.has_all_siblings(name) {
-                self.search.entry(name.clone()).or_insert(since);
+                self.search_again(name, since);
             }
         }
         Ok(())
@@ -209,7 +249,7 @@ impl<S: Sink> Follower<S> {
             first.extend(source);
         }
         if is_unsure {
-            self.search.insert(name.to_path_buf(), since);
+            self.search_again(name, since);
         } else {
             for row in missing.iter().filter_map(|index| rows.get(*index)) {
                 // That a log was cut has been said when it was noticed.

@@ -77,6 +77,7 @@ impl Recall {
 
 /// What a scan comes to next.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is made, and never kept")]
 pub enum Found<'b> {
     /// So many whole lines that can't become events. They are the only site's, since it takes every host.
     Passed(u64),
@@ -170,8 +171,13 @@ pub struct Subject<'s> {
 }
 
 impl Scan {
-    /// A scan that begins in the middle of a log.
-    pub fn from(recall: Recall) -> Self {
+    /// A scan that parses its first lines in any case.
+    pub fn begin(recall: Recall) -> Self {
+        Self { recall, ..Self::default() }
+    }
+
+    /// A scan that goes on where another has begun.
+    pub fn within(recall: Recall) -> Self {
         Self { recall, parsed: PARSED_FIRST, ..Self::default() }
     }
 

@@ -596,7 +596,7 @@ mod tests {
             leaving: None,
             path: PathBuf::from("access.log"),
             due: true,
-            scan: Scan::from(Recall::default()),
+            scan: Scan::within(Recall::default()),
         };
         let (recorder, mut repeats, mut buffers) =
             (Recorder::default(), Repeats::new([0; 16], 100), Buffers::default());

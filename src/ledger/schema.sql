@@ -1,6 +1,7 @@
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE site (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, delivered INTEGER NOT NULL DEFAULT 0, rejected INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE pattern (text TEXT PRIMARY KEY) WITHOUT ROWID;
+-- looked: when all that lay under its names, and their rotated siblings, was last known. Microseconds since 1970.
+CREATE TABLE pattern (text TEXT PRIMARY KEY, looked INTEGER) WITHOUT ROWID;
 -- ended: 0 followed, 1 read to its end and closed, 2 not to be found any more.
 CREATE TABLE log (
     id INTEGER PRIMARY KEY, path BLOB NOT NULL, dev INTEGER NOT NULL, ino INTEGER NOT NULL,

@@ -460,15 +460,27 @@ impl Ledger {
         self.shared.filled.notify_one();
     }
 
-    /// The `logs` patterns that were run with before.
+    /// The `logs` patterns that were run with before, and when the follower last knew all that lay under their names.
     ///
     /// # Errors
     /// Those of the database.
-    pub fn patterns(&self) -> Result<Vec<String>, LedgerError> {
+    pub fn patterns(&self) -> Result<HashMap<String, Option<Timestamp>>, LedgerError> {
         self.ask(|db| {
-            let mut query = db.prepare("SELECT text FROM pattern")?;
-            query.query_map([], |row| row.get(0))?.collect()
+            let mut query = db.prepare("SELECT text, looked FROM pattern")?;
+            let time = |at: Option<i64>| at.and_then(|at| Timestamp::from_microsecond(at).ok());
+            query.query_map([], |row| Ok((row.get(0)?, time(row.get(1)?))))?.collect()
         })
+    }
+
+    /// Remembers when all that lay under these patterns' names was known.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn looked<'p>(&self, patterns: impl Iterator<Item = &'p str>, at: Timestamp) -> Result<(), LedgerError> {
+        let patterns: Vec<&str> = patterns.collect();
+        let patterns = serde_json::to_string(&patterns).unwrap_or_default();
+        let set = "UPDATE pattern SET looked = ?1 WHERE text IN (SELECT value FROM json_each(?2))";
+        self.ask(|db| db.execute(set, params![at.as_microsecond(), patterns])).map(|_| ())
     }
 
     /// Remembers that a pattern was run with.
