@@ -3,8 +3,12 @@
 //! What an earlier run has settled is passed over: each (site, log) has ranges in the ledger, and only what no range
 //! covers is read. `linger` is measured by the log's time, so that the same log gives the same POSTs every time.
 
+mod ahead;
+mod stream;
+
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +26,7 @@ use crate::follow::archive::{self, Content};
 use crate::follow::file::{self, Opened};
 use crate::follow::identity::{self, Who};
 use crate::follow::scan::Scan;
-use crate::follow::source::{self, Buffers, Reader, Sink, Source, Turn};
+use crate::follow::source::{self, Reader, Sink, Source};
 use crate::follow::{self, FormatChoice};
 use crate::format::{Format, Reading};
 use crate::ledger::{Advance, Fingerprint, Ledger, LedgerError, LogRow};
@@ -32,6 +36,8 @@ use crate::outbox::{Rooms, Settler};
 use crate::pipeline::{self, Pipeline, Site, Taken};
 use crate::summary::Summary;
 use crate::visitor::repeats::Repeats;
+use ahead::{Bytes, Pool};
+use stream::{Part, Reached, Stream};
 
 /// After this long without any delivery a backfill gives up; run again, it goes on.
 pub const PATIENCE: Duration = Duration::from_secs(600);
@@ -120,6 +126,8 @@ pub struct Options {
     pub again: bool,
     /// Which lines.
     pub period: Period,
+    /// Threads that read.
+    pub jobs: usize,
     /// Where it is, for those that show it.
     pub progress: Arc<Progress>,
 }
@@ -146,6 +154,8 @@ pub struct Job {
     pub sites: Vec<Arc<Site>>,
     /// How.
     pub format: FormatChoice,
+    /// When its first line was written, if that is known.
+    pub first: Option<Timestamp>,
 }
 
 /// Why a backfill couldn't go on.
@@ -424,23 +434,18 @@ pub fn run(
         }),
     };
     let mut end = End::Done;
-    let mut work = Work { collector: &collector, options, repeats: &mut repeats, stop, ids: 0 };
-    for job in jobs {
-        match work.job(job)? {
+    let pool = Pool::new(options.jobs.max(1)).map_err(|error| BackfillError::Read(PathBuf::from("threads"), error))?;
+    let mut work = Work { collector: &collector, options, repeats: &mut repeats, stop, ids: 0, pool };
+    for group in groups(jobs) {
+        match work.group(group)? {
             End::Done => {}
-            left => {
-                end = left;
-                if stop() {
-                    break;
-                }
-            }
+            left => end = left,
         }
-        collector.state.borrow_mut().summary.files += 1;
-        options.progress.files.fetch_add(1, Ordering::Relaxed);
-        if collector.state.borrow().limited {
+        if stop() || collector.state.borrow().limited {
             break;
         }
     }
+    drop(work);
     collector.flush();
     if let Outlet::Send { delivery, rooms, ledger } = outlet {
         let sites: Vec<SiteId> = delivery.snapshot().iter().map(|site| site.id).collect();
@@ -506,6 +511,27 @@ impl Patience {
     }
 }
 
+/// Jobs that share sites, in the order of their first lines: what is read of them comes together by time. Groups share
+/// nothing, so they follow each other.
+fn groups(jobs: Vec<Job>) -> Vec<Vec<Job>> {
+    let mut groups: Vec<(BTreeSet<SiteId>, Vec<Job>)> = Vec::new();
+    for job in jobs {
+        let mut sites: BTreeSet<SiteId> = job.sites.iter().map(|site| site.id).collect();
+        let mut together = Vec::new();
+        groups.retain_mut(|(others, jobs)| {
+            let shares = others.iter().any(|site| sites.contains(site));
+            if shares {
+                sites.append(others);
+                together.append(jobs);
+            }
+            !shares
+        });
+        together.push(job);
+        groups.push((sites, together));
+    }
+    groups.into_iter().map(|(_, jobs)| jobs).collect()
+}
+
 struct Work<'a> {
     collector: &'a Collector<'a>,
     options: &'a Options,
@@ -513,26 +539,82 @@ struct Work<'a> {
     stop: &'a dyn Fn() -> bool,
     /// Numbers for logs of a dry run, which has no ledger.
     ids: i64,
+    pool: Pool,
 }
 
 /// Readers that begin at the same place, and where they end.
 type Ranges = BTreeMap<(u64, u64), Vec<(Option<usize>, HashSet<u64>)>>;
 
+/// A log of a group.
+enum Member {
+    Waiting(Job),
+    Open(Box<Stream>),
+    Done,
+}
+
 impl Work<'_> {
-    fn job(&mut self, job: Job) -> Result<End, BackfillError> {
-        match &job.input {
-            Input::File { path, live } => {
-                let path = path.clone();
-                self.file(&path, *live, job).map_err(|error| match error {
-                    Trouble::Io(error) => BackfillError::Read(path, error),
-                    Trouble::Ledger(error) => BackfillError::Ledger(error),
-                })
-            }
-            Input::Stdin => self.stdin(job).map_err(|error| match error {
-                Trouble::Io(error) => BackfillError::Read(PathBuf::from("-"), error),
+    /// Reads logs side by side: always the one whose next event is the oldest. A log is opened when its time has come.
+    fn group(&mut self, jobs: Vec<Job>) -> Result<End, BackfillError> {
+        let mut end = End::Done;
+        let first = |job: &Job| job.first.unwrap_or(Timestamp::MIN);
+        let mut next: BinaryHeap<Reverse<(Timestamp, usize)>> =
+            jobs.iter().enumerate().map(|(index, job)| Reverse((first(job), index))).collect();
+        let mut members: Vec<Member> = jobs.into_iter().map(Member::Waiting).collect();
+        while let Some(Reverse((_, index))) = next.pop() {
+            let until = next.peek().map(|Reverse((time, _))| *time);
+            let mut path = PathBuf::from("-");
+            let of_file = |path: &Path, trouble| match trouble {
+                Trouble::Io(error) => BackfillError::Read(path.to_path_buf(), error),
                 Trouble::Ledger(error) => BackfillError::Ledger(error),
-            }),
+            };
+            let reached = match std::mem::replace(&mut members[index], Member::Done) {
+                Member::Done => continue,
+                Member::Waiting(job) if job.input == Input::Stdin => {
+                    self.stdin(job).map(Reached::End).map_err(|trouble| of_file(&path, trouble))?
+                }
+                Member::Waiting(job) => {
+                    if let Input::File { path: of, .. } = &job.input {
+                        path.clone_from(of);
+                    }
+                    match self.open(job).map_err(|trouble| of_file(&path, trouble))? {
+                        None => Reached::End(End::Done),
+                        Some(mut stream) => {
+                            let reached =
+                                self.advance(&mut stream, until).map_err(|trouble| of_file(&path, trouble))?;
+                            members[index] = Member::Open(Box::new(stream));
+                            reached
+                        }
+                    }
+                }
+                Member::Open(mut stream) => {
+                    path.clone_from(&stream.path);
+                    let reached = self.advance(&mut stream, until).map_err(|trouble| of_file(&path, trouble))?;
+                    members[index] = Member::Open(stream);
+                    reached
+                }
+            };
+            match reached {
+                Reached::Later(time) => next.push(Reverse((time, index))),
+                Reached::Enough => return Ok(end),
+                Reached::End(ended) => {
+                    members[index] = Member::Done;
+                    if ended == End::Done {
+                        self.collector.state.borrow_mut().summary.files += 1;
+                        self.options.progress.files.fetch_add(1, Ordering::Relaxed);
+                    } else {
+                        end = ended;
+                    }
+                    if (self.stop)() {
+                        return Ok(end);
+                    }
+                }
+            }
         }
+        Ok(end)
+    }
+
+    fn advance(&mut self, stream: &mut Stream, until: Option<Timestamp>) -> Result<Reached, Trouble> {
+        stream.advance(until, &mut self.pool, self.collector, self.repeats, self.stop)
     }
 
     fn ledger(&self) -> Option<&Ledger> {
@@ -542,24 +624,26 @@ impl Work<'_> {
         }
     }
 
-    fn file(&mut self, path: &Path, live: bool, job: Job) -> Result<End, Trouble> {
-        let opened = file::open(path)?;
-        let first = follow::first_bytes(&opened)?;
+    /// Opens a log, and claims what is left to read of it; `None`: it has no line yet.
+    fn open(&mut self, job: Job) -> Result<Option<Stream>, Trouble> {
+        let Input::File { path, live } = job.input else { return Ok(None) };
+        let opened = file::open(&path)?;
+        let mut first_lines = follow::first_bytes(&opened)?;
         let rows = match self.ledger() {
             Some(ledger) => ledger.logs()?,
             None => Vec::new(),
         };
-        let known = match identity::identify(path, &opened, &rows, &HashMap::new())? {
+        let known = match identity::identify(&path, &opened, &rows, &HashMap::new())? {
             Who::Known(index) | Who::CutBack(index, _) => rows.get(index),
             Who::New | Who::Copy => None,
         };
-        let mut first_lines = first;
         if !live && !first_lines.contains(&b'\n') {
             first_lines.push(b'\n');
         }
         let stored = known.and_then(|row| row.format.as_deref());
-        let Some(decided) = follow::decide_format(&job.format, stored, &first_lines) else { return Ok(End::Done) };
-        let row = self.row(path, &opened, known, decided.format.name())?;
+        let Some(decided) = follow::decide_format(&job.format, stored, &first_lines) else { return Ok(None) };
+        let mut row = self.row(&path, &opened, known, decided.format.name())?;
+        stream::complete_head(&mut row, &opened.file)?;
         let live = live && !opened.file.is_packed();
         let size = if live { file::after_last_newline(&opened.file, opened.size)? } else { opened.size };
         let meant = self.meant(&opened, &decided.format, size)?;
@@ -567,91 +651,25 @@ impl Work<'_> {
         let repeated = if self.options.again { self.covered(&row, &job.sites, size, &meant)? } else { Ranges::new() };
         let passed = ranges.keys().chain(repeated.keys()).copied().collect();
         self.count_passed_over(&opened, passed, &meant)?;
-        let mut source = Source {
-            row,
-            modified: opened.modified,
-            file: opened.file,
-            pipeline: Arc::new(Pipeline::new(decided.format, job.sites)),
-            readers: Vec::new(),
-            leaving: None,
-            path: path.to_path_buf(),
-            due: true,
-            scan: Scan::default(),
-        };
-        let mut buffers = Buffers::default();
         let new = ranges.into_iter().map(|range| (true, range));
         let again = repeated.into_iter().map(|range| (false, range));
-        let before = self.options.progress.bytes.load(Ordering::Relaxed);
-        for (recording, ((from, until), readers)) in new.chain(again) {
-            self.collector.recording.set(recording);
-            source.readers = readers
-                .into_iter()
-                .map(|(site, settled)| Reader { site, cutter: Cutter::new(from, self.options.max_line), settled })
-                .collect();
-            let end = self.range(&mut source, until, before, &mut buffers);
-            self.collector.recording.set(true);
-            if let left @ End::Left(_) = end? {
-                return Ok(left);
-            }
-            if self.collector.state.borrow().limited {
-                return Ok(End::Done);
-            }
-        }
-        let (on_disk, _) = source.file.on_disk();
-        self.options.progress.bytes.store(before + on_disk, Ordering::Relaxed);
-        let size = source.file.size()?;
-        if source.file.is_packed()
-            && let Some(ledger) = self.ledger()
-        {
-            let sites = source.pipeline.sites.iter().map(|site| Some(site.id));
-            for site in std::iter::once(None).chain(sites) {
-                ledger.end_claim(site, source.row.id, size)?;
-            }
-        }
-        self.collector.state.borrow_mut().summary.bytes += size.min(archive::UNKNOWN - 1);
-        Ok(End::Done)
-    }
-
-    /// Reads one range to its end, as fast as its sites' events leave.
-    fn range(&mut self, source: &mut Source, until: u64, before: u64, buffers: &mut Buffers) -> Result<End, Trouble> {
-        let mut patience: Option<Patience> = None;
-        loop {
-            if (self.stop)() {
-                return Ok(End::Left("stopped; run the same command again to go on".to_owned()));
-            }
-            let turn = source.turn_until(until, buffers, self.repeats, self.collector)?;
-            let done = if source.file.is_packed() { source.file.on_disk().1 } else { source.read_to() };
-            self.options.progress.bytes.store(before + done, Ordering::Relaxed);
-            if self.collector.state.borrow().limited {
-                return Ok(End::Done);
-            }
-            match turn {
-                Turn::More => patience = None,
-                Turn::End => {
-                    if let Some(damage) = source.file.damage() {
-                        return Ok(End::Left(format!("`{}`: {damage}", source.path.display())));
-                    }
-                    source.finish_until(until, buffers, self.repeats, self.collector)?;
-                    return Ok(End::Done);
-                }
-                Turn::Full => {
-                    let Outlet::Send { delivery, rooms, .. } = self.collector.outlet else { continue };
-                    let sites: Vec<SiteId> = source.pipeline.sites.iter().map(|site| site.id).collect();
-                    let waiting: Vec<SiteId> = sites.iter().copied().filter(|site| !rooms.has_room(*site)).collect();
-                    let patience = patience.get_or_insert_with(|| Patience::new(rooms, &sites));
-                    if let Some(why) = patience.lost(delivery, rooms, &waiting).filter(|_| !waiting.is_empty()) {
-                        return Ok(End::Left(why));
-                    }
-                    rooms.wait(Duration::from_millis(200));
-                }
-                Turn::Truncated => {
-                    return Ok(End::Left(format!(
-                        "`{}` was truncated while it was read; run the same command again",
-                        source.path.display()
-                    )));
-                }
-            }
-        }
+        let max_line = self.options.max_line;
+        let parts = new.chain(again).map(|(recording, (bounds, readers))| {
+            let reader = |(site, settled)| Reader { site, cutter: Cutter::new(bounds.0, max_line), settled };
+            Part { recording, bounds, readers: readers.into_iter().map(reader).collect() }
+        });
+        Ok(Some(Stream {
+            parts: parts.collect(),
+            file: stream::witness(&opened.file)?,
+            on_disk: stream::on_disk(&opened.file),
+            bytes: Some(Bytes::of(opened.file)),
+            row,
+            path,
+            pipeline: Arc::new(Pipeline::new(decided.format, job.sites)),
+            max_line,
+            shown: 0,
+            current: None,
+        }))
     }
 
     fn stdin(&mut self, job: Job) -> Result<End, Trouble> {

@@ -65,7 +65,7 @@ pub struct Args {
     rate: Option<u32>,
     /// Threads that read at most [default: the cores]
     ///
-    /// The POSTs are the same for any number. This version reads with one.
+    /// The POSTs are the same for any number.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     /// Write the summary as a page, with plots
@@ -123,6 +123,7 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
         limit: args.limit,
         again: args.again,
         period: Period { since: args.since, until: args.until, oldest },
+        jobs: args.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from),
         progress: Arc::clone(&progress),
     };
     let mut deliveries: Vec<_> = config.sites.iter().map(|site| delivery_site(site, id_of(site))).collect();
@@ -143,10 +144,10 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
         .collect();
     let jobs: Vec<Job> = chosen
         .into_iter()
-        .filter_map(|(chosen, _)| {
+        .filter_map(|(chosen, extent)| {
             let format = choices.get(*chosen.sites.first()?)?.clone();
             let sites = chosen.sites.iter().filter_map(|index| sites.get(*index).map(Arc::clone)).collect();
-            Some(Job { input: chosen.input, sites, format })
+            Some(Job { input: chosen.input, sites, format, first: extent.first })
         })
         .collect();
 

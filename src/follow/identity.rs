@@ -55,6 +55,20 @@ pub fn mark_agrees(file: &Content, mark: &Mark) -> io::Result<bool> {
     Ok(Mark::of(mark.offset, &bytes) == *mark)
 }
 
+/// Whether a file still holds what was read of it: the head and the bytes before the last mark. The mark alone doesn't
+/// tell: lines of one browser all end alike.
+///
+/// # Errors
+/// Those of the system.
+pub fn agrees(file: &Content, fingerprint: &Fingerprint) -> io::Result<bool> {
+    let mut head = vec![0; fingerprint.head_len as usize];
+    let filled = file::read_at(file, &mut head, 0)?;
+    if !fingerprint.agrees_head(&head[..filled]) {
+        return Ok(false);
+    }
+    fingerprint.marks.last().map_or(Ok(true), |mark| mark_agrees(file, mark))
+}
+
 /// Finds out which of the known logs a file is. Those in `held` are open already, as another file.
 ///
 /// # Errors

@@ -294,14 +294,8 @@ impl Source {
         if self.file.is_packed() {
             return Ok(true);
         }
-        // A copytruncate may have grown past the old offset before we look: the head and the bytes before it tell. The
-        // mark alone doesn't: lines of one browser all end alike.
-        let mut head = vec![0; self.row.fingerprint.head_len as usize];
-        let filled = file::read_at(&self.file, &mut head, 0)?;
-        if !self.row.fingerprint.agrees_head(&head[..filled]) {
-            return Ok(false);
-        }
-        self.row.fingerprint.marks.last().map_or(Ok(true), |mark| identity::mark_agrees(&self.file, mark))
+        // A copytruncate may have grown past the old offset before we look.
+        identity::agrees(&self.file, &self.row.fingerprint)
     }
 
     /// Sends the lines in `bytes` through the pipeline for the readers of the cohort.

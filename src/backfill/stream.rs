@@ -1,0 +1,291 @@
+//! One log on its way through a backfill: its stretches one after the other, up to a moment at a time, so that several
+//! logs of a site come together in the order of their lines' times.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use jiff::Timestamp;
+
+use super::ahead::{Bytes, Piece, Pool, Segment, Stretch};
+use super::{Collector, End, Outlet, Patience, Trouble};
+use crate::follow::archive::{self, Content};
+use crate::follow::file;
+use crate::follow::identity;
+use crate::follow::source::{self, Reader, Sink, Stopped, settle_fate};
+use crate::ledger::{Advance, LogRow, Mark, Step};
+use crate::lines::{Cut, Line};
+use crate::offsets::SiteId;
+use crate::pipeline::Pipeline;
+use crate::visitor::repeats::Repeats;
+
+/// A part of a log that is to be read, and by whom.
+pub(super) struct Part {
+    /// Whether what is read is remembered: not where it is sent again.
+    pub recording: bool,
+    /// Where it begins and ends.
+    pub bounds: (u64, u64),
+    /// One for each site, and the log's own.
+    pub readers: Vec<Reader>,
+}
+
+/// How far a stream has come.
+pub(super) enum Reached {
+    /// Its next event is later than was wanted.
+    Later(Timestamp),
+    /// Its end, or why not.
+    End(End),
+    /// Enough POSTs were made.
+    Enough,
+}
+
+/// An open log.
+pub(super) struct Stream {
+    pub path: PathBuf,
+    pub row: LogRow,
+    pub pipeline: Arc<Pipeline>,
+    /// To look again whether the log is still what it was; archives don't change.
+    pub file: Option<Content>,
+    pub max_line: usize,
+    pub parts: VecDeque<Part>,
+    /// What isn't being read just now.
+    pub bytes: Option<Bytes>,
+    /// Bytes on the disk, and how many of them the progress shows.
+    pub on_disk: u64,
+    pub shown: u64,
+    pub current: Option<Current>,
+}
+
+/// The part that is being read.
+pub(super) struct Current {
+    part: Part,
+    stretch: Stretch,
+    segment: Option<Segment>,
+    pieces: std::iter::Peekable<std::vec::IntoIter<Piece>>,
+    /// What each reader has read of the segment so far, and until where.
+    steps: Vec<Vec<Step>>,
+    applied_to: u64,
+}
+
+impl Stream {
+    /// Reads on until its next event is later than `until`.
+    pub(super) fn advance(
+        &mut self,
+        until: Option<Timestamp>,
+        pool: &mut Pool,
+        collector: &Collector<'_>,
+        repeats: &mut Repeats,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Reached, Trouble> {
+        loop {
+            let Some(current) = &mut self.current else {
+                match self.parts.pop_front() {
+                    Some(part) => self.begin(part)?,
+                    None => return self.finish(collector).map(Reached::End),
+                }
+                continue;
+            };
+            if let Some(time) = current.pieces.peek().and_then(Piece::time)
+                && until.is_some_and(|until| time > until)
+            {
+                return Ok(Reached::Later(time));
+            }
+            if let Some(piece) = current.pieces.next() {
+                collector.recording.set(current.part.recording);
+                let full = current.apply(piece, &self.row, &self.pipeline, collector, repeats);
+                if let Some(site) = full {
+                    if collector.state.borrow().limited {
+                        self.settle_for_now(collector);
+                        return Ok(Reached::Enough);
+                    }
+                    if let Some(why) = wait_for_room(site, collector, stop) {
+                        self.settle_for_now(collector);
+                        return Ok(Reached::End(End::Left(why)));
+                    }
+                }
+                continue;
+            }
+            if let Some(left) = self.next_segment(pool, collector)? {
+                return Ok(Reached::End(left));
+            }
+            if stop() {
+                self.settle_for_now(collector);
+                return Ok(Reached::End(End::Left("stopped; run the same command again to go on".to_owned())));
+            }
+        }
+    }
+
+    fn begin(&mut self, part: Part) -> Result<(), Trouble> {
+        let Some(bytes) = self.bytes.take() else { return Ok(()) };
+        let stretch = Stretch::new(bytes, part.bounds, self.row.id, Arc::clone(&self.pipeline), self.max_line);
+        self.current = Some(Current {
+            steps: part.readers.iter().map(|_| Vec::new()).collect(),
+            applied_to: part.bounds.0,
+            part,
+            stretch,
+            segment: None,
+            pieces: Vec::new().into_iter().peekable(),
+        });
+        Ok(())
+    }
+
+    /// The segment before is done with; takes the next. Something: why it can't go on.
+    fn next_segment(&mut self, pool: &mut Pool, collector: &Collector<'_>) -> Result<Option<End>, Trouble> {
+        let Some(current) = &mut self.current else { return Ok(None) };
+        if let Some(segment) = current.segment.take() {
+            collector.recording.set(current.part.recording);
+            current.settle(segment.read_to, &self.row, &self.pipeline, collector);
+            self.row.fingerprint.push_mark(Mark::of(segment.read_to, &segment.tail));
+            self.row.last_read = Timestamp::try_from(std::time::SystemTime::now()).ok();
+            collector.update(self.row.clone());
+            let shown = segment.on_disk.min(self.on_disk).max(self.shown);
+            collector.options.progress.bytes.fetch_add(shown - self.shown, Ordering::Relaxed);
+            self.shown = shown;
+            if let Some(damage) = segment.damage {
+                return Ok(Some(End::Left(format!("`{}`: {damage}", self.path.display()))));
+            }
+        }
+        match current.stretch.next(pool)? {
+            Some(mut segment) => {
+                if let Some(file) = &self.file
+                    && (file.size()? < segment.read_to || !identity::agrees(file, &self.row.fingerprint)?)
+                {
+                    return Ok(Some(End::Left(format!(
+                        "`{}` was truncated while it was read; run the same command again",
+                        self.path.display()
+                    ))));
+                }
+                current.pieces = std::mem::take(&mut segment.pieces).into_iter().peekable();
+                current.segment = Some(segment);
+            }
+            None => {
+                if let Some(current) = self.current.take() {
+                    self.bytes = Some(current.stretch.into_bytes(pool)?);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Remembers what was read, though the segment has more.
+    fn settle_for_now(&mut self, collector: &Collector<'_>) {
+        if let Some(current) = &mut self.current {
+            let to = current.applied_to;
+            collector.recording.set(current.part.recording);
+            current.settle(to, &self.row, &self.pipeline, collector);
+        }
+    }
+
+    fn finish(&mut self, collector: &Collector<'_>) -> Result<End, Trouble> {
+        collector.options.progress.bytes.fetch_add(self.on_disk - self.shown, Ordering::Relaxed);
+        self.shown = self.on_disk;
+        let size = match (&self.bytes, &self.file) {
+            (Some(Bytes::Packed(file)), _) => {
+                let size = file.size()?;
+                if let Outlet::Send { ledger, .. } = collector.outlet {
+                    let sites = self.pipeline.sites.iter().map(|site| Some(site.id));
+                    for site in std::iter::once(None).chain(sites) {
+                        ledger.end_claim(site, self.row.id, size)?;
+                    }
+                }
+                size
+            }
+            (_, Some(file)) => file.size()?,
+            _ => 0,
+        };
+        collector.state.borrow_mut().summary.bytes += size.min(archive::UNKNOWN - 1);
+        Ok(End::Done)
+    }
+}
+
+impl Current {
+    /// Does what follows from a piece; a site: it has no room for more.
+    fn apply(
+        &mut self,
+        piece: Piece,
+        row: &LogRow,
+        pipeline: &Pipeline,
+        collector: &Collector<'_>,
+        repeats: &mut Repeats,
+    ) -> Option<SiteId> {
+        self.applied_to = piece.end();
+        let readers = &mut self.part.readers;
+        match piece {
+            Piece::Passed { lines, .. } => {
+                if let Some(owner) = readers.iter().position(|reader| reader.site.is_some()) {
+                    source::pass(lines, &mut self.steps[owner]);
+                }
+                None
+            }
+            Piece::Line { span, taken, bytes } => {
+                let owner = readers.iter().position(|reader| reader.site == taken.site)?;
+                let cut = if taken.outcome == crate::pipeline::Outcome::TooLong {
+                    Cut::TooLong(span)
+                } else {
+                    Cut::Line(Line { bytes: &bytes, span })
+                };
+                let site = taken.site.and_then(|index| pipeline.sites.get(index)).map(|site| site.id);
+                let (reader, steps) = (&mut readers[owner], &mut self.steps[owner]);
+                let stopped = settle_fate(cut, taken, row, pipeline, reader, steps, repeats, collector);
+                site.filter(|_| stopped == Stopped::Full)
+            }
+        }
+    }
+
+    /// Everything before `read_to` has been read.
+    fn settle(&mut self, read_to: u64, row: &LogRow, pipeline: &Pipeline, collector: &Collector<'_>) {
+        for (reader, steps) in self.part.readers.iter_mut().zip(&mut self.steps) {
+            let steps = std::mem::take(steps);
+            if read_to > reader.cutter.offset() {
+                reader.cutter = crate::lines::Cutter::new(read_to, reader.cutter.max_line());
+                let site = reader.site.and_then(|index| pipeline.sites.get(index)).map(|site| site.id);
+                collector.advance(Advance { site, log: row.id, read_to, steps });
+            }
+        }
+    }
+}
+
+/// Waits until a site's queue takes another event. Something: why that is hopeless.
+fn wait_for_room(site: SiteId, collector: &Collector<'_>, stop: &dyn Fn() -> bool) -> Option<String> {
+    let Outlet::Send { delivery, rooms, .. } = collector.outlet else { return None };
+    let mut patience = Patience::new(rooms, &[site]);
+    while !collector.has_room(site) {
+        if stop() {
+            return Some("stopped; run the same command again to go on".to_owned());
+        }
+        if let Some(why) = patience.lost(delivery, rooms, &[site]) {
+            return Some(why);
+        }
+        rooms.wait(std::time::Duration::from_millis(200));
+    }
+    None
+}
+
+/// Another handle of a plain log, to look whether it is still what it was.
+pub(super) fn witness(content: &Content) -> std::io::Result<Option<Content>> {
+    match content {
+        Content::Plain(file) => Ok(Some(Content::Plain(file.try_clone()?))),
+        Content::Packed(_) => Ok(None),
+    }
+}
+
+/// How many bytes of a log lie on the disk.
+pub(super) fn on_disk(content: &Content) -> u64 {
+    content.on_disk().0
+}
+
+/// A head that was short when the log was known first, as it is now.
+pub(super) fn complete_head(row: &mut LogRow, file: &Content) -> std::io::Result<()> {
+    if (row.fingerprint.head_len as usize) < crate::ledger::HEAD_MAX {
+        let mut head = vec![0; crate::ledger::HEAD_MAX];
+        let filled = file::read_at(file, &mut head, 0)?;
+        head.truncate(filled);
+        if row.fingerprint.agrees_head(&head) {
+            let marks = std::mem::take(&mut row.fingerprint.marks);
+            row.fingerprint = crate::ledger::Fingerprint::of_head(&head);
+            row.fingerprint.marks = marks;
+        }
+    }
+    Ok(())
+}
