@@ -104,6 +104,19 @@ impl Period {
         *self == Period::default()
     }
 
+    /// Whether a log may have lines that are meant, as far as its ends show it.
+    pub fn may_hold(&self, extent: &Extent) -> bool {
+        // Logs are out of order by a transfer's length, and a day is up to 14 hours away from UTC's.
+        let slack = jiff::SignedDuration::from_hours(15);
+        let after = |time: Timestamp| time.saturating_add(slack).unwrap_or(Timestamp::MAX);
+        let too_late =
+            extent.first.zip(self.until).is_some_and(|(first, until)| after(until.in_zone(&TimeZone::UTC)) <= first);
+        let too_early = |bound: Timestamp| extent.last.is_some_and(|last| after(last) < bound);
+        !too_late
+            && !self.since.is_some_and(|since| too_early(since.in_zone(&TimeZone::UTC)))
+            && !self.oldest.is_some_and(too_early)
+    }
+
     fn holds(&self, time: Timestamp, zone: &TimeZone) -> bool {
         self.since.is_none_or(|since| time >= since.in_zone(zone))
             && self.until.is_none_or(|until| time < until.in_zone(zone))
@@ -141,8 +154,12 @@ pub struct Progress {
     pub lines: AtomicU64,
     /// Events found.
     pub events: AtomicU64,
+    /// POSTs that were answered, or printed.
+    pub posts: AtomicU64,
     /// Files finished.
     pub files: AtomicU64,
+    /// Which, until somebody has shown them.
+    pub finished: std::sync::Mutex<Vec<PathBuf>>,
 }
 
 /// One input with the sites that read it.
@@ -233,6 +250,8 @@ pub struct Counted {
     pub settler: Settler,
     /// (delivered, rejected) events so far.
     pub counts: Arc<std::sync::Mutex<(u64, u64)>>,
+    /// Where POSTs are counted.
+    pub progress: Arc<Progress>,
 }
 
 impl Settle for Counted {
@@ -240,6 +259,7 @@ impl Settle for Counted {
         let events = settlement.batch.events.len() as u64;
         let delivered = matches!(settlement.outcome, crate::deliver::Outcome::Delivered);
         self.settler.settle(settlement).await;
+        self.progress.posts.fetch_add(1, Ordering::Relaxed);
         let mut counts = self.counts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if delivered { counts.0 += events } else { counts.1 += events }
     }
@@ -279,6 +299,7 @@ impl Collector<'_> {
                         payload::body(key, &batch, false, &mut line);
                         line.push(b'\n');
                         state.summary.requests += 1;
+                        self.options.progress.posts.fetch_add(1, Ordering::Relaxed);
                         state.limited = self.options.limit.is_some_and(|limit| state.summary.requests >= limit);
                         if state.written.is_ok() {
                             state.written = state.out.write_all(&line);
@@ -601,6 +622,9 @@ impl Work<'_> {
                     if ended == End::Done {
                         self.collector.state.borrow_mut().summary.files += 1;
                         self.options.progress.files.fetch_add(1, Ordering::Relaxed);
+                        if let Ok(mut finished) = self.options.progress.finished.lock() {
+                            finished.push(path);
+                        }
                     } else {
                         end = ended;
                     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Failure, load, print, printable, say};
 use crate::backfill::{self, Counted, End, Extent, Input, Job, Moment, Options, Outlet, Period, Progress};
@@ -68,6 +68,14 @@ pub struct Args {
     /// The POSTs are the same for any number.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
+    /// How it shows where it is, on standard error
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    progress: How,
+    /// Run at the usual priority
+    ///
+    /// Without it the web server comes first: CPU and disk are taken as they are left over (nice 19).
+    #[arg(long)]
+    full_priority: bool,
     /// Write the summary as a page, with plots
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -77,6 +85,18 @@ pub struct Args {
     /// standard input.
     #[arg(long)]
     yes: bool,
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+enum How {
+    /// A bar on a terminal, else a line every 30 s; nothing with `--json`
+    #[default]
+    Auto,
+    /// A JSON object a second
+    Json,
+    /// Not at all
+    Off,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -91,7 +111,18 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     if chosen.is_empty() {
         return Err(Failure::Failed("no log to read: no file matches any site's `logs`".to_owned()));
     }
-    let chosen = in_order(chosen, &config, args.paths.is_empty())?;
+    if !args.full_priority {
+        // The disk's priority follows the CPU's (ioprio_set(2)). Where it isn't allowed, it is no worse than before.
+        let _ = rustix::process::nice(19);
+    }
+    let oldest = args.max_age.and_then(|age| jiff::Timestamp::now().checked_sub(age).ok());
+    let period = Period { since: args.since, until: args.until, oldest };
+    let mut chosen = in_order(chosen, &config, args.paths.is_empty())?;
+    let found = chosen.len();
+    chosen.retain(|(_, extent)| period.may_hold(extent));
+    if chosen.len() < found {
+        say(&format!("{} files are outside this period, as their ends show, and not read", found - chosen.len()));
+    }
     if !args.dry_run {
         confirm(&chosen, args)?;
     }
@@ -115,14 +146,13 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     }
     let id_of = |site: &config::Site| ids.get(&site.name).copied().unwrap_or(SiteId(0));
     let progress = Arc::new(Progress::default());
-    let oldest = args.max_age.and_then(|age| jiff::Timestamp::now().checked_sub(age).ok());
     let options = Options {
         linger: config.sites.iter().map(|site| (id_of(site), site.endpoint.linger)).collect(),
         max_events: config.endpoint.max_events,
         max_line: config.follow.max_line,
         limit: args.limit,
         again: args.again,
-        period: Period { since: args.since, until: args.until, oldest },
+        period,
         jobs: args.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from),
         progress: Arc::clone(&progress),
     };
@@ -151,7 +181,7 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
         })
         .collect();
 
-    let shown = Shown::start(&progress, bytes, args.json);
+    let shown = Shown::start(&progress, bytes, args.progress, args.json);
     let failed = |error: &dyn std::error::Error| Failure::from_error(error);
     let (summary, end) = match ledger {
         None => {
@@ -171,7 +201,8 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
             let settler = Settler { ledger: ledger.clone(), rooms: Arc::clone(&rooms), wakes: None };
             let delivery = {
                 let _inside = runtime.enter();
-                let counted = Arc::new(Counted { settler, counts: Arc::clone(&counts) });
+                let counted =
+                    Arc::new(Counted { settler, counts: Arc::clone(&counts), progress: Arc::clone(&progress) });
                 Arc::new(Delivery::start(deliveries, counted).map_err(|error| failed(&error))?)
             };
             let outlet = Outlet::Send { delivery: Arc::clone(&delivery), rooms, ledger: ledger.clone() };
@@ -200,8 +231,9 @@ struct Shown {
 }
 
 impl Shown {
-    fn start(progress: &Arc<Progress>, bytes: u64, quiet: bool) -> Self {
-        let terminal = std::io::stderr().is_terminal() && !quiet;
+    fn start(progress: &Arc<Progress>, bytes: u64, how: How, quiet: bool) -> Self {
+        let quiet = how == How::Off || how == How::Auto && quiet;
+        let terminal = std::io::stderr().is_terminal() && !quiet && how == How::Auto;
         let bar = terminal.then(|| {
             let bar = indicatif::ProgressBar::new(bytes);
             let looks = "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} left{msg}";
@@ -213,17 +245,19 @@ impl Shown {
         let (end, ended) = std::sync::mpsc::channel();
         let (progress, drawn) = (Arc::clone(progress), bar.clone());
         let watch = move || {
-            let every = Duration::from_millis(if drawn.is_some() { 100 } else { 30_000 });
-            while ended.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
-                let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-                let (done, lines, events) = (of(&progress.bytes), of(&progress.lines), of(&progress.events));
-                match &drawn {
-                    Some(bar) => {
-                        bar.set_position(done.min(bytes));
-                        bar.set_message(format!(", {lines} lines, {events} events"));
-                    }
-                    None if quiet => {}
-                    None => say(&format!("at {done} of {bytes} bytes, {lines} lines, {events} events")),
+            let every = Duration::from_millis(match how {
+                How::Json => 1_000,
+                _ if drawn.is_some() => 100,
+                _ => 30_000,
+            });
+            let began = Instant::now();
+            loop {
+                let over = ended.recv_timeout(every) != Err(RecvTimeoutError::Timeout);
+                if !quiet {
+                    show(&progress, bytes, began, how, drawn.as_ref(), over);
+                }
+                if over {
+                    return;
                 }
             }
         };
@@ -239,6 +273,46 @@ impl Shown {
         }
         if let Some(bar) = self.bar {
             bar.finish_and_clear();
+        }
+    }
+}
+
+/// Shows once where it is; `over`: for the last time.
+fn show(progress: &Progress, total: u64, began: Instant, how: How, bar: Option<&indicatif::ProgressBar>, over: bool) {
+    let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let (bytes, lines, events, posts) =
+        (of(&progress.bytes), of(&progress.lines), of(&progress.events), of(&progress.posts));
+    let seconds = began.elapsed().as_secs_f64();
+    let finished = progress.finished.lock().map(|mut finished| std::mem::take(&mut *finished)).unwrap_or_default();
+    let finished = finished.iter().map(|path| printable(&path.display().to_string()));
+    if how == How::Json {
+        let finished: Vec<String> = finished.collect();
+        say(&serde_json::json!({
+            "bytes": bytes, "total_bytes": total, "lines": lines, "events": events, "posts": posts,
+            "seconds": seconds, "finished": finished,
+        })
+        .to_string());
+        return;
+    }
+    let a_second = |count: u64| count as f64 / seconds.max(0.001);
+    match bar {
+        Some(bar) => {
+            finished.for_each(|path| bar.println(format!("{path}: done")));
+            bar.set_position(bytes.min(total));
+            bar.set_message(format!(
+                ", {:.0} lines/s, {events} events, {:.0} POSTs/s",
+                a_second(lines),
+                a_second(posts)
+            ));
+        }
+        None => {
+            finished.for_each(|path| say(&format!("{path}: done")));
+            if !over {
+                say(&format!(
+                    "at {bytes} of {total} bytes, {lines} lines, {events} events, {posts} POSTs ({:.0} a second)",
+                    a_second(posts)
+                ));
+            }
         }
     }
 }

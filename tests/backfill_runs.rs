@@ -1,0 +1,203 @@
+//! Backfills that are read by several threads, of several servers, killed again and again, and beside the daemon.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on has failed")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use common::{Answer, BROWSER, Endpoint, SOON, Sandbox, combined, wait_for};
+use serde_json::json;
+
+const SITE: &str = r#"
+[[site]]
+name = "docs"
+base_url = "https://docs.example.org"
+property_key = "8bce2be8c07a84a70e7104634b42878b"
+logs = ["LOGS/access.log"]
+format = "combined"
+"#;
+
+fn urls(range: std::ops::Range<u32>) -> Vec<String> {
+    let mut urls: Vec<String> = range.map(|n| format!("https://docs.example.org/files/{n}.pdf")).collect();
+    urls.sort();
+    urls
+}
+
+fn lines(range: std::ops::Range<u32>) -> String {
+    range.map(|n| combined(&format!("192.0.{}.{}", n / 250 % 250, n % 250), n, &format!("/files/{n}.pdf"))).collect()
+}
+
+fn gzip(path: &Path, log: &[u8]) {
+    let mut encoder = flate2::write::GzEncoder::new(fs::File::create(path).unwrap(), flate2::Compression::fast());
+    encoder.write_all(log).unwrap();
+    encoder.finish().unwrap();
+}
+
+#[test]
+fn any_number_of_jobs_gives_the_same_bodies_and_counts() {
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+    sandbox.configure(endpoint.port, SITE);
+    // Some MiB: several segments, with what makes dividing a log hard.
+    let mut log = String::new();
+    for n in 0..24_000_u32 {
+        let visitor = format!("192.0.{}.{}", n / 40 % 9, n % 5);
+        match n % 97 {
+            3 => log += &format!("garbage {n}\n"),
+            5 => log += &"\0".repeat(300),
+            7 => log += &combined(&visitor, n / 3, &format!("/long/{}.pdf", "x".repeat(3_000))),
+            11 if n % 1_000 < 97 => log += &format!("{}\n", "y".repeat(90_000)),
+            13..40 => log += &combined(&visitor, n / 3, &format!("/files/{}.pdf", n % 50)),
+            _ => log += &combined(&visitor, n / 3, "/index.html"),
+        }
+    }
+    assert!(log.len() > 4 << 20);
+    let (older, newer) = log.split_at(log[..log.len() / 2].rfind('\n').unwrap() + 1);
+    gzip(&sandbox.path("access.log.1.gz"), older.as_bytes());
+    sandbox.write("access.log", newer);
+    for rule in ["", "\n[[site.rule]]\nevent = \"hit\"\nmethod = \"any\"\nstatus = \"any\"\n"] {
+        sandbox.configure(endpoint.port, &format!("{SITE}{rule}"));
+        let rehearse = |jobs: &str, sink: &[&str]| {
+            let done =
+                sandbox.run(&[&["backfill", "--dry-run", "--json", "--jobs", jobs], sink].concat()).expect_code(0);
+            let mut fates: serde_json::Value = serde_json::from_str(done.stderr.lines().last().unwrap()).unwrap();
+            fates["elapsed_seconds"] = json!(0);
+            (done.stdout, fates)
+        };
+        let one = rehearse("1", &[]);
+        assert!(one.0.lines().count() > 3_000, "{}", one.1);
+        for jobs in ["2", "4"] {
+            let more = rehearse(jobs, &[]);
+            assert_eq!(more.1, one.1, "{jobs} jobs");
+            assert!(more.0 == one.0, "{jobs} jobs give other bodies");
+        }
+    }
+}
+
+#[test]
+fn logs_of_several_servers_come_together_by_time() {
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+    let logs = r#"logs = ["LOGS/one.log", "LOGS/two.log"]"#;
+    sandbox.configure(endpoint.port, &SITE.replace(r#"logs = ["LOGS/access.log"]"#, logs));
+    let line = |second: u32, file: u32| {
+        let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+        format!(
+            "192.0.2.7 - - [10/Nov/2026:{hour:02}:{minute:02}:{second:02} +0000] \"GET /files/{file}.pdf HTTP/1.1\" 200 5 \
+             \"-\" \"{BROWSER}\"\n"
+        )
+    };
+    // Each file three times, 25 seconds apart, on one server and the other in turn: only together are they one chain.
+    let (mut one, mut two) = (String::new(), String::new());
+    for file in 0..400 {
+        let (odd, even) = if file % 2 == 0 { (&mut one, &mut two) } else { (&mut two, &mut one) };
+        odd.push_str(&line(file * 100, file));
+        even.push_str(&line(file * 100 + 25, file));
+        odd.push_str(&line(file * 100 + 50, file));
+    }
+    sandbox.write("one.log", &one);
+    sandbox.write("two.log", &two);
+    let rehearsed = sandbox.run(&["backfill", "--dry-run"]).expect_code(0);
+    let order: Vec<u32> = rehearsed
+        .stdout
+        .lines()
+        .flat_map(|line| line.split("/files/").skip(1).map(|rest| rest.split('.').next().unwrap().parse().unwrap()))
+        .collect();
+    let mut sorted = order.clone();
+    sorted.dedup();
+    assert_eq!(
+        order,
+        (0..400).flat_map(|file| std::iter::repeat_n(file, 2)).collect::<Vec<u32>>(),
+        "in order, page and event"
+    );
+    let done = sandbox.run(&["backfill", "--yes", "--json"]).expect_code(0).json();
+    assert_eq!((&done["event"], &done["repeat"], &done["files"]), (&json!(400), &json!(800), &json!(2)));
+    assert_eq!(endpoint.delivered(), urls(0..400));
+}
+
+#[test]
+fn killed_again_and_again_a_backfill_of_archives_loses_none_and_doubles_only_what_was_in_flight() {
+    const IN_FLIGHT: usize = 4;
+    // `SILKTAIL_KILLS=50 cargo test --test backfill_runs killed`
+    let kills: u64 = std::env::var("SILKTAIL_KILLS").map_or(8, |text| text.parse().unwrap());
+    let endpoint = Endpoint::scripted(|nth, _| match nth % 9 {
+        0 => Answer::Status(503),
+        5 => Answer::Close,
+        _ => Answer::Slow(200, Duration::from_millis(2)),
+    });
+    let sandbox = Sandbox::new();
+    let keys = format!("linger = \"1s\"\nmax_in_flight = {IN_FLIGHT}\nretry_max = \"20ms\"");
+    sandbox.configure_with(endpoint.port, &keys, SITE);
+    let count = 600 * kills as u32;
+    let part = count / 3;
+    gzip(&sandbox.path("access.log.2.gz"), lines(0..part).as_bytes());
+    fs::write(sandbox.path("access.log.1"), zstd::encode_all(lines(part..2 * part).as_bytes(), 1).unwrap()).unwrap();
+    sandbox.write("access.log", &lines(2 * part..count));
+    let start = || {
+        let mut command = sandbox.silktail();
+        command.args(["backfill", "--yes", "--jobs", "2"]).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    };
+    for kill in 0..kills {
+        let before = endpoint.delivered().len();
+        let mut child = start();
+        // Another moment each time: some hundred events further.
+        let further = before + 20 + (kill as usize * 37) % 400;
+        wait_for("some more events", SOON, || {
+            endpoint.delivered().len() >= further || child.try_wait().unwrap().is_some()
+        });
+        // It may have ended by itself meanwhile.
+        let _ = child.kill();
+        child.wait().unwrap();
+        endpoint.wait_hung_up();
+    }
+    endpoint.set_script(|_, _| Answer::Status(200));
+    sandbox.run(&["backfill", "--yes"]).expect_code(0);
+    let delivered = endpoint.delivered();
+    let distinct: BTreeSet<&String> = delivered.iter().collect();
+    let doubled = delivered.len() - distinct.len();
+    eprintln!("{kills} kills, {count} events: {} lost, {doubled} doubled", count as usize - distinct.len());
+    assert_eq!(distinct.len(), count as usize, "lost");
+    assert!(doubled <= kills as usize * IN_FLIGHT, "{doubled} doubled");
+    let again = sandbox.run(&["backfill", "--yes", "--json"]).expect_code(0).json();
+    assert_eq!(again["event"], json!(0));
+}
+
+#[test]
+fn the_daemon_started_in_the_middle_of_a_backfill_of_its_log_takes_over_where_that_ends() {
+    let endpoint = Endpoint::scripted(|_, _| Answer::Slow(200, Duration::from_millis(3)));
+    let sandbox = Sandbox::new();
+    sandbox.configure_with(endpoint.port, "linger = \"20ms\"\nmax_in_flight = 2", SITE);
+    // What lies there when the daemon starts is the backfill's.
+    let config = fs::read_to_string(sandbox.path("config.toml")).unwrap();
+    sandbox.write("config.toml", &config.replace("start = \"beginning\"", "start = \"end\""));
+    gzip(&sandbox.path("access.log.1.gz"), lines(0..300).as_bytes());
+    sandbox.write("access.log", &lines(300..900));
+    let mut backfill =
+        sandbox.silktail().args(["backfill", "--yes"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // It is in its second log.
+    endpoint.wait_delivered(400);
+    let daemon = sandbox.start("said");
+    wait_for("the daemon to follow", SOON, || daemon.stderr().contains("ready"));
+    sandbox.append("access.log", &lines(900..1_000));
+    // Rotation and compression, as logrotate does it, with the backfill still at work.
+    fs::rename(sandbox.path("access.log.1.gz"), sandbox.path("access.log.2.gz")).unwrap();
+    fs::rename(sandbox.path("access.log"), sandbox.path("access.log.1")).unwrap();
+    sandbox.append("access.log", &lines(1_000..1_100));
+    assert!(backfill.try_wait().unwrap().is_none(), "too quick for this test");
+    gzip(&sandbox.path("access.log.1.gz"), &fs::read(sandbox.path("access.log.1")).unwrap());
+    fs::remove_file(sandbox.path("access.log.1")).unwrap();
+    assert!(common::wait_with_deadline(&mut backfill, SOON).unwrap().success());
+    endpoint.wait_delivered(1_100);
+    sandbox.append("access.log", &lines(1_100..1_110));
+    endpoint.wait_delivered(1_110);
+    daemon.stop();
+    assert_eq!(endpoint.delivered(), urls(0..1_110), "each once");
+    let again = sandbox.run(&["backfill", "--yes", "--json"]).expect_code(0).json();
+    assert_eq!(again["event"], json!(0));
+    assert_eq!(endpoint.delivered().len(), 1_110);
+}
