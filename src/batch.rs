@@ -1,6 +1,7 @@
 //! Brings the events of one visitor on one page together, so that they travel in one POST. Pure: time is an input.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -8,30 +9,70 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use crate::event::{Event, Visitor};
 use crate::offsets::SiteId;
 
-/// What becomes one POST: the events share site, page and visitor.
+/// What becomes one POST: the events share site, page and visitor, which the first of them tells.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
+    /// Batches are numbered in the order of their first events.
+    pub number: u64,
+    first: Event,
+    more: Vec<Event>,
+}
+
+impl Batch {
+    /// A batch of one event.
+    pub fn of(number: u64, first: Event) -> Self {
+        Self { number, first, more: Vec::new() }
+    }
+
     /// Whose.
-    pub site: SiteId,
+    pub fn site(&self) -> SiteId {
+        self.first.origin.site
+    }
+
     /// Who.
-    pub visitor: Visitor,
+    pub fn visitor(&self) -> &Visitor {
+        &self.first.visitor
+    }
+
     /// The POST's `url`.
-    pub page: String,
+    pub fn page(&self) -> &str {
+        &self.first.page
+    }
+
     /// In log order.
-    pub events: Vec<Event>,
+    pub fn events(&self) -> impl Iterator<Item = &Event> {
+        std::iter::once(&self.first).chain(&self.more)
+    }
+
+    /// How many events: at least one.
+    #[expect(clippy::len_without_is_empty, reason = "it never is")]
+    pub fn len(&self) -> usize {
+        1 + self.more.len()
+    }
+
+    /// Takes the second half off, where there are two events or more.
+    pub fn halve(&mut self) -> Option<Batch> {
+        let mut rest = self.more.split_off((self.len() / 2).checked_sub(1)?).into_iter();
+        Some(Batch { number: self.number, first: rest.next()?, more: rest.collect() })
+    }
+
+    fn takes(&self, event: &Event) -> bool {
+        self.site() == event.origin.site && self.first.visitor == event.visitor && self.first.page == event.page
+    }
 }
 
 /// Batches that wait for company. `T` is any clock.
 #[derive(Debug)]
 pub struct Batcher<T> {
     max_events: usize,
-    /// Finds the open batch of a visitor on a page.
-    index: HashTable<u64>,
+    /// Finds the place of the open batch of a visitor on a page.
+    index: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    /// By the number of their first event.
-    open: BTreeMap<u64, (T, Batch)>,
-    /// When they leave. The sites' lingers differ, so a later batch may be due before an earlier one.
-    schedule: BTreeSet<(T, u64)>,
+    /// Open batches; a place that is free is used again.
+    open: Vec<Option<Batch>>,
+    free: Vec<u32>,
+    /// When they leave, with number and place. One that left before, because it was full, is passed over then.
+    schedule: BinaryHeap<Reverse<(T, u64, u32)>>,
     next: u64,
 }
 
@@ -42,40 +83,52 @@ impl<T: Copy + Ord> Batcher<T> {
             max_events: max_events.max(1),
             index: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
-            open: BTreeMap::new(),
-            schedule: BTreeSet::new(),
+            open: Vec::new(),
+            free: Vec::new(),
+            schedule: BinaryHeap::new(),
             next: 0,
         }
     }
 
     /// Takes an event; `due` is when its batch leaves, if it is the first of it. Gives the batch out when it is full.
     pub fn add(&mut self, event: Event, due: T) -> Option<Batch> {
-        let Self { index, hasher, open, schedule, .. } = self;
-        let hash = hash(hasher, event.origin.site, &event.page, &event.visitor);
-        let fits = |number: &u64| {
-            open.get(number).is_some_and(|(_, batch)| {
-                batch.site == event.origin.site && batch.visitor == event.visitor && batch.page == event.page
-            })
-        };
-        let number = match index.find(hash, fits) {
-            Some(known) => *known,
-            None => {
-                let number = self.next;
-                self.next += 1;
-                let rehash = |number: &u64| open.get(number).map_or(0, |(_, batch)| hash_of(hasher, batch));
-                index.insert_unique(hash, number, rehash);
-                let (site, visitor, page) = (event.origin.site, event.visitor.clone(), event.page.clone());
-                open.insert(number, (due, Batch { site, visitor, page, events: Vec::new() }));
-                schedule.insert((due, number));
-                number
+        let number = self.next;
+        if self.max_events == 1 {
+            self.next += 1;
+            return Some(Batch::of(number, event));
+        }
+        let Self { index, hasher, open, .. } = self;
+        let hash = hash(hasher, &event);
+        let batch_at = |place: &u32| open.get(*place as usize).and_then(Option::as_ref);
+        let found = index.find(hash, |place| batch_at(place).is_some_and(|batch| batch.takes(&event))).copied();
+        let Some(place) = found else {
+            self.next += 1;
+            let place = self.free.pop().unwrap_or(open.len() as u32);
+            let rehash = |place: &u32| batch_at(place).map_or(0, |batch| self::hash(hasher, &batch.first));
+            index.insert_unique(hash, place, rehash);
+            if place as usize == open.len() {
+                open.push(None);
             }
+            open[place as usize] = Some(Batch::of(number, event));
+            self.schedule.push(Reverse((due, number, place)));
+            return None;
         };
-        let (_, batch) = open.get_mut(&number)?;
-        batch.events.push(event);
-        if batch.events.len() < self.max_events {
+        let batch = open.get_mut(place as usize)?.as_mut()?;
+        batch.more.push(event);
+        if batch.len() < self.max_events {
             return None;
         }
-        self.remove(number)
+        let number = batch.number;
+        let full = self.remove(number, place);
+        // What was full before its time is still scheduled; it mustn't add up.
+        if self.schedule.len() > 64 + 2 * (self.open.len() - self.free.len()) {
+            let Self { schedule, open, .. } = self;
+            let is_open = |Reverse((_, number, place)): &Reverse<(T, u64, u32)>| {
+                open.get(*place as usize).and_then(Option::as_ref).is_some_and(|batch| batch.number == *number)
+            };
+            schedule.retain(is_open);
+        }
+        full
     }
 
     /// Another bound on events in a batch, for those that are added from now on.
@@ -90,40 +143,50 @@ impl<T: Copy + Ord> Batcher<T> {
 
     /// The batches whose time has come, in the order of their first events.
     pub fn due(&mut self, now: T) -> Vec<Batch> {
-        let mut numbers: Vec<u64> =
-            self.schedule.iter().take_while(|(due, _)| *due <= now).map(|(_, number)| *number).collect();
-        numbers.sort_unstable();
-        numbers.into_iter().filter_map(|number| self.remove(number)).collect()
+        let mut due = Vec::new();
+        while let Some(Reverse((at, number, place))) = self.schedule.peek().copied()
+            && at <= now
+        {
+            self.schedule.pop();
+            due.extend(self.remove(number, place));
+        }
+        due.sort_unstable_by_key(|batch| batch.number);
+        due
     }
 
     /// All batches, in the order of their first events.
     pub fn drain(&mut self) -> Vec<Batch> {
         self.index.clear();
         self.schedule.clear();
-        std::mem::take(&mut self.open).into_values().map(|(_, batch)| batch).collect()
+        self.free.clear();
+        let mut all: Vec<Batch> = std::mem::take(&mut self.open).into_iter().flatten().collect();
+        all.sort_unstable_by_key(|batch| batch.number);
+        all
     }
 
     /// When the next batch leaves.
-    pub fn next_due(&self) -> Option<T> {
-        self.schedule.first().map(|(due, _)| *due)
+    pub fn next_due(&mut self) -> Option<T> {
+        while let Some(Reverse((at, number, place))) = self.schedule.peek().copied() {
+            if self.open.get(place as usize).and_then(Option::as_ref).is_some_and(|batch| batch.number == number) {
+                return Some(at);
+            }
+            self.schedule.pop();
+        }
+        None
     }
 
-    fn remove(&mut self, number: u64) -> Option<Batch> {
-        let (due, batch) = self.open.remove(&number)?;
-        self.schedule.remove(&(due, number));
-        if let Ok(found) = self.index.find_entry(hash_of(&self.hasher, &batch), |known| *known == number) {
+    fn remove(&mut self, number: u64, place: u32) -> Option<Batch> {
+        let batch = self.open.get_mut(place as usize)?.take_if(|batch| batch.number == number)?;
+        self.free.push(place);
+        if let Ok(found) = self.index.find_entry(hash(&self.hasher, &batch.first), |known| *known == place) {
             found.remove();
         }
         Some(batch)
     }
 }
 
-fn hash(hasher: &DefaultHashBuilder, site: SiteId, page: &str, visitor: &Visitor) -> u64 {
-    hasher.hash_one((site, page, visitor))
-}
-
-fn hash_of(hasher: &DefaultHashBuilder, batch: &Batch) -> u64 {
-    hash(hasher, batch.site, &batch.page, &batch.visitor)
+fn hash(hasher: &DefaultHashBuilder, event: &Event) -> u64 {
+    hasher.hash_one((event.origin.site, &event.page, &event.visitor))
 }
 
 #[cfg(test)]
@@ -139,7 +202,7 @@ pub(crate) mod tests {
                 view_width: None,
             },
             page: page.to_owned(),
-            name: "download".to_owned(),
+            name: "download".into(),
             url: format!("https://docs.example.org/{end}.pdf"),
             properties: Vec::new(),
             time: None,
@@ -155,11 +218,8 @@ pub(crate) mod tests {
         }
         assert_eq!(batcher.next_due(), Some(10));
         assert_eq!(batcher.due(9), []);
-        let ends: Vec<Vec<u64>> = batcher
-            .due(10)
-            .iter()
-            .map(|batch| batch.events.iter().map(|event| event.origin.line.end).collect())
-            .collect();
+        let ends: Vec<Vec<u64>> =
+            batcher.due(10).iter().map(|batch| batch.events().map(|event| event.origin.line.end).collect()).collect();
         assert_eq!(ends, [vec![1, 3], vec![2], vec![4]]);
         assert_eq!(batcher.next_due(), None);
     }
@@ -168,10 +228,43 @@ pub(crate) mod tests {
     fn a_full_batch_leaves_at_once_and_the_next_one_waits_anew() {
         let mut batcher = Batcher::new(2);
         assert_eq!(batcher.add(event(1, "/a", 1), 10), None);
-        assert_eq!(batcher.add(event(1, "/a", 2), 11).unwrap().events.len(), 2);
+        assert_eq!(batcher.add(event(1, "/a", 2), 11).unwrap().len(), 2);
         assert_eq!(batcher.add(event(1, "/a", 3), 20), None);
         assert_eq!(batcher.due(15), []);
         assert_eq!(batcher.next_due(), Some(20));
         assert_eq!(batcher.drain().len(), 1);
+    }
+
+    #[test]
+    fn a_batch_is_halved_until_it_is_one_event() {
+        let ends = |batch: &Batch| batch.events().map(|event| event.origin.line.end).collect::<Vec<_>>();
+        let mut batch =
+            Batch { more: (2..=5).map(|end| event(1, "/a", end)).collect(), ..Batch::of(7, event(1, "/a", 1)) };
+        let rest = batch.halve().unwrap();
+        assert_eq!((ends(&batch), ends(&rest)), (vec![1, 2], vec![3, 4, 5]));
+        assert_eq!(ends(&batch.halve().unwrap()), [2]);
+        assert_eq!(batch.halve(), None);
+    }
+
+    proptest::proptest! {
+        /// Whatever comes and goes, a batch leaves once, when it is full or due, and what is forgotten takes no room.
+        #[test]
+        fn every_event_leaves_once(steps in proptest::collection::vec((0_u8..6, 0_u64..9, 0_u64..4), 0..300)) {
+            let mut batcher = Batcher::new(3);
+            let (mut given, mut now) = (Vec::new(), 0);
+            for (end, (visitor, linger, passed)) in steps.iter().enumerate() {
+                now += passed;
+                given.extend(batcher.due(now));
+                given.extend(batcher.add(event(*visitor, "/a", end as u64 + 1), now + linger * 100));
+                proptest::prop_assert!(batcher.schedule.len() <= 64 + 2 * batcher.open.len());
+                proptest::prop_assert!(batcher.open.len() <= 6);
+            }
+            given.extend(batcher.drain());
+            let mut ends: Vec<u64> =
+                given.iter().flat_map(Batch::events).map(|event| event.origin.line.end).collect();
+            ends.sort_unstable();
+            proptest::prop_assert_eq!(ends, (1..=steps.len() as u64).collect::<Vec<_>>());
+            proptest::prop_assert!(given.iter().all(|batch| batch.len() <= 3));
+        }
     }
 }

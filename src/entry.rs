@@ -131,9 +131,12 @@ impl<'l> Entry<'l> {
             }
             None => 0,
         };
-        let fragment = memchr::memchr(b'#', &target[path_start..]).map_or(len, |at| path_start + at);
-        let question = memchr::memchr(b'?', &target[path_start..fragment]).map(|at| path_start + at);
-        let path_end = question.unwrap_or(fragment);
+        let path_end = memchr::memchr2(b'?', b'#', &target[path_start..]).map_or(len, |at| path_start + at);
+        let question = Some(path_end).filter(|at| target.get(*at) == Some(&b'?'));
+        let fragment = match question {
+            Some(question) => memchr::memchr(b'#', &target[question..]).map_or(len, |at| question + at),
+            None => path_end,
+        };
         if path_start < path_end {
             self.path = Some(part(&target, (path_start, path_end)));
         } else if authority.is_some() {

@@ -1,6 +1,7 @@
 //! What a line becomes when a rule says that it counts.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -25,7 +26,7 @@ pub struct Event {
     /// The page: the POST's `url`.
     pub page: String,
     /// The event's name: `download`.
-    pub name: String,
+    pub name: Arc<str>,
     /// The event's own URL.
     pub url: String,
     /// Further keys of the event object, in the rule's order; absent values have been left out.

@@ -97,11 +97,11 @@ pub struct Settler {
 impl Settle for Settler {
     async fn settle(&self, settlement: Settlement) {
         let Settlement { batch, outcome } = settlement;
-        let origins: Vec<Origin> = batch.events.iter().map(|event| event.origin).collect();
+        let origins: Vec<Origin> = batch.events().map(|event| event.origin).collect();
         let rejections = match &outcome {
             deliver::Outcome::Delivered => Vec::new(),
             deliver::Outcome::Rejected { status, reason } => {
-                batch.events.iter().map(|event| Rejection::new(event, *status, reason)).collect()
+                batch.events().map(|event| Rejection::new(event, *status, reason)).collect()
             }
         };
         let (done, committed) = tokio::sync::oneshot::channel();
@@ -110,7 +110,7 @@ impl Settle for Settler {
         if committed.await.is_err() {
             std::future::pending::<()>().await;
         }
-        if self.rooms.leave(batch.site, batch.events.len())
+        if self.rooms.leave(batch.site(), batch.len())
             && let Some(wakes) = &self.wakes
         {
             // A full channel wakes the follower as well.

@@ -1,9 +1,10 @@
 //! What a backfill did: the fates of the lines, whose they were and why, what was downloaded most. A value that is
 //! added to while lines pass, shown as text, as JSON, or as a page ([`crate::report`]).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde::Serialize;
@@ -79,13 +80,24 @@ pub struct Sample {
 /// What only the report shows.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Plots {
-    urls: HashMap<String, u64>,
+    urls: hashbrown::HashMap<String, u64>,
     /// Events that count for an earlier run, by site.
     taken_back: BTreeMap<Option<String>, u64>,
+    /// The day that was counted last: from when, to when, and how many events.
+    today: Option<(Timestamp, Timestamp, u64)>,
     /// Events by the log's day, in the machine's time zone.
     pub days: BTreeMap<Date, u64>,
     /// Events by the extension of their URL's path.
     pub extensions: BTreeMap<String, u64>,
+}
+
+impl Plots {
+    /// Another day begins.
+    fn close(&mut self, day: Option<(Timestamp, Timestamp, u64)>, zone: &TimeZone) {
+        if let Some((from, _, count)) = day {
+            *self.days.entry(zone.to_datetime(from).date()).or_default() += count;
+        }
+    }
 }
 
 impl Summary {
@@ -147,17 +159,43 @@ impl Summary {
             }
         }
         if let Some(time) = event.time {
-            *plots.days.entry(zone.to_datetime(time).date()).or_default() += 1;
+            // Most events are of the same day as the one before.
+            match &mut plots.today {
+                Some((from, until, count)) if (*from..*until).contains(&time) => *count += 1,
+                today => {
+                    let date = zone.to_datetime(time).date();
+                    let start = |date: Date| zone.to_timestamp(date.at(0, 0, 0, 0)).ok();
+                    let bounds = start(date).zip(date.tomorrow().ok().and_then(start));
+                    let before = std::mem::replace(today, bounds.map(|(from, until)| (from, until, 1)));
+                    if bounds.is_none() {
+                        *plots.days.entry(date).or_default() += 1;
+                    }
+                    plots.close(before, zone);
+                }
+            }
         }
         let path = event.url.split(['?', '#']).next().unwrap_or_default();
         let name = path.rsplit('/').next().unwrap_or_default();
-        let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
+        let extension = name.rsplit_once('.').map(|(_, extension)| extension);
         let extension = extension.filter(|text| text.len() <= 8 && text.bytes().all(|b| b.is_ascii_alphanumeric()));
-        *plots.extensions.entry(extension.unwrap_or_else(|| "(none)".to_owned())).or_default() += 1;
+        let mut lower = [0; 8];
+        let extension = extension.and_then(|text| {
+            let lower = &mut lower[..text.len()];
+            lower.copy_from_slice(text.as_bytes());
+            lower.make_ascii_lowercase();
+            std::str::from_utf8(lower).ok()
+        });
+        let extension = extension.unwrap_or("(none)");
+        match plots.extensions.get_mut(extension) {
+            Some(count) => *count += 1,
+            None => drop(plots.extensions.insert(extension.to_owned(), 1)),
+        }
     }
 
     /// Everything has been added.
-    pub fn finish(&mut self) {
+    pub fn finish(&mut self, zone: &TimeZone) {
+        let today = self.plots.today.take();
+        self.plots.close(today, zone);
         for (site, count) in std::mem::take(&mut self.plots.taken_back) {
             self.lines = self.lines.saturating_sub(count);
             self.event = self.event.saturating_sub(count);

@@ -31,7 +31,7 @@ use crate::follow::{self, FormatChoice};
 use crate::format::{Format, Reading};
 use crate::ledger::{Advance, Fingerprint, Ledger, LedgerError, LogRow};
 use crate::lines::{Cut, Cutter};
-use crate::offsets::{LogId, Origin, SiteId};
+use crate::offsets::{LogId, SiteId};
 use crate::outbox::{Rooms, Settler};
 use crate::pipeline::{self, Pipeline, Site, Taken};
 use crate::summary::Summary;
@@ -198,34 +198,26 @@ pub enum End {
     Left(String),
 }
 
-/// Gives a batch out once no earlier line's batch is still open: the order of their first lines.
+/// Gives batches out by their numbers: the order of their first lines.
 #[derive(Debug, Default)]
 struct InOrder {
     next: u64,
-    numbers: HashMap<Origin, u64>,
-    unfinished: BTreeSet<u64>,
-    ready: BTreeMap<u64, Batch>,
+    /// Those that came before their turn.
+    early: BTreeMap<u64, Batch>,
 }
 
 impl InOrder {
-    fn enter(&mut self, origin: Origin) {
-        self.numbers.insert(origin, self.next);
-        self.unfinished.insert(self.next);
-        self.next += 1;
-    }
-
-    fn finish(&mut self, batch: Batch) -> Vec<Batch> {
-        let mut first = None;
-        for event in &batch.events {
-            if let Some(number) = self.numbers.remove(&event.origin) {
-                self.unfinished.remove(&number);
-                first.get_or_insert(number);
-            }
+    fn finish(&mut self, batch: Batch, out: &mut Vec<Batch>) {
+        if batch.number != self.next {
+            self.early.insert(batch.number, batch);
+            return;
         }
-        self.ready.insert(first.unwrap_or(self.next), batch);
-        let open = self.unfinished.first().copied().unwrap_or(u64::MAX);
-        let later = self.ready.split_off(&open);
-        std::mem::replace(&mut self.ready, later).into_values().collect()
+        self.next += 1;
+        out.push(batch);
+        while let Some(batch) = self.early.remove(&self.next) {
+            self.next += 1;
+            out.push(batch);
+        }
     }
 }
 
@@ -256,7 +248,7 @@ pub struct Counted {
 
 impl Settle for Counted {
     async fn settle(&self, settlement: Settlement) {
-        let events = settlement.batch.events.len() as u64;
+        let events = settlement.batch.len() as u64;
         let delivered = matches!(settlement.outcome, crate::deliver::Outcome::Delivered);
         self.settler.settle(settlement).await;
         self.progress.posts.fetch_add(1, Ordering::Relaxed);
@@ -282,6 +274,9 @@ struct State {
     batcher: Batcher<Timestamp>,
     clock: Timestamp,
     order: InOrder,
+    /// Batches whose turn has come, and a body: room that is used again.
+    turn: Vec<Batch>,
+    line: Vec<u8>,
     summary: Summary,
     out: io::BufWriter<io::Stdout>,
     written: Result<(), io::Error>,
@@ -293,18 +288,22 @@ impl Collector<'_> {
             match self.outlet {
                 Outlet::Send { delivery, .. } => delivery.submit_batch(batch),
                 Outlet::DryRun(keys) => {
-                    for batch in state.order.finish(batch) {
-                        let Some(key) = keys.get(&batch.site).filter(|_| !state.limited) else { continue };
-                        let mut line = Vec::new();
-                        payload::body(key, &batch, false, &mut line);
+                    let mut turn = std::mem::take(&mut state.turn);
+                    state.order.finish(batch, &mut turn);
+                    for batch in turn.drain(..) {
+                        let Some(key) = keys.get(&batch.site()).filter(|_| !state.limited) else { continue };
+                        let line = &mut state.line;
+                        line.clear();
+                        payload::body(key, &batch, false, line);
                         line.push(b'\n');
                         state.summary.requests += 1;
                         self.options.progress.posts.fetch_add(1, Ordering::Relaxed);
                         state.limited = self.options.limit.is_some_and(|limit| state.summary.requests >= limit);
                         if state.written.is_ok() {
-                            state.written = state.out.write_all(&line);
+                            state.written = state.out.write_all(line);
                         }
                     }
+                    state.turn = turn;
                 }
             }
         }
@@ -328,9 +327,8 @@ impl Sink for Collector<'_> {
         let linger = self.options.linger.get(&event.origin.site).copied().unwrap_or_default();
         let linger = jiff::SignedDuration::try_from(linger).unwrap_or_default();
         let due = state.clock.checked_add(linger).unwrap_or(Timestamp::MAX);
-        match self.outlet {
-            Outlet::Send { rooms, .. } => rooms.enter(event.origin.site),
-            Outlet::DryRun(_) => state.order.enter(event.origin),
+        if let Outlet::Send { rooms, .. } = self.outlet {
+            rooms.enter(event.origin.site);
         }
         self.options.progress.events.fetch_add(1, Ordering::Relaxed);
         let full = state.batcher.add(event, due);
@@ -449,6 +447,8 @@ pub fn run(
             batcher: Batcher::new(options.max_events),
             clock: Timestamp::MIN,
             order: InOrder::default(),
+            turn: Vec::new(),
+            line: Vec::new(),
             summary: Summary::default(),
             out: io::BufWriter::with_capacity(64 * 1024, io::stdout()),
             written: Ok(()),
@@ -479,7 +479,7 @@ pub fn run(
     let mut state = collector.state.into_inner();
     state.written.and_then(|()| state.out.flush()).map_err(BackfillError::Write)?;
     let mut summary = state.summary;
-    summary.finish();
+    summary.finish(&collector.zone);
     summary.elapsed_seconds = began.elapsed().as_secs_f64();
     Ok((summary, end))
 }

@@ -217,7 +217,7 @@ impl Explained<'_> {
         let Outcome::Event(event) = outcome else { return None };
         let ip = event.visitor.ip.to_string();
         let mut pairs = vec![
-            ("event", want.event.as_deref(), Some(event.name.as_str())),
+            ("event", want.event.as_deref(), Some(&*event.name)),
             ("url", want.url.as_deref(), Some(event.url.as_str())),
             ("page", want.page.as_deref(), Some(event.page.as_str())),
             ("ip", want.ip.as_deref(), Some(ip.as_str())),

@@ -136,7 +136,7 @@ fn list(rejected: &[Rejected], json: bool) -> Result<(), Failure> {
             let line = json!({
                 "number": id, "site": site, "at": at.to_string(), "status": status, "reason": reason,
                 "log": log.display().to_string(), "offset": event.origin.line.start,
-                "time": event.time.map(|time| time.to_string()), "event": event.name, "url": event.url,
+                "time": event.time.map(|time| time.to_string()), "event": &*event.name, "url": event.url,
                 "page": event.page, "ip": event.visitor.ip, "user_agent": event.visitor.user_agent,
                 "view_width": event.visitor.view_width, "properties": properties,
             });
@@ -170,7 +170,7 @@ struct Retried {
 
 impl Settle for Retried {
     async fn settle(&self, settlement: Settlement) {
-        for event in &settlement.batch.events {
+        for event in settlement.batch.events() {
             let Some(id) = self.ids.get(&event.origin) else { continue };
             let kept = match &settlement.outcome {
                 Outcome::Delivered => self.ledger.rejected_was_delivered(*id, event.origin.site),
@@ -180,7 +180,7 @@ impl Settle for Retried {
                 say(&format!("error: {error}; event {id} may be sent again by the next retry"));
             }
         }
-        let count = settlement.batch.events.len();
+        let count = settlement.batch.len();
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if settlement.outcome == Outcome::Delivered {
             counts.0 += count
@@ -216,8 +216,7 @@ fn retry(config: &crate::config::Config, ledger: &Ledger, rejected: Vec<Rejected
         });
         let delivery = Delivery::start(sites, Arc::clone(&retried)).map_err(|error| failed(&error))?;
         for Rejected { event, .. } in rejected {
-            let (visitor, page) = (event.visitor.clone(), event.page.clone());
-            delivery.submit_batch(Batch { site: event.origin.site, visitor, page, events: vec![event] });
+            delivery.submit_batch(Batch::of(0, event));
         }
         let counts = || *retried.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let mut stopped = false;

@@ -970,7 +970,13 @@ impl Resolver<'_> {
         let repeat_window = self.duration(&mut table, source, "repeat_window");
         table.finish(&mut self.walk(source));
         let conditions = Conditions { extensions, path, host, methods, statuses, user_agent, referer };
-        Some(Rule { event: event.map(|(name, _)| name).filter(|_| !skip), conditions, url, properties, repeat_window })
+        Some(Rule {
+            event: event.map(|(name, _)| name.into()).filter(|_| !skip),
+            conditions,
+            url,
+            properties,
+            repeat_window,
+        })
     }
 
     fn statuses(&mut self, table: &mut Table<'_, '_>, source: usize, default: Option<&Vec<u16>>) -> Option<Vec<u16>> {

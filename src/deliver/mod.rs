@@ -414,8 +414,8 @@ impl<S: Settle> Dispatcher<S> {
                 }
             }
             Command::Batch(batch) => {
-                let Some(&index) = self.by_id.get(&batch.site) else { return };
-                self.sites[index].lingering += batch.events.len();
+                let Some(&index) = self.by_id.get(&batch.site()) else { return };
+                self.sites[index].lingering += batch.len();
                 self.enqueue(*batch);
             }
             Command::Answered(post, answer) => self.answered(*post, answer),
@@ -471,9 +471,9 @@ impl<S: Settle> Dispatcher<S> {
     }
 
     fn enqueue(&mut self, batch: Batch) {
-        let Some(&index) = self.by_id.get(&batch.site) else { return };
+        let Some(&index) = self.by_id.get(&batch.site()) else { return };
         let site = &mut self.sites[index];
-        site.lingering = site.lingering.saturating_sub(batch.events.len());
+        site.lingering = site.lingering.saturating_sub(batch.len());
         site.ready.push_back(Post::new(batch));
     }
 
@@ -546,14 +546,14 @@ impl<S: Settle> Dispatcher<S> {
     fn commit(&self, endpoint: usize, batch: Batch, outcome: Outcome) {
         let (shared, commands) = (Arc::clone(&self.shared), self.commands.clone());
         tokio::spawn(async move {
-            let site = batch.site;
+            let site = batch.site();
             shared.settle.settle(Settlement { batch, outcome }).await;
             let _ = commands.send(Command::Committed(site, endpoint));
         });
     }
 
     fn answered(&mut self, mut post: Post, answer: Answer) {
-        let Some(&index) = self.by_id.get(&post.batch.site) else { return };
+        let Some(&index) = self.by_id.get(&post.batch.site()) else { return };
         let now = Instant::now();
         let chance = self.chance();
         let site = &mut self.sites[index];
@@ -567,7 +567,7 @@ impl<S: Settle> Dispatcher<S> {
             Answer::Nothing(reason) => (Verdict::Retry, None, None, reason, false),
         };
         let took = post.sent.map(|sent| now.duration_since(sent)).unwrap_or_default();
-        self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner).add(post.batch.site, status, took);
+        self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner).add(post.batch.site(), status, took);
         let shown = status.map_or_else(|| text.clone(), |status| format!("status {status} {text}").trim().to_owned());
         if said != Verdict::Delivered {
             site.last_error = Some(shown);
@@ -611,7 +611,7 @@ impl<S: Settle> Dispatcher<S> {
                 if site.failures >= SITE_PAUSES_AFTER && site.is_news(&post) {
                     let pause = site.next_pause(now, asked, chance);
                     if site.health == Health::Sending {
-                        let waiting_events = site.waiting() + post.batch.events.len();
+                        let waiting_events = site.waiting() + post.batch.len();
                         tracing::warn!(site = name, status, reason = text, wait = ?pause, waiting_events, "endpoint unavailable, will retry");
                     }
                     site.health = Health::Pausing(now + pause);
@@ -621,9 +621,7 @@ impl<S: Settle> Dispatcher<S> {
             Verdict::Refused => {
                 self.leave(post.endpoint);
                 let site = &mut self.sites[index];
-                if post.batch.events.len() > 1 {
-                    let rest = post.batch.events.split_off(post.batch.events.len() / 2);
-                    let other = Batch { events: rest, ..post.batch.clone() };
+                if let Some(other) = post.batch.halve() {
                     site.ready.push_front(Post::new(other));
                     site.ready.push_front(Post::new(post.batch));
                     return;
@@ -676,12 +674,12 @@ impl<S: Settle> Dispatcher<S> {
 
     fn reject(&mut self, index: usize, post: Post, status: Option<u16>, reason: String) {
         let site = &mut self.sites[index];
-        let offset = post.batch.events.first().map(|event| event.origin.line.start);
+        let offset = post.batch.events().next().map(|event| event.origin.line.start);
         tracing::error!(
             site = site.settings.name,
             status,
             offset,
-            events = post.batch.events.len(),
+            events = post.batch.len(),
             hint = "see `silktail rejected list`",
             "event rejected"
         );
@@ -773,7 +771,7 @@ impl Site {
     fn waiting(&self) -> usize {
         let posts = self.ready.iter().chain(self.delayed.iter().map(|(_, post)| post));
         let suspects = self.suspects.iter().map(|(post, _, _)| post);
-        posts.chain(suspects).map(|post| post.batch.events.len()).sum::<usize>() + self.lingering
+        posts.chain(suspects).map(|post| post.batch.len()).sum::<usize>() + self.lingering
     }
 
     /// Whether a failure says something new: what was under way when the site's pause began failed for the same reason,
@@ -798,7 +796,7 @@ fn too_old(batch: &Batch, settings: &EndpointSettings) -> Option<String> {
     if settings.max_age.is_zero() {
         return None;
     }
-    let newest = batch.events.iter().filter_map(|event| event.time).max()?;
+    let newest = batch.events().filter_map(|event| event.time).max()?;
     let age = Duration::try_from(Timestamp::now().duration_since(newest)).ok()?;
     (age > settings.max_age).then(|| "too old: see max_age".to_owned())
 }

@@ -59,21 +59,21 @@ struct Body<'a> {
     batch: &'a Batch,
 }
 
-struct Events<'a>(&'a [Event]);
+struct Events<'a>(&'a Batch);
 struct OneEvent<'a>(&'a Event);
 
 impl Serialize for Body<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let visitor = &self.batch.visitor;
+        let visitor = self.batch.visitor();
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("propertyKey", self.key)?;
-        map.serialize_entry("url", &self.batch.page)?;
+        map.serialize_entry("url", self.batch.page())?;
         map.serialize_entry("ip", &visitor.ip)?;
         if let Some(width) = visitor.view_width {
             map.serialize_entry("viewWidth", &width)?;
         }
         map.serialize_entry("userAgent", &visitor.user_agent)?;
-        map.serialize_entry("events", &Events(&self.batch.events))?;
+        map.serialize_entry("events", &Events(self.batch))?;
         map.end()
     }
 }
@@ -81,7 +81,7 @@ impl Serialize for Body<'_> {
 impl Serialize for Events<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut list = serializer.serialize_seq(Some(self.0.len()))?;
-        for event in self.0 {
+        for event in self.0.events() {
             list.serialize_element(&OneEvent(event))?;
         }
         list.end()
@@ -91,7 +91,7 @@ impl Serialize for Events<'_> {
 impl Serialize for OneEvent<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("event", &self.0.name)?;
+        map.serialize_entry("event", &*self.0.name)?;
         map.serialize_entry("url", &self.0.url)?;
         for (name, value) in &self.0.properties {
             map.serialize_entry(name, value)?;
@@ -110,8 +110,8 @@ pub fn body(key: &PropertyKey, batch: &Batch, hide_key: bool, out: &mut Vec<u8>)
 /// The `Idempotency-Key` of a POST: a hash of the lines it stands for. A retry has the same.
 pub fn idempotency_key(batch: &Batch) -> String {
     let mut hasher = SipHasher13::new();
-    hasher.write_i64(batch.site.0);
-    for event in &batch.events {
+    hasher.write_i64(batch.site().0);
+    for event in batch.events() {
         hasher.write_i64(event.origin.log.0);
         hasher.write_u64(event.origin.line.start);
         hasher.write_u64(event.origin.line.end);
@@ -136,15 +136,15 @@ mod tests {
             view_width: Some(979),
         };
         let event = Event {
-            visitor: visitor.clone(),
+            visitor,
             page: "https://silktide.com/".to_owned(),
-            name: "download".to_owned(),
+            name: "download".into(),
             url: "https://example.com/downloaded-file.pdf".to_owned(),
             properties: vec![("plan".to_owned(), "gold".to_owned())],
             time: None,
             origin: Origin { site: SiteId(1), log: LogId(1), line: Span { start: 0, end: 1 } },
         };
-        let batch = Batch { site: SiteId(1), visitor, page: event.page.clone(), events: vec![event] };
+        let batch = Batch::of(0, event);
         let key = PropertyKey::new("8bce2be8c07a84a70e7104634b42878b".to_owned());
         let mut out = Vec::new();
         body(&key, &batch, false, &mut out);

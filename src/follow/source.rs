@@ -606,7 +606,7 @@ mod tests {
             path: path.map(|path| regex::bytes::Regex::new(path).unwrap()),
             ..crate::rules::Conditions::default()
         };
-        let event = event.then(|| "download".to_owned());
+        let event = event.then(|| "download".into());
         crate::rules::Rule { event, conditions, url: None, properties: Vec::new(), repeat_window: None }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::time::Clock;
+use super::time::{Clock, Moment};
 use crate::entry::{Entry, FIELDS, Text};
 
 /// What a value means.
@@ -130,10 +130,7 @@ impl Slot {
                 None => return false,
             },
             Slot::Time(clock) => match clock.read(&value, when.zone, when.after) {
-                Some(time) => {
-                    entry.time = Some(time);
-                    entry.offset = super::time::trailing_offset(&value);
-                }
+                Some(Moment { time, offset }) => (entry.time, entry.offset) = (Some(time), offset),
                 None => return false,
             },
             // A client may send anything as its width: nonsense is no reason to disbelieve the line.

@@ -265,11 +265,13 @@ impl Splitter {
             let same = line.iter().zip(&head.bytes).take_while(|(a, b)| a == b).count();
             return Err(Stop { format_span: head.span.clone(), line_at: same });
         }
+        // Hardly any line has a backslash: looked for once, not in each field.
+        let escaped = self.escaped && memchr::memchr(b'\\', line).is_some();
         let mut at = head.bytes.len();
         let mut from = 0;
         while let Some(first) = self.pieces.get(from) {
             let passed = passed.filter(|passed| passed.piece == from).map_or(0, |passed| passed.delimiters);
-            let Some(end) = self.end(from, line, at, passed) else {
+            let Some(end) = self.end(from, line, at, passed, escaped) else {
                 // What is missing is the delimiter.
                 let missing = self.pieces.get(first.group).map_or(&first.span, |last| &last.until.span);
                 let format_span = first.span.start..missing.end.max(first.span.end);
@@ -282,7 +284,7 @@ impl Splitter {
                 let stop = self.pieces.get(index + 1).filter(|_| index + 1 < group.end);
                 let stop = stop.map_or(end, |next| split_point(piece, next, line, start, end));
                 let value = &line[start..stop];
-                let value = if self.escaped { unescape(value) } else { Cow::Borrowed(value) };
+                let value = if escaped { unescape(value) } else { Cow::Borrowed(value) };
                 if !piece.slot.take(value, when, entry) {
                     return Err(Stop { format_span: piece.span.clone(), line_at: start });
                 }
@@ -296,7 +298,7 @@ impl Splitter {
     }
 
     /// Where the value that begins at `start` ends: where the delimiter after it begins.
-    fn end(&self, index: usize, line: &[u8], start: usize, passed: usize) -> Option<usize> {
+    fn end(&self, index: usize, line: &[u8], start: usize, passed: usize, escaped: bool) -> Option<usize> {
         let first = self.pieces.get(index)?;
         let last = self.pieces.get(first.group)?;
         let rest = line.get(start..)?;
@@ -308,7 +310,7 @@ impl Splitter {
             };
             return Some(start + end).filter(|&end| !first.compact || !line[start..end].iter().any(blank));
         }
-        let escapes = first.quoted && self.escaped;
+        let escapes = first.quoted && escaped;
         let find = |escapes, strict| self.find(first, last, line, start, passed, escapes, strict);
         let end = find(escapes, true);
         // Some writers leave backslashes and quotes as they are; but a line that was cut off behind an escaped quote is
@@ -343,14 +345,17 @@ impl Splitter {
             let at = from
                 + if escapes && lead != b'\\' {
                     memchr::memchr2(lead, b'\\', rest)
-                } else {
+                } else if first.quoted {
                     memchr::memchr(lead, rest)
+                } else {
+                    // What isn't quoted is short.
+                    rest.iter().position(|byte| *byte == lead)
                 }?;
             if line[at] != lead {
                 from = at + 2;
                 continue;
             }
-            if line[at..].starts_with(until) {
+            if stands_at(until, line, at) {
                 if skip > 0 {
                     skip -= 1;
                 } else if first.list && in_list(line, start, at) {
@@ -401,6 +406,17 @@ impl Splitter {
                 }
             }
         }
+    }
+}
+
+/// Whether a delimiter, whose first byte was found, stands there. Most are of a byte or three.
+#[inline]
+fn stands_at(until: &[u8], line: &[u8], at: usize) -> bool {
+    match until {
+        [_] => true,
+        [_, second] => line.get(at + 1) == Some(second),
+        [_, second, third] => line.get(at + 1) == Some(second) && line.get(at + 2) == Some(third),
+        _ => line[at..].starts_with(until),
     }
 }
 

@@ -57,35 +57,50 @@ impl Clock {
 
     /// The moment that the text names. `after` is the time of the log's line before: it decides what an hour that the
     /// clocks repeat means.
-    pub(super) fn read(&self, text: &[u8], zone: &TimeZone, after: Option<Timestamp>) -> Option<Timestamp> {
+    pub(super) fn read(&self, text: &[u8], zone: &TimeZone, after: Option<Timestamp>) -> Option<Moment> {
         match self {
             Clock::Auto => auto(text, zone, after),
-            Clock::Unix => unix(text),
+            Clock::Unix => unix(text).map(Moment::from),
             Clock::Pattern(pattern) => {
+                let offset = trailing_offset(text);
                 let text = text.trim_ascii();
                 let parsed = BrokenDownTime::parse(pattern.as_bytes(), text).ok()?;
                 if parsed.offset().is_some() || parsed.timestamp().is_some() {
-                    return parsed.to_timestamp().ok();
+                    return parsed.to_timestamp().ok().map(|time| Moment { time, offset });
                 }
-                local(parsed.to_datetime().ok()?, zone, after)
+                local(parsed.to_datetime().ok()?, zone, after).map(|time| Moment { time, offset })
             }
         }
     }
 }
 
-fn auto(text: &[u8], zone: &TimeZone, after: Option<Timestamp>) -> Option<Timestamp> {
+/// A moment, and how it was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Moment {
+    pub time: Timestamp,
+    /// Seconds east of UTC, where the text says it.
+    pub offset: Option<i32>,
+}
+
+impl From<Timestamp> for Moment {
+    fn from(time: Timestamp) -> Self {
+        Moment { time, offset: None }
+    }
+}
+
+fn auto(text: &[u8], zone: &TimeZone, after: Option<Timestamp>) -> Option<Moment> {
     let mut text = text.trim_ascii();
     text = text.strip_prefix(b"[").unwrap_or(text);
     text = text.strip_suffix(b"]").unwrap_or(text);
     match text {
         [_, _, b'/', ..] => clf(text, zone, after),
         [_, _, _, _, b'-', ..] => iso(text, zone, after),
-        _ => unix(text),
+        _ => unix(text).map(Moment::from),
     }
 }
 
 /// `10/Oct/2026:13:55:36 +0000`; fraction and offset may be missing.
-fn clf(text: &[u8], zone: &TimeZone, after: Option<Timestamp>) -> Option<Timestamp> {
+fn clf(text: &[u8], zone: &TimeZone, after: Option<Timestamp>) -> Option<Moment> {
     let [d1, d0, b'/', m1, m2, m3, b'/', y3, y2, y1, y0, b':' | b' ', rest @ ..] = text else { return None };
     let month = match [m1 | 0x20, m2 | 0x20, m3 | 0x20] {
         [b'j', b'a', b'n'] => 1,
@@ -106,13 +121,13 @@ fn clf(text: &[u8], zone: &TimeZone, after: Option<Timestamp>) -> Option<Timesta
 }
 
 /// `2026-10-10T13:55:36+00:00`; fraction and offset may be missing, and a space may stand for the `T`.
-fn iso(text: &[u8], zone: &TimeZone, after: Option<Timestamp>) -> Option<Timestamp> {
+fn iso(text: &[u8], zone: &TimeZone, after: Option<Timestamp>) -> Option<Moment> {
     let [y3, y2, y1, y0, b'-', m1, m0, b'-', d1, d0, b'T' | b't' | b' ', rest @ ..] = text else { return None };
     clock_of_day([year([*y3, *y2, *y1, *y0])?, two([*m1, *m0])?, two([*d1, *d0])?], rest, zone, after)
 }
 
 /// The rest that both have: `13:55:36`, a fraction, an offset.
-fn clock_of_day(date: [i32; 3], text: &[u8], zone: &TimeZone, after: Option<Timestamp>) -> Option<Timestamp> {
+fn clock_of_day(date: [i32; 3], text: &[u8], zone: &TimeZone, after: Option<Timestamp>) -> Option<Moment> {
     let [h1, h0, b':', m1, m0, b':', s1, s0, rest @ ..] = text else { return None };
     let (hour, minute, second) = (two([*h1, *h0])?, two([*m1, *m0])?, two([*s1, *s0])?);
     let [year, month, day] = date;
@@ -132,14 +147,14 @@ fn clock_of_day(date: [i32; 3], text: &[u8], zone: &TimeZone, after: Option<Time
         Some(offset) => {
             let days = days_since_1970(year, month, day);
             let seconds = days * 86_400 + i64::from(hour * 3600 + minute * 60 + second) - i64::from(offset);
-            Timestamp::new(seconds, nanos).ok()
+            Timestamp::new(seconds, nanos).ok().map(|time| Moment { time, offset: Some(offset) })
         }
         None => {
             let small = |n: i32| i8::try_from(n).ok();
             let year = i16::try_from(year).ok()?;
             let (month, day) = (small(month)?, small(day)?);
             let civil = DateTime::new(year, month, day, small(hour)?, small(minute)?, small(second)?, nanos).ok()?;
-            local(civil, zone, after)
+            local(civil, zone, after).map(Moment::from)
         }
     }
 }
@@ -308,7 +323,7 @@ mod tests {
             ("a dash", "-", None),
             ("words", "yesterday", None),
         ] {
-            let got = Clock::Auto.read(text.as_bytes(), &berlin(), None).map(|time| time.to_string());
+            let got = Clock::Auto.read(text.as_bytes(), &berlin(), None).map(|moment| moment.time.to_string());
             assert_eq!(got.as_deref(), want, "{name}");
         }
     }
@@ -316,10 +331,10 @@ mod tests {
     #[test]
     fn patterns_of_the_users_are_read_or_refused() {
         let clock = Clock::from_pattern("%Y%m%d-%H%M%S%z").unwrap();
-        let got = clock.read(b"20261010-135536+0100", &TimeZone::UTC, None).map(|time| time.to_string());
+        let got = clock.read(b"20261010-135536+0100", &TimeZone::UTC, None).map(|moment| moment.time.to_string());
         assert_eq!(got.as_deref(), Some("2026-10-10T12:55:36Z"));
         let clock = Clock::from_pattern("%d.%m.%Y %H:%M:%S").unwrap();
-        let got = clock.read(b"10.10.2026 13:55:36", &berlin(), None).map(|time| time.to_string());
+        let got = clock.read(b"10.10.2026 13:55:36", &berlin(), None).map(|moment| moment.time.to_string());
         assert_eq!(got.as_deref(), Some("2026-10-10T11:55:36Z"));
         assert!(Clock::from_pattern("%H:%M").is_err());
         assert!(Clock::from_pattern("%d/%b/%Y %!").is_err());
@@ -329,7 +344,7 @@ mod tests {
     fn in_the_repeated_hour_the_log_goes_forward() {
         let at = |text: &str, after: Option<&str>| {
             let after = after.map(|after| after.parse().unwrap());
-            Clock::Auto.read(text.as_bytes(), &berlin(), after).unwrap().to_string()
+            Clock::Auto.read(text.as_bytes(), &berlin(), after).unwrap().time.to_string()
         };
         let (first, second) = ("2026-10-25T00:10:00Z", "2026-10-25T01:10:00Z");
         assert_eq!(at("25/Oct/2026:02:10:00", None), first);
@@ -345,7 +360,7 @@ mod tests {
             let zoned = time.to_zoned_datetime(jiff::tz::offset(offset).to_time_zone());
             for pattern in ["%d/%b/%Y:%H:%M:%S %z", "%Y-%m-%dT%H:%M:%S%:z"] {
                 let text = zoned.strftime(pattern).to_string();
-                prop_assert_eq!(Clock::Auto.read(text.as_bytes(), &TimeZone::UTC, None), Some(time));
+                prop_assert_eq!(Clock::Auto.read(text.as_bytes(), &TimeZone::UTC, None).map(|moment| moment.time), Some(time));
             }
         }
 

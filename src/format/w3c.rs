@@ -324,5 +324,5 @@ fn moment(date: &[u8], clock: &[u8]) -> Option<jiff::Timestamp> {
     let len = date.len() + 1 + clock.len();
     text.get_mut(..date.len())?.copy_from_slice(date);
     text.get_mut(date.len() + 1..len)?.copy_from_slice(clock);
-    Clock::Auto.read(text.get(..len)?, &TimeZone::UTC, None)
+    Clock::Auto.read(text.get(..len)?, &TimeZone::UTC, None).map(|moment| moment.time)
 }

@@ -51,7 +51,7 @@ impl Rejection {
             user_agent: event.visitor.user_agent.clone(),
             view_width: event.visitor.view_width,
             page: event.page.clone(),
-            event: event.name.clone(),
+            event: event.name.to_string(),
             url: event.url.clone(),
             properties: event.properties.clone(),
             time: event.time,
@@ -109,7 +109,7 @@ pub(super) fn all(db: &Connection, site: Option<&str>) -> rusqlite::Result<Vec<R
             event: Event {
                 visitor: Visitor { ip, user_agent, view_width },
                 page,
-                name: event,
+                name: event.into(),
                 url,
                 properties,
                 time,

@@ -112,7 +112,8 @@ impl fmt::Display for Miss<'_> {
 
 /// The path with its percent-encoding undone.
 pub(super) fn decoded_path<'a>(entry: &'a Entry<'_>) -> Cow<'a, [u8]> {
-    percent_decode(entry.path.as_deref().unwrap_or_default()).into()
+    let path = entry.path.as_deref().unwrap_or_default();
+    if memchr::memchr(b'%', path).is_none() { Cow::Borrowed(path) } else { percent_decode(path).into() }
 }
 
 impl Conditions {

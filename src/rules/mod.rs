@@ -5,6 +5,7 @@ mod prefilter;
 mod site;
 mod template;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use condition::{Conditions, Extensions, Miss, RefererCondition};
@@ -25,7 +26,7 @@ pub const DEFAULT_EXTENSIONS: [&str; 33] = [
 #[derive(Debug, Clone)]
 pub struct Rule {
     /// The event's name; `None`: lines that fit are excluded.
-    pub event: Option<String>,
+    pub event: Option<Arc<str>>,
     /// What must be so.
     pub conditions: Conditions,
     /// The event's URL, where it isn't the request's own.
@@ -50,7 +51,7 @@ impl Rules {
             statuses: Some(statuses),
             ..Conditions::default()
         };
-        let event = Some("download".to_owned());
+        let event = Some("download".into());
         Self(vec![Rule { event, conditions, url: None, properties: Vec::new(), repeat_window: None }])
     }
 

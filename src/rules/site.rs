@@ -1,6 +1,8 @@
 //! What rules and templates know of their site: its hosts, its URLs, and which page an event belongs to.
 
-use url::{Host, Url};
+use std::borrow::Cow;
+
+use url::{Host, Position, Url};
 
 use crate::entry::Entry;
 
@@ -49,10 +51,14 @@ impl Hosts {
 
     /// Whether a host is one of these; port, case and a last dot don't matter.
     pub fn contains(&self, host: &str) -> bool {
-        let Some(host) = plain(host) else { return false };
+        plain(host).is_some_and(|host| self.contains_plain(&host))
+    }
+
+    /// The same for a host in its comparable form.
+    fn contains_plain(&self, host: &str) -> bool {
         self.0.iter().any(|known| match known.strip_prefix("*") {
             Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
-            None => *known == host,
+            None => known == host,
         })
     }
 }
@@ -111,16 +117,31 @@ impl SiteContext {
         if !path.starts_with('/') {
             return None;
         }
-        let host = entry.text("host").filter(|host| self.hosts.contains(host));
-        let mut url = self.base_url.clone();
-        if let Some(host) = host {
-            let bare = plain(&host)?;
-            // The log has the server's inner port at best; the base URL's is the public one.
-            url.set_host(Some(&bare)).ok()?;
+        let base = &self.base_url[..Position::BeforePath];
+        let origin = match entry.text("host").filter(|host| self.hosts.contains(host)) {
+            None => Cow::Borrowed(base),
+            Some(host) => {
+                let bare = plain(&host)?;
+                let mut url = self.base_url.clone();
+                // The log has the server's inner port at best; the base URL's is the public one.
+                url.set_host(Some(&bare)).ok()?;
+                Cow::Owned(url[..Position::BeforePath].to_owned())
+            }
+        };
+        let query = entry.text("query").filter(|_| self.keep_query != KeepQuery::Only(Vec::new()));
+        let query_len = query.as_ref().map_or(0, |query| query.len() + 1);
+        let mut text = String::with_capacity(origin.len() + path.len() + query_len);
+        text.push_str(&origin);
+        text.push_str(&path);
+        if let Some(query) = query {
+            text.push('?');
+            text.push_str(&query);
         }
-        let origin = url.as_str().get(..url.as_str().len() - path_len(&url))?.to_owned();
-        let query = entry.text("query").map(|query| format!("?{query}")).unwrap_or_default();
-        clean(&format!("{}{path}{query}", origin.trim_end_matches('/')), &self.keep_query)
+        match Normal::of(&text) {
+            // It has no more than a path: nothing is to be done to it.
+            Some(normal) if normal.bare.len() == text.len() => Some(text),
+            _ => clean(&text, &self.keep_query),
+        }
     }
 
     /// The referer without credentials, fragment and what doesn't stay of its query; `None`: no http URL.
@@ -132,10 +153,18 @@ impl SiteContext {
     pub fn referer_kind(&self, entry: &Entry<'_>) -> RefererKind {
         match entry.text("referer") {
             None => RefererKind::None,
-            Some(referer) => match Url::parse(&referer) {
-                Ok(url) if url.host_str().is_some_and(|host| self.hosts.contains(host)) => RefererKind::SameSite,
-                _ => RefererKind::Other,
+            Some(referer) => match Normal::of(&referer) {
+                Some(normal) if self.hosts.contains_plain(normal.host) => RefererKind::SameSite,
+                Some(_) => RefererKind::Other,
+                None => self.kind_of_odd_referer(&referer),
             },
+        }
+    }
+
+    fn kind_of_odd_referer(&self, referer: &str) -> RefererKind {
+        match Url::parse(referer) {
+            Ok(url) if url.host_str().is_some_and(|host| self.hosts.contains(host)) => RefererKind::SameSite,
+            _ => RefererKind::Other,
         }
     }
 
@@ -153,13 +182,87 @@ impl SiteContext {
     }
 }
 
-fn path_len(url: &Url) -> usize {
-    let text = url.as_str();
-    text.len() - url[..url::Position::BeforePath].len()
+/// A URL that is already as it would be after parsing, as nearly all are: told without parsing it.
+struct Normal<'u> {
+    host: &'u str,
+    /// Scheme, host and path.
+    bare: &'u str,
+}
+
+impl<'u> Normal<'u> {
+    /// `None`: it may be normal all the same, and takes parsing to tell.
+    fn of(text: &'u str) -> Option<Self> {
+        let start = if text.starts_with("https://") {
+            8
+        } else if text.starts_with("http://") {
+            7
+        } else {
+            return None;
+        };
+        let bytes = text.as_bytes();
+        let slash = start + memchr::memchr(b'/', &bytes[start..])?;
+        let host = &text[start..slash];
+        // Letters to the end, so that it is no address; no `xn--`, no port, no credentials.
+        let is_name = host.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-'))
+            && host.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+            && host.bytes().next_back().is_some_and(|b| b.is_ascii_lowercase())
+            && !host.contains("--")
+            && !host.contains("..")
+            && host.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_lowercase()));
+        if !is_name {
+            return None;
+        }
+        let mut last = b'/';
+        for (at, &byte) in bytes.iter().enumerate().skip(slash + 1) {
+            match byte {
+                // What follows is left out, or kept by the parser's rules.
+                b'?' | b'#' => return (last != b'.').then(|| Self { host, bare: &text[..at] }),
+                // A segment that begins with a dot may be `.` or `..`.
+                b'.' if last == b'/' => return None,
+                b'%' if bytes.get(at + 1) == Some(&b'2') && bytes.get(at + 2).is_some_and(|b| b | 0x20 == b'e') => {
+                    return None;
+                }
+                b'a'..=b'z'
+                | b'A'..=b'Z'
+                | b'0'..=b'9'
+                | b'/'
+                | b'-'
+                | b'_'
+                | b'.'
+                | b'~'
+                | b'!'
+                | b'$'
+                | b'&'
+                | b'('
+                | b')'
+                | b'*'
+                | b'+'
+                | b','
+                | b';'
+                | b'='
+                | b':'
+                | b'@'
+                | b'%' => {}
+                _ => return None,
+            }
+            last = byte;
+        }
+        Some(Self { host, bare: text })
+    }
 }
 
 /// An http URL without credentials and fragment, with what stays of its query.
 pub(super) fn clean(text: &str, keep: &KeepQuery) -> Option<String> {
+    if let Some(normal) = Normal::of(text)
+        && (normal.bare.len() == text.len() || *keep == KeepQuery::Only(Vec::new()))
+    {
+        return Some(normal.bare.to_owned());
+    }
+    clean_odd(text, keep)
+}
+
+/// The same for any URL, by parsing it.
+fn clean_odd(text: &str, keep: &KeepQuery) -> Option<String> {
     let mut url = Url::parse(text).ok()?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return None;
@@ -236,6 +339,28 @@ mod tests {
             ("not ours", "http://other.example/a.pdf", vec![], "https://docs.example.org/a.pdf"),
         ] {
             assert_eq!(site(&keep).own_url(&entry(target, None)).as_deref(), Some(want), "{name}");
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(4_096))]
+        /// What is told without parsing is what parsing tells.
+        #[test]
+        fn normal_urls_are_what_parsing_makes_of_them(
+            scheme in "https?://|HTTP://|ftp://|https:/",
+            host in "[a-z0-9.-]{1,12}|docs\\.example\\.org|[a-zA-Z0-9.:@%_-]{0,14}",
+            path in "(/[ -~]{0,6}){0,3}|(/([a-z]|\\.|%2[eE]|\\?|#|[&'=;:@é\\\\|]){0,6}){0,3}",
+        ) {
+            let text = format!("{scheme}{host}{path}");
+            for keep in [KeepQuery::All, KeepQuery::Only(Vec::new()), KeepQuery::Only(vec!["a".to_owned()])] {
+                proptest::prop_assert_eq!(clean(&text, &keep), clean_odd(&text, &keep), "{}", text);
+            }
+            if let Some(normal) = Normal::of(&text) {
+                let url = Url::parse(&text).unwrap();
+                proptest::prop_assert_eq!(url.host_str(), Some(normal.host));
+                let comparable = plain(normal.host);
+                proptest::prop_assert_eq!(comparable.as_deref(), Some(normal.host));
+            }
         }
     }
 
