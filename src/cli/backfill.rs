@@ -236,7 +236,7 @@ impl Shown {
         let terminal = std::io::stderr().is_terminal() && !quiet && how == How::Auto;
         let bar = terminal.then(|| {
             let bar = indicatif::ProgressBar::new(bytes);
-            let looks = "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} left{msg}";
+            let looks = "{bar:30} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left\n{msg}";
             if let Ok(style) = indicatif::ProgressStyle::with_template(looks) {
                 bar.set_style(style);
             }
@@ -300,7 +300,7 @@ fn show(progress: &Progress, total: u64, began: Instant, how: How, bar: Option<&
             finished.for_each(|path| bar.println(format!("{path}: done")));
             bar.set_position(bytes.min(total));
             bar.set_message(format!(
-                ", {:.0} lines/s, {events} events, {:.0} POSTs/s",
+                "{lines} lines, {:.0} a second; {events} events; {posts} POSTs, {:.0} a second",
                 a_second(lines),
                 a_second(posts)
             ));
