@@ -214,7 +214,8 @@ impl<S: Sink> Follower<S> {
                     continue;
                 }
             };
-            // The names may have moved on since they were listed.
+            // The names may have moved on since they were listed: what was listed has another name by now.
+            is_unsure |= inode != (opened.dev, opened.ino);
             let inode = (opened.dev, opened.ino);
             if self.holds(inode) || first.iter().any(|source| (source.row.dev, source.row.ino) == inode) {
                 is_unsure = true;
