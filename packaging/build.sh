@@ -37,6 +37,8 @@ silktail=$CARGO_TARGET_DIR/release/silktail
     $1 == ".TH" { page = to "/" $2 ".1"; printf "%s", head > page }
     page == "" { head = head $0 "\n"; next }
     { print > page }'
+mkdir "$made/man.gz"
+for page in "$made"/man/*; do gzip -9n <"$page" >"$made/man.gz/${page##*/}.gz"; done
 "$silktail" completions bash >"$made/completions/silktail.bash"
 "$silktail" completions zsh >"$made/completions/_silktail"
 "$silktail" completions fish >"$made/completions/silktail.fish"
@@ -73,7 +75,8 @@ third_party() {
 third_party >"$made/THIRD-PARTY.txt"
 
 cargo deb --no-build --locked --output "$packages/"
-cargo generate-rpm --target-dir "$CARGO_TARGET_DIR" --output "$packages/"
+# Not the machine's own find-requires: it would want a provider for the user that the package itself makes.
+cargo generate-rpm --auto-req builtin --target-dir "$CARGO_TARGET_DIR" --output "$packages/"
 
 cargo build --release --locked --target "$musl"
 version=$(sed -n 's/^version = "\(.*\)"/\1/p;T;q' Cargo.toml)
