@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes the packages: .deb, .rpm and a tarball with a static program, in target/packages (or $CARGO_TARGET_DIR/packages).
+# Makes the packages: .deb, .rpm and a tarball with a static program, in target/packages ($CARGO_TARGET_DIR/packages).
 #
 # It needs cargo-deb and cargo-generate-rpm (`cargo install --locked cargo-deb cargo-generate-rpm`), and for the tarball
-# musl-gcc (Debian: musl-tools) and `rustup target add x86_64-unknown-linux-musl`. The .deb and the .rpm want the C library of
-# the machine they are made on, or a later one.
+# musl-gcc (Debian: musl-tools) and `rustup target add x86_64-unknown-linux-musl`. The .deb and the .rpm want the C
+# library of the machine they are made on, or a later one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
@@ -23,7 +23,7 @@ if ((${#missing[@]})); then
 fi
 
 packages=$CARGO_TARGET_DIR/packages
-# What the packages hold besides the program; cargo-deb and cargo-generate-rpm know the place as target/release/packaging.
+# What the packages hold besides the program; Cargo.toml names the place as target/release/packaging.
 made=$CARGO_TARGET_DIR/release/packaging
 rm -rf "$made" "$packages"
 mkdir -p "$made/man" "$made/completions" "$packages"
@@ -53,7 +53,8 @@ third_party() {
             [[ $name != silktail ]] || continue
             crate=$name-${version#v}
             escaped=${crate//./\\.}
-            from=$(grep -oE "\"manifest_path\":\"[^\"]*/${escaped//+/\\+}/Cargo\.toml\"" "$list/metadata" | cut -d'"' -f4)
+            escaped=${escaped//+/\\+}
+            from=$(grep -oE "\"manifest_path\":\"[^\"]*/$escaped/Cargo\.toml\"" "$list/metadata" | cut -d'"' -f4)
             for text in "${from%/*}"/{LICENSE,LICENCE,COPYING,NOTICE,UNLICENSE}*; do
                 [[ -f $text ]] || continue
                 sum=$(sha256sum <"$text" | cut -d' ' -f1)
@@ -84,10 +85,11 @@ name=silktail-$version-x86_64-linux-musl
 tree=$CARGO_TARGET_DIR/$musl/release/packaging/$name
 rm -rf "$tree"
 mkdir -p "$tree"
-cp "$CARGO_TARGET_DIR/$musl/release/silktail" README.md CHANGELOG.md LICENSE-* config.example.toml "$made/THIRD-PARTY.txt" "$tree/"
+cp "$CARGO_TARGET_DIR/$musl/release/silktail" "$made/THIRD-PARTY.txt" "$tree/"
+cp README.md CHANGELOG.md LICENSE-* config.example.toml "$tree/"
 cp -r "$made/man" "$made/completions" systemd docs "$tree/"
 cp packaging/silktail.sysusers "$tree/systemd/"
-tar --create --gzip --file "$packages/$name.tar.gz" --directory "${tree%/*}" --sort=name --owner=0 --group=0 --numeric-owner \
-    --mtime="@$SOURCE_DATE_EPOCH" "$name"
+tar --create --gzip --file "$packages/$name.tar.gz" --directory "${tree%/*}" \
+    --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" "$name"
 
 ls -l "$packages"

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The service, tried for real: a Debian of its own is booted with systemd, and in it silktail is installed from its .deb beside
-# a real nginx, used as the README says, reloaded, killed, hung, upgraded, removed and purged. Every file that is downloaded on
-# the way has to arrive as one event: none lost, none twice.
+# The service, tried for real: a Debian of its own is booted with systemd, and in it silktail is installed from its .deb
+# beside a real nginx, used as the README says, reloaded, killed, hung, upgraded, removed and purged. Every file that is
+# downloaded on the way has to arrive as one event: none lost, none twice.
 #
 #     packaging/nspawn-test.sh [DEB]        as root; without DEB the one that packaging/build.sh made
 #
-# It needs systemd-nspawn (Debian: systemd-container), debootstrap and, the first time, a Debian mirror: the one that apt is set
-# up with. Without them it says that it was skipped; with CI=true it fails then. The Debian is kept beside the packages for the
-# next run. It has no network but its own loopback, and takes about two minutes.
+# It needs systemd-nspawn (Debian: systemd-container), debootstrap and, the first time, a Debian mirror: the one that
+# apt is set up with. Without them it says that it was skipped; with CI=true it fails then. The Debian is kept beside the
+# packages for the next run. It has no network but its own loopback. It takes about two minutes, and two more at first.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 work=${CARGO_TARGET_DIR:-$here/target}
@@ -18,7 +18,7 @@ skip() {
     exit 0
 }
 ((EUID == 0)) || skip "it must run as root"
-for tool in systemd-nspawn debootstrap nsenter dpkg-deb; do
+for tool in systemd-nspawn debootstrap nsenter dpkg-deb pgrep; do
     command -v "$tool" >/dev/null || skip "$tool is not installed"
 done
 shopt -s nullglob
@@ -31,6 +31,7 @@ mkdir -p "$work/nspawn"
 base=$work/nspawn/base
 root=$work/nspawn/root
 log=$work/nspawn/boot.log
+config=$root/etc/silktail/config.toml
 nspawn=
 step=start
 
@@ -75,6 +76,7 @@ inside() { nsenter --target "$leader" --all -- env -i PATH=/usr/sbin:/usr/bin:/s
 within() { inside bash -euo pipefail -c "$1"; }
 property() { inside systemctl show --property "$1" --value "${2:-silktail.service}"; }
 is() { [[ $(property "$1" "${3:-silktail.service}") == "$2" ]]; }
+install_deb() { within "apt-get install --yes $1 </dev/null >/root/apt.log 2>&1 || { cat /root/apt.log; exit 1; }"; }
 refuses() { ! "$@"; }
 
 wanted=()
@@ -118,7 +120,7 @@ wait_for 60 answers
 wait_for 60 is ActiveState active nginx.service
 
 say "install: the user, the manual, nothing enabled or running"
-within 'apt-get install --yes /root/silktail.deb >/root/apt.log 2>&1 || { cat /root/apt.log; exit 1; }'
+install_deb /root/silktail.deb
 within 'id silktail | grep --quiet adm
     [[ $(stat --format "%U %G %a" /etc/silktail/config.toml /etc/silktail /var/lib/silktail | xargs) == \
         "root silktail 640 root silktail 2750 silktail silktail 700" ]]
@@ -137,7 +139,7 @@ started=$SECONDS
 within 'silktail init | tee /etc/silktail/config.toml >/dev/null'
 sed -i -e 's|^url = .*|url = "http://127.0.0.1:8099/v1/events"\nlinger = "50ms"\nretry_max = "2s"|' \
     -e 's|^base_url = .*FILL IN.*|base_url = "https://docs.example.org"|' \
-    -e 's|^property_key = .*FILL IN.*|property_key = "8bce2be8c07a84a70e7104634b42878b"|' "$root/etc/silktail/config.toml"
+    -e 's|^property_key = .*FILL IN.*|property_key = "8bce2be8c07a84a70e7104634b42878b"|' "$config"
 endpoint_up
 within 'silktail check'
 inside systemctl enable --now silktail.service 2>/dev/null
@@ -156,13 +158,13 @@ within "grep --quiet '^CapEff:.*0000000000000000$' /proc/$pid/status
 inside silktail status >/dev/null
 
 say "reload: a wrong configuration is refused and the old one goes on; a right one is taken"
-cp "$root/etc/silktail/config.toml" "$work/nspawn/right.toml"
-sed -i 's/^logs/lgos/' "$root/etc/silktail/config.toml"
+cp "$config" "$work/nspawn/right.toml"
+sed -i 's/^logs/lgos/' "$config"
 refuses inside systemctl reload silktail.service 2>/dev/null
 download refused
 wait_for 30 arrived refused
-cat "$work/nspawn/right.toml" >"$root/etc/silktail/config.toml"
-cat >>"$root/etc/silktail/config.toml" <<'TOML'
+cat "$work/nspawn/right.toml" >"$config"
+cat >>"$config" <<'TOML'
 
 [[site]]
 name = "shop"
@@ -230,7 +232,8 @@ wait_for 30 arrived stopped-and-rotated
 
 say "keys as credentials, by the drop-in"
 examples=/usr/share/doc/silktail/examples
-within "install -m 0600 <(grep --only-matching --max-count 1 '[0-9a-f]\{32\}' /etc/silktail/config.toml) /etc/silktail/docs.key
+within "umask 077
+    grep --only-matching --max-count 1 '[0-9a-f]\{32\}' /etc/silktail/config.toml >/etc/silktail/docs.key
     sed -i '0,/^property_key.*/s//property_key_file = \"docs.key\"/' /etc/silktail/config.toml
     install -D -m 0644 $examples/credentials.conf /etc/systemd/system/silktail.service.d/credentials.conf
     [[ \$(stat --format '%U %a' /etc/silktail/docs.key) == 'root 600' ]]
@@ -278,13 +281,13 @@ inside systemctl stop silktail@second.service
 say "upgrade while it runs: started again, still enabled, the configuration untouched"
 dpkg-deb --raw-extract "$deb" "$root/root/next"
 sed -i 's/^Version: .*/&+next/' "$root/root/next/DEBIAN/control"
-dpkg-deb --build --root-owner-group "$root/root/next" "$root/root/next.deb" >/dev/null
+dpkg-deb --build --root-owner-group -Znone "$root/root/next" "$root/root/next.deb" >/dev/null
 pid=$(property MainPID)
-sum=$(sha256sum <"$root/etc/silktail/config.toml")
+sum=$(sha256sum <"$config")
 download before-upgrade
-within 'apt-get install --yes /root/next.deb >/root/apt.log 2>&1 </dev/null || { cat /root/apt.log; exit 1; }'
+install_deb /root/next.deb
 wait_for 30 is ActiveState active
-[[ $(property MainPID) != "$pid" && $(sha256sum <"$root/etc/silktail/config.toml") == "$sum" ]]
+[[ $(property MainPID) != "$pid" && $(sha256sum <"$config") == "$sum" ]]
 inside systemctl is-enabled --quiet silktail.service
 refuses inside systemctl is-active --quiet silktail@second.service
 download upgraded
@@ -294,10 +297,10 @@ wait_for 30 arrived upgraded
 say "removed and installed again: it goes on where it was"
 within 'apt-get remove --yes silktail >/dev/null 2>&1'
 refuses within '[[ -e /usr/bin/silktail ]] || systemctl is-active --quiet silktail'
-[[ -s $root/etc/silktail/config.toml && -e $root/var/lib/silktail/silktail.db ]]
+[[ -s $config && -e $root/var/lib/silktail/silktail.db ]]
 inside systemctl stop endpoint.service
 download removed
-within 'apt-get install --yes /root/silktail.deb >/root/apt.log 2>&1'
+install_deb /root/silktail.deb
 endpoint_up
 inside systemctl start silktail.service
 wait_for 30 arrived removed
@@ -317,5 +320,7 @@ done
 say "purge: neither state nor configuration is left, the logs are"
 endpoint_down
 within 'apt-get purge --yes silktail >/dev/null 2>&1
-    [[ -z $(ls -d /etc/silktail /var/lib/silktail* /usr/bin/silktail /etc/systemd/system/*/silktail*.service 2>/dev/null) ]]
+    shopt -s nullglob
+    left=(/etc/silktai[l] /var/lib/silktail* /usr/bin/silktai[l] /etc/systemd/system/*/silktail*.service)
+    ((${#left[@]} == 0))
     [[ -s /var/log/nginx/access.log ]]'
