@@ -76,7 +76,7 @@ third_party() {
 third_party >"$made/THIRD-PARTY.txt"
 
 cargo deb --no-build --locked --output "$packages/"
-# Not the machine's own find-requires: it would want a provider for the user that the package itself makes.
+# Not by the machine's own find-requires, so that it doesn't matter whether rpm is installed here.
 cargo generate-rpm --auto-req builtin --target-dir "$CARGO_TARGET_DIR" --output "$packages/"
 
 cargo build --release --locked --target "$musl"

@@ -7,7 +7,7 @@
 #
 # It needs systemd-nspawn (Debian: systemd-container), debootstrap and, the first time, a Debian mirror: the one that
 # apt is set up with. Without them it says that it was skipped; with CI=true it fails then. The Debian is kept beside the
-# packages for the next run. It has no network but its own loopback. It takes about two minutes, and two more at first.
+# packages for the next run. It has no network but its own loopback. About two minutes, and two more at first.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 work=${CARGO_TARGET_DIR:-$here/target}
