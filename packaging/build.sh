@@ -7,8 +7,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
-# The same sources make the same packages.
-export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.toml)}
+# The same sources make the same packages. Not for the compilers: it would make them build the C libraries anew each time.
+epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.toml)}
 umask 022
 
 musl=x86_64-unknown-linux-musl
@@ -75,9 +75,9 @@ third_party() {
 }
 third_party >"$made/THIRD-PARTY.txt"
 
-cargo deb --no-build --locked --output "$packages/"
+SOURCE_DATE_EPOCH=$epoch cargo deb --no-build --locked --output "$packages/"
 # Not by the machine's own find-requires, so that it doesn't matter whether rpm is installed here.
-cargo generate-rpm --auto-req builtin --target-dir "$CARGO_TARGET_DIR" --output "$packages/"
+SOURCE_DATE_EPOCH=$epoch cargo generate-rpm --auto-req builtin --target-dir "$CARGO_TARGET_DIR" --output "$packages/"
 
 cargo build --release --locked --target "$musl"
 version=$(sed -n 's/^version = "\(.*\)"/\1/p;T;q' Cargo.toml)
@@ -90,6 +90,6 @@ cp README.md CHANGELOG.md LICENSE-* config.example.toml "$tree/"
 cp -r "$made/man" "$made/completions" systemd docs "$tree/"
 cp packaging/silktail.sysusers "$tree/systemd/"
 tar --create --gzip --file "$packages/$name.tar.gz" --directory "${tree%/*}" \
-    --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" "$name"
+    --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$epoch" "$name"
 
 ls -l "$packages"
