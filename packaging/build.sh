@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
-# The same sources make the same packages. Not for the compilers: it would make them build the C libraries anew each time.
+# The same sources make the same packages. Not told to the compilers: they'd build the C libraries anew each time.
 epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.toml)}
 umask 022
 
