@@ -50,7 +50,7 @@ finish() {
         wait "$nspawn"
     fi
     rm -rf "$root"
-    ((status == 0)) && echo "nspawn-test: everything holds"
+    [[ $step == done ]] && echo "nspawn-test: everything holds"
     exit "$status"
 }
 trap finish EXIT
@@ -324,3 +324,4 @@ within 'apt-get purge --yes silktail >/dev/null 2>&1
     left=(/etc/silktai[l] /var/lib/silktail* /usr/bin/silktai[l] /etc/systemd/system/*/silktail*.service)
     ((${#left[@]} == 0))
     [[ -s /var/log/nginx/access.log ]]'
+step=done
