@@ -21,10 +21,7 @@ skip() {
 for tool in systemd-nspawn debootstrap nsenter dpkg-deb pgrep; do
     command -v "$tool" >/dev/null || skip "$tool is not installed"
 done
-shopt -s nullglob
-debs=("${@:-$work/packages/}"*.deb)
-[[ $# -eq 0 ]] || debs=("$1")
-deb=${debs[-1]-}
+deb=${1:-$(printf '%s\n' "$work"/packages/*.deb | tail -n 1)}
 [[ -f $deb ]] || skip "there is no package yet: packaging/build.sh makes it"
 
 mkdir -p "$work/nspawn"
