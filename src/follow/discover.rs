@@ -127,6 +127,29 @@ pub fn is_sibling(path: &Path, of: &Path) -> bool {
         && matches!(rest, Some([b'.' | b'-' | b'_', digit, ..]) if digit.is_ascii_digit())
 }
 
+/// Whether rotation may have made two names of one, or one of the other: `access.log.1` is to `access.log.2.gz`.
+pub fn are_related(one: &Path, other: &Path) -> bool {
+    one.parent() == other.parent()
+        && (is_sibling(one, other) || is_sibling(other, one) || unrotated_name(one) == unrotated_name(other))
+}
+
+/// The name without compression, and without the numbers and dates of rotation.
+fn unrotated_name(path: &Path) -> String {
+    fn without_numbers(text: &str) -> &str {
+        let is_separator = |c: char| matches!(c, '.' | '-' | '_');
+        let name = text.trim_end_matches(|c: char| c.is_ascii_digit() || is_separator(c));
+        // `server1` has no separator before its number: that is its name.
+        text[name.len()..].find(is_separator).map_or(text, |at| &text[..name.len() + at])
+    }
+    let plain = unpacked_name(path).unwrap_or_else(|| path.to_path_buf());
+    let name = plain.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let bare = without_numbers(&name);
+    match bare.rsplit_once('.') {
+        Some((stem, extension)) => format!("{}.{extension}", without_numbers(stem)),
+        None => bare.to_owned(),
+    }
+}
+
 /// The name without what compression appends to it; `None`: it has nothing of the kind.
 fn unpacked_name(path: &Path) -> Option<PathBuf> {
     let known = ["gz", "zst", "bz2", "xz", "lzma", "Z"];
@@ -208,6 +231,26 @@ fn list(folder: &Path) -> Listing {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn names_that_rotation_makes_of_one_are_related() {
+        for (one, other, want) in [
+            ("access.log", "access.log", true),
+            ("access.log.1", "access.log.2.gz", true),
+            ("access.log-20261110", "access.log-20261111.zst", true),
+            ("access-20261110.log", "access.1.log.gz", true),
+            ("access.log.2026-11-10", "access.log", true),
+            ("access.log", "error.log", false),
+            ("server1.log", "server2.log", false),
+            ("access-ssl.log", "access.log", false),
+            ("access.log.1", "error.log.1", false),
+        ] {
+            let path = |name| std::path::Path::new("/var/log").join(name);
+            assert_eq!(super::are_related(&path(one), &path(other)), want, "{one}, {other}");
+            assert_eq!(super::are_related(&path(other), &path(one)), want, "{other}, {one}");
+        }
+        assert!(!super::are_related(std::path::Path::new("/a/access.log"), std::path::Path::new("/b/access.log.1")));
+    }
+
     use super::*;
 
     #[test]

@@ -80,8 +80,9 @@ pub fn identify(path: &Path, opened: &Opened, rows: &[LogRow], held: &HashMap<Lo
     let mut is_copy = false;
     for (index, row) in rows.iter().enumerate() {
         if let Some(content) = held.get(&row.id) {
-            // Only by its name: two logs may well begin with the same lines.
-            if discover::is_sibling(path, &row.path) && row.fingerprint.head_len > 0 {
+            // Only by its name: two logs may well begin with the same lines. A log that was empty when it was opened is
+            // known by what it holds now.
+            if discover::are_related(path, &row.path) && !head.is_empty() {
                 is_copy |= is_a_copy(opened, &head, &row.fingerprint, content)?;
             }
             continue;
