@@ -80,10 +80,11 @@ pub fn identify(path: &Path, opened: &Opened, rows: &[LogRow], held: &HashMap<Lo
     let mut is_copy = false;
     for (index, row) in rows.iter().enumerate() {
         if let Some(content) = held.get(&row.id) {
-            // Only by its name: two logs may well begin with the same lines. A log that was empty when it was opened is
-            // known by what it holds now.
-            if discover::are_related(path, &row.path) && !head.is_empty() {
+            // Only by its name: two logs may well begin with the same lines.
+            if discover::is_sibling(path, &row.path) && row.fingerprint.head_len > 0 {
                 is_copy |= is_a_copy(opened, &head, &row.fingerprint, content)?;
+            } else if opened.file.is_packed() && discover::are_related(path, &row.path) {
+                is_copy |= holds_the_same(opened, content)?;
             }
             continue;
         }
@@ -111,6 +112,15 @@ pub fn identify(path: &Path, opened: &Opened, rows: &[LogRow], held: &HashMap<Lo
         None if is_copy => Who::Copy,
         None => Who::New,
     })
+}
+
+/// Whether an archive holds all of a log that is open as `content`: under a glob rotation gives each of them another name,
+/// and a log that was empty when it was opened is known by nothing else.
+fn holds_the_same(opened: &Opened, content: &Content) -> io::Result<bool> {
+    let mut both = [vec![0; COMPARED], vec![0; COMPARED]];
+    let one = file::read_at(&opened.file, &mut both[0], 0)?;
+    let other = file::read_at(content, &mut both[1], 0)?;
+    Ok(one > 0 && both[0][..one] == both[1][..other])
 }
 
 /// Whether a file is a copy of a log that is open as `content`, or is becoming one.
