@@ -83,8 +83,11 @@ pub fn identify(path: &Path, opened: &Opened, rows: &[LogRow], held: &HashMap<Lo
             // Only by its name: two logs may well begin with the same lines.
             if discover::is_sibling(path, &row.path) && row.fingerprint.head_len > 0 {
                 is_copy |= is_a_copy(opened, &head, &row.fingerprint, content)?;
-            } else if opened.file.is_packed() && discover::are_related(path, &row.path) {
-                is_copy |= holds_the_same(opened, content)?;
+            } else if discover::are_related(path, &row.path) {
+                is_copy |= match opened.file.is_packed() {
+                    true => holds_the_same(opened, content)?,
+                    false => is_what_was_read(opened, &head, &row.fingerprint)?,
+                };
             }
             continue;
         }
@@ -112,6 +115,12 @@ pub fn identify(path: &Path, opened: &Opened, rows: &[LogRow], held: &HashMap<Lo
         None if is_copy => Who::Copy,
         None => Who::New,
     })
+}
+
+/// Whether a file is exactly what was read of a log: what `copytruncate` left of it under another number.
+fn is_what_was_read(opened: &Opened, head: &[u8], known: &Fingerprint) -> io::Result<bool> {
+    let read_to = known.marks.last().map(|mark| mark.offset);
+    Ok(read_to == Some(opened.size) && matches!(agreement(opened, head, known)?, Agreement::Full))
 }
 
 /// Whether an archive holds all of a log that is open as `content`: under a glob rotation gives each of them another name,

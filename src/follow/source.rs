@@ -361,17 +361,20 @@ impl Source {
             return;
         }
         if (known.head_len as usize) < HEAD_MAX {
-            let mut head = vec![0; HEAD_MAX.min(usize::try_from(read).unwrap_or(HEAD_MAX))];
-            // A head that can't be read now is taken at the next turn.
-            if let Ok(filled) = file::read_at(&self.file, &mut head, 0) {
+            let wanted = HEAD_MAX.min(usize::try_from(read).unwrap_or(HEAD_MAX));
+            let mut head = vec![0; wanted];
+            if at == 0 {
+                // What was read, whatever became of the file since then.
+                head = bytes[..wanted.min(bytes.len())].to_vec();
+            } else {
+                // A head that can't be read now is taken at the next turn.
+                let filled = file::read_at(&self.file, &mut head, 0).unwrap_or(0);
                 head.truncate(filled);
-                // Unless the file has been truncated and written to again since the bytes were read.
-                let of_these_bytes = at > 0 || head.iter().zip(bytes).all(|(one, other)| one == other);
-                if known.agrees_head(&head) && of_these_bytes {
-                    let marks = std::mem::take(&mut known.marks);
-                    *known = Fingerprint::of_head(&head);
-                    known.marks = marks;
-                }
+            }
+            if head.len() > known.head_len as usize && known.agrees_head(&head) {
+                let marks = std::mem::take(&mut known.marks);
+                *known = Fingerprint::of_head(&head);
+                known.marks = marks;
             }
         }
         let end = usize::try_from(read - at).unwrap_or(0).min(bytes.len());
