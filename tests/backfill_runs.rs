@@ -201,3 +201,59 @@ fn the_daemon_started_in_the_middle_of_a_backfill_of_its_log_takes_over_where_th
     assert_eq!(again["event"], json!(0));
     assert_eq!(endpoint.delivered().len(), 1_110);
 }
+
+#[test]
+fn the_daemon_goes_on_where_a_backfill_of_a_part_has_ended() {
+    for start in ["end", "beginning"] {
+        let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+        sandbox.configure(endpoint.port, SITE);
+        let config = fs::read_to_string(sandbox.path("config.toml")).unwrap();
+        sandbox.write("config.toml", &config.replace("start = \"beginning\"", &format!("start = \"{start}\"")));
+        sandbox.write("access.log", &lines(0..20));
+        sandbox.run(&["backfill", "--yes", "--since", "2026-11-10T10:00:10Z"]).expect_code(0);
+        assert_eq!(endpoint.delivered(), urls(10..20), "{start}");
+        sandbox.append("access.log", &lines(20..25));
+        let daemon = sandbox.start("said");
+        wait_for("the daemon to follow", SOON, || daemon.stderr().contains("ready"));
+        sandbox.append("access.log", &lines(25..30));
+        endpoint.wait_delivered(20);
+        let said = daemon.stop();
+        assert_eq!(endpoint.delivered(), urls(10..30), "{start}: what was written in between, too");
+        // What should have been read from the beginning, and isn't, is said.
+        assert_eq!(said.contains("a backfill has read a later part"), start == "beginning", "{start}: {said}");
+        sandbox.run(&["backfill", "--yes"]).expect_code(0);
+        assert_eq!(endpoint.delivered(), urls(0..30), "{start}: each once");
+    }
+}
+
+#[test]
+fn a_backfill_and_a_daemon_that_start_at_once_share_the_logs() {
+    const LOGS: u32 = 24;
+    // `SILKTAIL_ROUNDS=100 cargo test --test backfill_runs at_once`
+    let rounds: u32 = std::env::var("SILKTAIL_ROUNDS").map_or(6, |text| text.parse().unwrap());
+    for round in 0..rounds {
+        let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+        sandbox.configure_with(endpoint.port, "linger = \"10ms\"", &SITE.replace("access.log", "*.log"));
+        for log in 0..LOGS {
+            sandbox.write(&format!("{log}.log"), &lines(10 * log..10 * (log + 1)));
+        }
+        // Either has a head start of as many logs as may be, in turn.
+        let backfill = || {
+            sandbox.silktail().args(["backfill", "--yes", "--progress", "off"]).stderr(Stdio::null()).spawn().unwrap()
+        };
+        let head_start = (round / 2 * 5 % LOGS) as usize * 10;
+        let (mut backfill, daemon) = if round % 2 == 0 {
+            let first = backfill();
+            wait_for("a head start", SOON, || endpoint.delivered().len() >= head_start);
+            (first, sandbox.start("said"))
+        } else {
+            let first = sandbox.start("said");
+            wait_for("a head start", SOON, || endpoint.delivered().len() >= head_start);
+            (backfill(), first)
+        };
+        assert!(common::wait_with_deadline(&mut backfill, SOON).unwrap().success(), "round {round}");
+        endpoint.wait_delivered(10 * LOGS as usize);
+        daemon.stop();
+        assert_eq!(endpoint.delivered(), urls(0..10 * LOGS), "round {round}: each once");
+    }
+}

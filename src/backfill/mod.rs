@@ -29,7 +29,7 @@ use crate::follow::scan::Scan;
 use crate::follow::source::{self, Reader, Sink, Source};
 use crate::follow::{self, FormatChoice};
 use crate::format::{Format, Reading};
-use crate::ledger::{Advance, Fingerprint, Ledger, LedgerError, LogRow};
+use crate::ledger::{Advance, Fingerprint, Ledger, LedgerError, LogRow, overlaps};
 use crate::lines::{Cut, Cutter};
 use crate::offsets::{LogId, SiteId};
 use crate::outbox::{Rooms, Settler};
@@ -653,20 +653,26 @@ impl Work<'_> {
         let Input::File { path, live } = job.input else { return Ok(None) };
         let opened = file::open(&path)?;
         let mut first_lines = follow::first_bytes(&opened)?;
-        let rows = match self.ledger() {
-            Some(ledger) => ledger.logs()?,
-            None => Vec::new(),
-        };
-        let known = match identity::identify(&path, &opened, &rows, &HashMap::new())? {
-            Who::Known(index) | Who::CutBack(index, _) => rows.get(index),
-            Who::New | Who::Copy => None,
-        };
         if !live && !first_lines.contains(&b'\n') {
             first_lines.push(b'\n');
         }
-        let stored = known.and_then(|row| row.format.as_deref());
-        let Some(decided) = follow::decide_format(&job.format, stored, &first_lines) else { return Ok(None) };
-        let mut row = self.row(&path, &opened, known, decided.format.name())?;
+        let (mut row, decided) = loop {
+            let rows = match self.ledger() {
+                Some(ledger) => ledger.logs()?,
+                None => Vec::new(),
+            };
+            let known = match identity::identify(&path, &opened, &rows, &HashMap::new())? {
+                Who::Known(index) | Who::CutBack(index, _) => rows.get(index),
+                Who::New | Who::Copy => None,
+            };
+            let stored = known.and_then(|row| row.format.as_deref());
+            let Some(decided) = follow::decide_format(&job.format, stored, &first_lines) else { return Ok(None) };
+            let newest = rows.last().map_or(LogId(0), |row| row.id);
+            // Where a daemon has taken a log in meanwhile, it may be this one.
+            if let Some(row) = self.row(&path, &opened, known, decided.format.name(), newest)? {
+                break (row, decided);
+            }
+        };
         stream::complete_head(&mut row, &opened.file)?;
         let live = live && !opened.file.is_packed();
         let size = if live { file::after_last_newline(&opened.file, opened.size)? } else { opened.size };
@@ -763,7 +769,8 @@ impl Work<'_> {
         };
         self.ids += 1;
         row.id = match self.ledger() {
-            Some(ledger) => ledger.add_log(&row)?,
+            // What comes in here is no log that anybody else can read: it is never one that is known already.
+            Some(ledger) => ledger.add_log(&row, LogId(i64::MAX))?.unwrap_or(row.id),
             None => LogId(self.ids),
         };
         let mut readers = Vec::new();
@@ -790,9 +797,17 @@ impl Work<'_> {
         }))
     }
 
-    fn row(&mut self, path: &Path, opened: &Opened, known: Option<&LogRow>, format: &str) -> Result<LogRow, Trouble> {
+    /// What is known of a log, or is from now on; `None`: there is a newer log than the newest that was known.
+    fn row(
+        &mut self,
+        path: &Path,
+        opened: &Opened,
+        known: Option<&LogRow>,
+        format: &str,
+        newest: LogId,
+    ) -> Result<Option<LogRow>, Trouble> {
         if let Some(known) = known {
-            return Ok(known.clone());
+            return Ok(Some(known.clone()));
         }
         let mut row = LogRow {
             id: LogId(0),
@@ -806,10 +821,13 @@ impl Work<'_> {
         };
         self.ids += 1;
         row.id = match self.ledger() {
-            Some(ledger) => ledger.add_log(&row)?,
+            Some(ledger) => match ledger.add_log(&row, newest)? {
+                Some(id) => id,
+                None => return Ok(None),
+            },
             None => LogId(self.ids),
         };
-        Ok(row)
+        Ok(Some(row))
     }
 
     /// The stretches of whole lines that the period holds. A line without a time belongs to the one before it.
@@ -889,7 +907,7 @@ impl Work<'_> {
                 let reopened = ledger.reopen(site, row.id, digest)?;
                 self.collector.state.borrow_mut().summary.read_again += reopened as u64;
             }
-            for range in ledger.uncovered(site, row.id, size)? {
+            for range in ledger.claim(site, row.id, size, meant, digest)? {
                 for (from, until) in overlaps(meant, range.from, range.until) {
                     if range.resumed && from != range.from {
                         // Its lines are settled in their order; what lies before these must come first.
@@ -899,9 +917,6 @@ impl Work<'_> {
                             "an earlier backfill of this log isn't finished, and what it has left is not in this period"
                         );
                         continue;
-                    }
-                    if !range.resumed {
-                        ledger.claim(site, row.id, from, Some(until), digest)?;
                     }
                     let settled = range.settled.iter().copied().collect();
                     ranges.entry((from, until)).or_default().push((index, settled));
@@ -970,12 +985,6 @@ fn digest(format: &Format, site: &Site) -> u64 {
     let mut hasher = siphasher::sip::SipHasher13::new();
     std::hash::Hasher::write(&mut hasher, text.as_bytes());
     std::hash::Hasher::finish(&hasher)
-}
-
-/// The parts of `stretches` that lie within `from..until`.
-fn overlaps(stretches: &[(u64, u64)], from: u64, until: u64) -> impl Iterator<Item = (u64, u64)> {
-    let part = move |(start, end): &(u64, u64)| ((*start).max(from), (*end).min(until));
-    stretches.iter().map(part).filter(|(start, end)| start < end)
 }
 
 enum Trouble {

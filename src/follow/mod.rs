@@ -173,6 +173,17 @@ pub struct Follower<S> {
     waiting: HashSet<LogId>,
     /// Logs that may be open at a time.
     open_max: usize,
+    /// The newest log that was in the ledger when it was last asked.
+    newest: LogId,
+}
+
+/// What became of an opened file.
+enum Adopted {
+    Source(Box<Source>),
+    /// Its format can't be decided yet, or it can't be read.
+    NotYet,
+    /// A backfill has taken a log in meanwhile, and it may be this one.
+    Outrun,
 }
 
 /// Descriptors that are left for connections, the state and the system.
@@ -224,6 +235,7 @@ impl<S: Sink> Follower<S> {
             is_stuck: false,
             waiting: HashSet::new(),
             open_max: open_max(),
+            newest: LogId(0),
         })
     }
 
@@ -280,12 +292,13 @@ impl<S: Sink> Follower<S> {
             let format = decided.map_or_else(|| source.pipeline.format.clone(), |decided| decided.format);
             source.row.format = Some(format.name().to_owned());
             let at = source.own_offset();
-            let log = source.row.id;
             self.park(&mut source);
+            let (id, path) = (source.row.id, source.path.clone());
+            let log = Log { id, path: &path, size: source.file.size().unwrap_or(at) };
             let sites = self.sites_of(&targets);
-            source.readers.push(self.reader(None, None, log, at, None)?);
+            source.readers.push(self.reader(None, None, log, at)?);
             for (index, site) in sites.iter().enumerate() {
-                source.readers.push(self.reader(Some(index), Some(site.id), log, at, Some(at))?);
+                source.readers.push(self.reader(Some(index), Some(site.id), log, at)?);
             }
             source.go_on_with(Pipeline::new(format, sites));
             self.sink.update(source.row.clone());
@@ -597,7 +610,7 @@ impl<S: Sink> Follower<S> {
             return Ok(());
         }
         if rows.is_none() {
-            *rows = Some(self.ledger.logs()?);
+            *rows = Some(self.logs()?);
         }
         let known: &[LogRow] = rows.as_deref().unwrap_or_default();
         let known_and_whole: Vec<LogRow>;
@@ -626,17 +639,34 @@ impl<S: Sink> Follower<S> {
             return Ok(());
         }
         let inode = (opened.dev, opened.ino);
-        let mut source = self.adopt(path, path, opened, who, known, targets)?;
-        if let Some(source) = source.as_mut().filter(|_| is_packed) {
-            source.leaving = Some(Instant::now());
-        }
-        match source {
-            Some(_) => drop(self.unopened.remove(&inode)),
-            None => drop(self.unopened.entry(inode).or_insert_with(|| (path.to_path_buf(), None))),
-        }
-        self.sources.extend(source);
+        let adopted = self.adopt(path, path, opened, who, known, targets)?;
         *rows = None;
+        match adopted {
+            Adopted::Source(mut source) => {
+                if is_packed {
+                    source.leaving = Some(Instant::now());
+                }
+                self.unopened.remove(&inode);
+                self.sources.push(*source);
+            }
+            Adopted::NotYet => drop(self.unopened.entry(inode).or_insert_with(|| (path.to_path_buf(), None))),
+            Adopted::Outrun => return self.open(path, targets, rows),
+        }
         Ok(())
+    }
+
+    /// All logs of the ledger.
+    fn logs(&mut self) -> Result<Vec<LogRow>, LedgerError> {
+        let rows = self.ledger.logs()?;
+        self.newest = rows.last().map_or(LogId(0), |row| row.id);
+        Ok(rows)
+    }
+
+    /// Takes a log in; `false`: a backfill has taken one in since the logs were asked for.
+    fn add_log(&mut self, row: &mut LogRow) -> Result<bool, LedgerError> {
+        let Some(id) = self.ledger.add_log(row, self.newest)? else { return Ok(false) };
+        (row.id, self.newest) = (id, id);
+        Ok(true)
     }
 
     /// Opens a file, unless so many are open that nothing is left for the rest of the program.
@@ -654,7 +684,7 @@ impl<S: Sink> Follower<S> {
         patterns.all(|pattern| self.new_patterns.contains(pattern))
     }
 
-    /// Makes a source of an opened file whose identity is known; `None` while its format can't be decided.
+    /// Makes a source of an opened file whose identity is known.
     ///
     /// `name` is the path that is followed, under which the ledger knows the log; `path` is where it lies now.
     fn adopt(
@@ -665,7 +695,7 @@ impl<S: Sink> Follower<S> {
         who: Who,
         rows: &[LogRow],
         targets: &[usize],
-    ) -> Result<Option<Source>, LedgerError> {
+    ) -> Result<Adopted, LedgerError> {
         let row = match &who {
             Who::Known(index) | Who::CutBack(index, _) => rows.get(*index),
             Who::New | Who::Copy => None,
@@ -674,25 +704,28 @@ impl<S: Sink> Follower<S> {
             Ok(first) => first,
             Err(error) => {
                 self.say_trouble(path, &error);
-                return Ok(None);
+                return Ok(Adopted::NotYet);
             }
         };
         let Some(choice) = targets.first().and_then(|index| self.targets.get(*index)).map(|target| &target.format)
         else {
-            return Ok(None);
+            return Ok(Adopted::NotYet);
         };
         let Some(decided) = decide_format(choice, row.and_then(|row| row.format.as_deref()), &first) else {
             // It has its first line when it has another name, perhaps, and we aren't there to see it.
             let id = match row {
                 Some(row) => row.id,
                 None => {
-                    let row = self.new_row(name, &opened, 0)?;
+                    let mut row = Self::new_row(name, &opened, 0);
+                    if !self.add_log(&mut row)? {
+                        return Ok(Adopted::Outrun);
+                    }
                     self.ledger.begin(None, row.id, 0, None)?;
                     row.id
                 }
             };
             self.unopened.insert((opened.dev, opened.ino), (name.to_path_buf(), Some(id)));
-            return Ok(None);
+            return Ok(Adopted::NotYet);
         };
         if !decided.fits {
             tracing::warn!(
@@ -711,7 +744,7 @@ impl<S: Sink> Follower<S> {
                     Ok(offset) => offset,
                     Err(error) => {
                         self.say_trouble(path, &error);
-                        return Ok(None);
+                        return Ok(Adopted::NotYet);
                     }
                 }
             }
@@ -726,19 +759,27 @@ impl<S: Sink> Follower<S> {
                 self.search_after_truncation(row);
                 let mut row = row.clone();
                 row.fingerprint.marks.retain(|mark| mark.offset <= *offset);
-                row.id = self.ledger.add_log(&row)?;
+                if !self.add_log(&mut row)? {
+                    return Ok(Adopted::Outrun);
+                }
                 row
             }
-            _ => self.new_row(name, &opened, start)?,
+            _ => {
+                let mut row = Self::new_row(name, &opened, start);
+                if !self.add_log(&mut row)? {
+                    return Ok(Adopted::Outrun);
+                }
+                row
+            }
         };
         row.path = name.to_path_buf();
         (row.dev, row.ino, row.ended) = (opened.dev, opened.ino, false);
         row.format = Some(decided.format.name().to_owned());
-        let own = self.reader(None, None, row.id, start, None)?;
-        let followed_to = self.ledger.position(None, row.id)?.map(|position| position.watermark);
-        let mut readers = vec![own];
+        let followed_to = self.ledger.position(None, row.id)?.map_or(start, |position| position.watermark);
+        let log = Log { id: row.id, path, size: opened.size };
+        let mut readers = vec![self.reader(None, None, log, start)?];
         for (index, site) in sites.iter().enumerate() {
-            readers.push(self.reader(Some(index), Some(site.id), row.id, start, followed_to)?);
+            readers.push(self.reader(Some(index), Some(site.id), log, followed_to)?);
         }
         let offset = readers.iter().map(|reader| reader.cutter.offset()).min().unwrap_or(start);
         let from = match who {
@@ -752,7 +793,7 @@ impl<S: Sink> Follower<S> {
         );
         self.left_over.remove(&row.id);
         self.sink.update(row.clone());
-        Ok(Some(Source {
+        Ok(Adopted::Source(Box::new(Source {
             row,
             modified: opened.modified,
             file: opened.file,
@@ -762,10 +803,10 @@ impl<S: Sink> Follower<S> {
             path: path.to_path_buf(),
             due: true,
             scan: Scan::default(),
-        }))
+        })))
     }
 
-    fn new_row(&self, path: &Path, opened: &Opened, start: u64) -> Result<LogRow, LedgerError> {
+    fn new_row(path: &Path, opened: &Opened, start: u64) -> LogRow {
         // What can't be read now leaves the fingerprint empty; it grows with the reading.
         let head = identity::head(opened).unwrap_or_default();
         let mut fingerprint = Fingerprint::of_head(&head);
@@ -774,7 +815,7 @@ impl<S: Sink> Follower<S> {
         {
             fingerprint.push_mark(Mark::of(start, &before));
         }
-        let mut row = LogRow {
+        LogRow {
             id: LogId(0),
             path: path.to_path_buf(),
             dev: opened.dev,
@@ -783,39 +824,38 @@ impl<S: Sink> Follower<S> {
             format: None,
             last_read: Timestamp::try_from(SystemTime::now()).ok(),
             ended: false,
-        };
-        row.id = self.ledger.add_log(&row)?;
-        Ok(row)
+        }
     }
 
-    /// Where a site, or the log's own count, goes on.
+    /// Where a site, or the log's own count, goes on; at `start` where nobody has read it for that.
     fn reader(
         &mut self,
         site: Option<usize>,
         id: Option<SiteId>,
-        log: LogId,
+        log: Log<'_>,
         start: u64,
-        followed_to: Option<u64>,
     ) -> Result<Reader, LedgerError> {
-        if let Some(reader) = self.parked.remove(&(log, id)) {
+        if let Some(reader) = self.parked.remove(&(log.id, id)) {
             let cutter = match reader.cutter.max_line() {
                 same if same == self.max_line => reader.cutter,
                 _ => Cutter::new(reader.cutter.offset(), self.max_line),
             };
             return Ok(Reader { site, cutter, settled: reader.settled });
         }
-        if let Some(position) = self.ledger.position(id, log)? {
-            let read_to = self.read_to.get(&(id, log)).copied().unwrap_or(0);
+        if let Some(position) = self.ledger.position(id, log.id)? {
+            let read_to = self.read_to.get(&(id, log.id)).copied().unwrap_or(0);
             let cutter = Cutter::new(position.watermark.max(read_to), self.max_line);
             return Ok(Reader { site, cutter, settled: position.settled.into_iter().collect() });
         }
-        let covered = match id {
-            Some(id) => self.ledger.covered_until(id, log)?,
-            None => None,
-        };
-        let from = covered.or(followed_to).unwrap_or(start);
-        self.ledger.begin(id, log, from, None)?;
-        Ok(Reader { site, cutter: Cutter::new(from, self.max_line), settled: HashSet::new() })
+        let begun = self.ledger.follow(id, log.id, start, log.size)?;
+        if let Some(offset) = begun.gap.filter(|_| id.is_some()) {
+            tracing::warn!(
+                path = %log.path.display(), offset, until = begun.at,
+                hint = "`silktail backfill` reads what it has left out",
+                "a backfill has read a later part of this log, following it from where that ended"
+            );
+        }
+        Ok(Reader { site, cutter: Cutter::new(begun.at, self.max_line), settled: HashSet::new() })
     }
 
     fn say_trouble(&mut self, path: &Path, error: &std::io::Error) {
@@ -858,6 +898,15 @@ fn open_max() -> usize {
 fn new_patterns(targets: &[Target], ledger: &Ledger) -> Result<BTreeSet<String>, LedgerError> {
     let known = ledger.patterns()?;
     Ok(targets.iter().map(|target| target.pattern.clone()).filter(|pattern| !known.contains_key(pattern)).collect())
+}
+
+/// A log whose reading begins.
+#[derive(Debug, Clone, Copy)]
+struct Log<'a> {
+    id: LogId,
+    path: &'a Path,
+    /// Bytes that it has now.
+    size: u64,
 }
 
 /// What `copytruncate` has copied a log to before it cut it.

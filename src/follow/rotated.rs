@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::Follower;
 use super::discover::{self, Directories, Sibling};
 use super::file;
 use super::identity::{self, Who};
 use super::source::{Sink, Source};
+use super::{Adopted, Follower};
 use crate::ledger::{LedgerError, LogRow};
 use crate::offsets::{LogId, SiteId};
 
@@ -172,7 +172,7 @@ impl<S: Sink> Follower<S> {
         if targets.is_empty() {
             return Ok(());
         }
-        let rows = self.ledger.logs()?;
+        let rows = self.logs()?;
         let mut missing = Vec::new();
         for (index, row) in rows.iter().enumerate().filter(|(_, row)| row.path == name) {
             if row.ended && !self.left_over.contains(&row.id) {
@@ -238,16 +238,24 @@ impl<S: Sink> Follower<S> {
             if !wanted {
                 continue;
             }
-            if let Who::Known(index) | Who::CutBack(index, _) = &who {
-                missing.retain(|missing| missing != index);
-                self.cut.remove(&rows[*index].id);
+            let known = match &who {
+                Who::Known(index) | Who::CutBack(index, _) => Some(*index),
+                Who::New | Who::Copy => None,
+            };
+            let adopted = self.adopt(name, &path, opened, who, &rows, &targets)?;
+            if let Adopted::Outrun = adopted {
+                is_unsure = true;
+                continue;
             }
-            let source = self.adopt(name, &path, opened, who, &rows, &targets)?;
-            if source.is_some() {
+            if let Some(known) = known {
+                missing.retain(|missing| *missing != known);
+                self.cut.remove(&rows[known].id);
+            }
+            if let Adopted::Source(source) = adopted {
                 self.troubles.remove(&path);
                 self.unopened.remove(&inode);
+                first.push(*source);
             }
-            first.extend(source);
         }
         if is_unsure {
             self.search_again(name, since);
