@@ -75,6 +75,11 @@ impl<'t, 'i> Table<'t, 'i> {
         self.table.iter().find(|(key, _)| key.get_ref() == name).map(|(_, value)| value)
     }
 
+    /// Whether something stands there, whatever its type.
+    pub fn has(&self, name: &str) -> bool {
+        self.table.iter().any(|(key, _)| key.get_ref() == name)
+    }
+
     pub fn string(&mut self, walk: &mut Walk<'_>, name: &'static str) -> Option<(String, Range<usize>)> {
         let value = self.take(name)?;
         match value.get_ref() {
@@ -160,7 +165,7 @@ impl<'t, 'i> Table<'t, 'i> {
             if self.taken.contains(name) {
                 continue;
             }
-            let help = nearest(name, self.known.iter().copied()).map(|near| format!("did you mean `{near}`?"));
+            let help = did_you_mean(name, self.known.iter().copied());
             let label = format!("not a key of {}", self.what);
             walk.error(key.span(), format!("unknown key `{name}`"), &label, help);
         }
@@ -192,6 +197,11 @@ pub(super) fn strings_of(walk: &mut Walk<'_>, value: &Value<'_>, name: &str) -> 
             None
         }
     }
+}
+
+/// `did you mean …?`, where a known name was probably meant.
+pub(super) fn did_you_mean<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<String> {
+    nearest(name, known.into_iter()).map(|near| format!("did you mean `{near}`?"))
 }
 
 /// The known name that was probably meant.

@@ -36,6 +36,7 @@ use jiff::tz::TimeZone;
 
 pub use builtin::BUILTIN;
 pub use detect::detect;
+pub use json::slip_of;
 pub use reading::Reading;
 pub use unescape::unescape;
 
@@ -106,6 +107,11 @@ impl Format {
         Ok(Format::new(name, pattern, zone, Reader::Regex(Groups::new(pattern, time)?)))
     }
 
+    /// Why a `time` pattern can't be used; `None` if it can.
+    pub fn time_error(pattern: &str) -> Option<FormatError> {
+        time::Clock::from_pattern(pattern).err()
+    }
+
     /// Apache's `LogFormat`: the directive, or just its string.
     pub fn apache(name: &str, text: &str, zone: TimeZone) -> Result<Format, FormatError> {
         let splitter = Splitter::new(apache::items(text)?, Tail::Closed, true)?;
@@ -128,9 +134,6 @@ impl Format {
         time: Option<&str>,
         zone: TimeZone,
     ) -> Result<Format, FormatError> {
-        if let Some(slip) = json::slip(fields) {
-            return Err(slip);
-        }
         let keys = Keys::new(fields, time)?;
         needs_a_client_and_a_target(keys.slots(), "ip", "request")?;
         let text = keys.text();
