@@ -100,11 +100,20 @@ impl<'l> Entry<'l> {
                 _ => (Some((0, space)), (rest, len), None),
             }
         }
-        let (method, target, protocol) = split(&request);
+        let (method, (mut start, mut end), protocol) = split(&request);
+        // Servers take several spaces for one.
+        if method.is_some() {
+            while start < end && request[start] == b' ' {
+                start += 1;
+            }
+            while start < end && request[end - 1] == b' ' {
+                end -= 1;
+            }
+        }
         self.method = method.map(|range| part(&request, range));
         self.protocol = protocol.map(|range| part(&request, range));
-        if target.0 < target.1 {
-            self.set_target(part(&request, target));
+        if start < end {
+            self.set_target(part(&request, (start, end)));
         }
     }
 
@@ -150,11 +159,20 @@ impl<'l> Entry<'l> {
 
     /// A field or extra as text, by its name: for templates and `explain`. Times are RFC 3339 in UTC.
     pub fn text(&self, name: &str) -> Option<Cow<'_, str>> {
+        Some(match self.bytes_of(name)? {
+            Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+            Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
+        })
+    }
+
+    /// The same as the bytes that they are.
+    pub fn bytes_of(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        let written = |text: String| Some(Cow::Owned(text.into_bytes()));
         let bytes = match name {
-            "time" => return self.time.map(|time| Cow::Owned(time.to_string())),
-            "status" => return self.status.map(|status| Cow::Owned(status.to_string())),
-            "bytes" => return self.bytes.map(|bytes| Cow::Owned(bytes.to_string())),
-            "view_width" => return self.view_width.map(|width| Cow::Owned(width.to_string())),
+            "time" => return written(self.time?.to_string()),
+            "status" => return written(self.status?.to_string()),
+            "bytes" => return written(self.bytes?.to_string()),
+            "view_width" => return written(self.view_width?.to_string()),
             "ip" => &self.ip,
             "method" => &self.method,
             "target" => &self.target,
@@ -170,14 +188,11 @@ impl<'l> Entry<'l> {
             "dnt" => &self.dnt,
             "gpc" => &self.gpc,
             other => {
-                return self
-                    .extra
-                    .iter()
-                    .find(|(name, _)| &**name == other)
-                    .map(|(_, text)| String::from_utf8_lossy(text));
+                let extra = self.extra.iter().find(|(name, _)| &**name == other);
+                return extra.map(|(_, text)| Cow::Borrowed(&**text));
             }
         };
-        bytes.as_deref().map(String::from_utf8_lossy)
+        bytes.as_deref().map(Cow::Borrowed)
     }
 }
 
@@ -201,6 +216,8 @@ mod tests {
             ("plain", "GET /a?b=c HTTP/1.1", Some("GET"), Some("/a?b=c"), Some("HTTP/1.1")),
             ("spaces in the target", "GET /a b.pdf HTTP/1.1", Some("GET"), Some("/a b.pdf"), Some("HTTP/1.1")),
             ("no protocol", "GET /a", Some("GET"), Some("/a"), None),
+            ("several spaces", "GET  /a b.pdf   HTTP/1.1", Some("GET"), Some("/a b.pdf"), Some("HTTP/1.1")),
+            ("spaces alone", "GET   HTTP/1.1", Some("GET"), None, Some("HTTP/1.1")),
             ("empty", "", None, None, None),
             ("a TLS handshake", "\x16\x03\x01", None, Some("\x16\x03\x01"), None),
             ("nothing like a request", "\x01 a b", None, Some("\x01 a b"), None),
