@@ -100,37 +100,34 @@ impl<'l> Entry<'l> {
                 _ => (Some((0, space)), (rest, len), None),
             }
         }
-        let (method, (mut start, mut end), protocol) = split(&request);
-        // Servers take several spaces for one.
-        if method.is_some() {
-            while start < end && request[start] == b' ' {
-                start += 1;
-            }
-            while start < end && request[end - 1] == b' ' {
-                end -= 1;
-            }
-        }
+        let (method, target, protocol) = split(&request);
         self.method = method.map(|range| part(&request, range));
         self.protocol = protocol.map(|range| part(&request, range));
-        if start < end {
-            self.set_target(part(&request, (start, end)));
+        if target.0 < target.1 {
+            self.set_target(part(&request, target));
         }
     }
 
     /// Takes a request target: origin form (`/a?b`), or absolute form (`http://host/a?b`), which gives the host too.
+    ///
+    /// Servers take several spaces in a request for one: those around a target are none of its path.
     pub fn set_target(&mut self, target: Text<'l>) {
-        let len = target.len();
+        let len = target.len() - target.iter().rev().take_while(|byte| **byte == b' ').count();
+        let blank = if len == 0 { 0 } else { target.iter().take_while(|byte| **byte == b' ').count() };
         let begins = |scheme: &&str| {
-            target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme.as_bytes()))
+            target[blank..].get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme.as_bytes()))
         };
-        let authority = if target.first() == Some(&b'/') {
+        let authority = if target.get(blank) == Some(&b'/') {
             None
         } else {
-            ["http://", "https://", "ws://", "wss://"].iter().find(|scheme| begins(scheme)).map(|scheme| scheme.len())
+            ["http://", "https://", "ws://", "wss://"]
+                .iter()
+                .find(|scheme| begins(scheme))
+                .map(|scheme| blank + scheme.len())
         };
         let path_start = match authority {
             Some(start) => {
-                let end = target[start..].iter().position(|b| b"/?#".contains(b)).map_or(len, |at| start + at);
+                let end = target[start..len].iter().position(|b| b"/?#".contains(b)).map_or(len, |at| start + at);
                 // Credentials in front of the host are nobody's business.
                 let host = memchr::memrchr(b'@', &target[start..end]).map_or(start, |at| start + at + 1);
                 if host < end {
@@ -138,12 +135,12 @@ impl<'l> Entry<'l> {
                 }
                 end
             }
-            None => 0,
+            None => blank,
         };
-        let path_end = memchr::memchr2(b'?', b'#', &target[path_start..]).map_or(len, |at| path_start + at);
+        let path_end = memchr::memchr2(b'?', b'#', &target[path_start..len]).map_or(len, |at| path_start + at);
         let question = Some(path_end).filter(|at| target.get(*at) == Some(&b'?'));
         let fragment = match question {
-            Some(question) => memchr::memchr(b'#', &target[question..]).map_or(len, |at| question + at),
+            Some(question) => memchr::memchr(b'#', &target[question..len]).map_or(len, |at| question + at),
             None => path_end,
         };
         if path_start < path_end {
@@ -216,8 +213,7 @@ mod tests {
             ("plain", "GET /a?b=c HTTP/1.1", Some("GET"), Some("/a?b=c"), Some("HTTP/1.1")),
             ("spaces in the target", "GET /a b.pdf HTTP/1.1", Some("GET"), Some("/a b.pdf"), Some("HTTP/1.1")),
             ("no protocol", "GET /a", Some("GET"), Some("/a"), None),
-            ("several spaces", "GET  /a b.pdf   HTTP/1.1", Some("GET"), Some("/a b.pdf"), Some("HTTP/1.1")),
-            ("spaces alone", "GET   HTTP/1.1", Some("GET"), None, Some("HTTP/1.1")),
+            ("spaces alone", "GET   HTTP/1.1", Some("GET"), Some(" "), Some("HTTP/1.1")),
             ("empty", "", None, None, None),
             ("a TLS handshake", "\x16\x03\x01", None, Some("\x16\x03\x01"), None),
             ("nothing like a request", "\x01 a b", None, Some("\x01 a b"), None),
@@ -239,5 +235,25 @@ mod tests {
         assert_eq!(entry.text("host").as_deref(), Some("docs.example.org:8080"));
         assert_eq!(entry.text("path").as_deref(), Some("/a.pdf"));
         assert_eq!(entry.text("query").as_deref(), Some("x"));
+    }
+
+    #[test]
+    fn spaces_around_a_target_are_none_of_its_path() {
+        for (request, target, path, query) in [
+            ("GET  /a b.pdf   HTTP/1.1", " /a b.pdf  ", Some("/a b.pdf"), None),
+            (
+                "GET  http://docs.example.org/a.pdf?x  HTTP/1.1",
+                " http://docs.example.org/a.pdf?x ",
+                Some("/a.pdf"),
+                Some("x"),
+            ),
+            ("GET   HTTP/1.1", " ", None, None),
+        ] {
+            let mut entry = Entry::default();
+            entry.set_request(Cow::Borrowed(request.as_bytes()));
+            assert_eq!(entry.text("target").as_deref(), Some(target), "{request}");
+            assert_eq!(entry.text("path").as_deref(), path, "{request}");
+            assert_eq!(entry.text("query").as_deref(), query, "{request}");
+        }
     }
 }
