@@ -346,6 +346,11 @@ impl Resolver<'_> {
                 );
                 return None;
             };
+            if value.is_empty() {
+                let message = format!("the environment's `{}` is empty", name.escape_debug());
+                self.walk(source).error(span, message, "nothing", None);
+                return None;
+            }
             out.push_str(&value);
             rest = &rest[at + end + 1..];
         }
@@ -770,6 +775,34 @@ impl Resolver<'_> {
         Bots::new(&groups, &extra, &allow).ok().map(Arc::new)
     }
 
+    fn base_url(&mut self, source: usize, (text, span): Text) -> Option<Url> {
+        let is_host = |host: &str| Hosts::parse(&[host.to_owned()]).is_ok() && !host.contains(['$', '{', '}']);
+        let mut url = match Url::parse(&text) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") && url.host_str().is_some_and(is_host) => url,
+            _ => {
+                let help = if text.contains("${") {
+                    "the environment is not read here: write it whole, https://docs.example.org"
+                } else {
+                    "write it whole: https://docs.example.org"
+                };
+                let message = "`base_url` is not an http or https URL";
+                self.walk(source).error(span, message, "not a URL", Some(help.to_owned()));
+                return None;
+            }
+        };
+        let written = url.clone();
+        url.set_fragment(None);
+        url.set_query(None);
+        // A URL with a host takes both.
+        let _ = url.set_username("").and_then(|()| url.set_password(None));
+        if url != written {
+            let help = Some(format!("write {url}"));
+            let message = "`base_url` has more than scheme, host and path: credentials, a query or a fragment";
+            self.walk(source).warning(span, message, "left out", help);
+        }
+        Some(url)
+    }
+
     fn site(
         &mut self,
         mut table: Table<'_, '_>,
@@ -801,14 +834,7 @@ impl Resolver<'_> {
                 }
                 None
             }
-            Some((text, span)) => match Url::parse(&text) {
-                Ok(url) if matches!(url.scheme(), "http" | "https") && url.host_str().is_some() => Some(url),
-                _ => {
-                    let help = Some("write it whole: https://docs.example.org".to_owned());
-                    self.walk(source).error(span, "`base_url` is not an http or https URL", "not a URL", help);
-                    None
-                }
-            },
+            Some(text) => self.base_url(source, text),
         };
         let property_key = self.property_key(&mut table, part);
         let mut endpoint = general.clone();
@@ -834,6 +860,10 @@ impl Resolver<'_> {
             self.walk(source).error(span.clone(), "a site has no `logs`", "this site", help);
         }
         for (pattern, span) in &logs {
+            if pattern.contains("${") {
+                let help = Some("write the path".to_owned());
+                self.walk(source).warning(span.clone(), "the environment is not read here", "taken as it is", help);
+            }
             if discover::is_glob(pattern)
                 && let Err(error) = glob::Pattern::new(pattern)
             {
