@@ -498,7 +498,7 @@ fn settle_all<S: Settle>(delivery: &Delivery<S>, rooms: &Rooms, sites: &[SiteId]
         if let Some(why) = patience.lost(delivery, rooms, &open) {
             return End::Left(why);
         }
-        rooms.wait(Duration::from_millis(200));
+        rooms.wait_for_an_end(&open, Duration::from_millis(200));
     }
 }
 
@@ -739,8 +739,9 @@ impl Work<'_> {
     /// Standard input can't be read again, so it waits for room rather than stop at a line.
     fn wait_for_room(&self, source: &Source) {
         let Outlet::Send { rooms, .. } = self.collector.outlet else { return };
-        while source.pipeline.sites.iter().any(|site| !self.collector.has_room(site.id)) && !(self.stop)() {
-            rooms.wait(Duration::from_millis(200));
+        let full = || source.pipeline.sites.iter().find(|site| !self.collector.has_room(site.id));
+        while let Some(site) = full().filter(|_| !(self.stop)()) {
+            rooms.wait_for_room(site.id, Duration::from_millis(200));
         }
     }
 
