@@ -522,7 +522,7 @@ fn settle_all<S: Settle>(delivery: &Delivery<S>, rooms: &Rooms, sites: &[SiteId]
         if let Some(why) = patience.lost(delivery, rooms, &open) {
             return End::Left(why);
         }
-        rooms.wait(Duration::from_millis(200));
+        rooms.wait_for_an_end(&open, Duration::from_millis(200));
     }
 }
 
@@ -726,7 +726,7 @@ impl Work<'_> {
         }
         let (mut row, decided) = loop {
             let rows = self.rows()?;
-            let known = match identity::identify(&path, &opened, &rows, &HashMap::new())? {
+            let known = match identity::identify(&path, &opened, &rows, |_| true, &HashMap::new())? {
                 Who::Known(index) | Who::CutBack(index, _) => rows.get(index),
                 Who::New | Who::Copy => None,
             };

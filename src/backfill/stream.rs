@@ -269,7 +269,7 @@ fn wait_for_room(site: SiteId, collector: &Collector<'_>, stop: &dyn Fn() -> boo
         if let Some(why) = patience.lost(delivery, rooms, &[site]) {
             return Some(why);
         }
-        rooms.wait(std::time::Duration::from_millis(200));
+        rooms.wait_for_room(site, std::time::Duration::from_millis(200));
     }
     None
 }
