@@ -661,7 +661,7 @@ impl Work<'_> {
                 Some(ledger) => ledger.logs()?,
                 None => Vec::new(),
             };
-            let known = match identity::identify(&path, &opened, &rows, &HashMap::new())? {
+            let known = match identity::identify(&path, &opened, &rows, &|_| None)? {
                 Who::Known(index) | Who::CutBack(index, _) => rows.get(index),
                 Who::New | Who::Copy => None,
             };

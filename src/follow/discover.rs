@@ -110,8 +110,11 @@ pub fn watched_directory(pattern: &str) -> PathBuf {
 /// Whether a name is one that rotation makes of a log's name: `access.log.1`, `access.log-20261110.gz`; or, before the
 /// extension, `access-20261110.log`, `access.1.log.gz`.
 pub fn is_sibling(path: &Path, of: &Path) -> bool {
-    let (Some(name), Some(of_name)) = (path.file_name(), of.file_name()) else { return false };
-    if path.parent() != of.parent() {
+    let (Some(name), Some(of_name), Some(of_stem)) = (path.file_name(), of.file_name(), of.file_stem()) else {
+        return false;
+    };
+    // Asked first: it decides for nearly all the names in a directory with many logs.
+    if !name.as_encoded_bytes().starts_with(of_stem.as_encoded_bytes()) || path.parent() != of.parent() {
         return false;
     }
     let rest = name.as_encoded_bytes().strip_prefix(of_name.as_encoded_bytes());
@@ -119,7 +122,7 @@ pub fn is_sibling(path: &Path, of: &Path) -> bool {
         return true;
     }
     let unpacked = unpacked_name(path).unwrap_or_else(|| path.to_path_buf());
-    let (Some(stem), Some(of_stem)) = (unpacked.file_stem(), of.file_stem()) else { return false };
+    let Some(stem) = unpacked.file_stem() else { return false };
     let rest = stem.as_encoded_bytes().strip_prefix(of_stem.as_encoded_bytes());
     // A number or a date: `access-ssl.log` is another log.
     of.extension().is_some()

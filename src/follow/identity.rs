@@ -1,6 +1,5 @@
 //! Which log a file is, whatever its name: content decides, device and inode only say where to look first.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
@@ -69,17 +68,25 @@ pub fn agrees(file: &Content, fingerprint: &Fingerprint) -> io::Result<bool> {
     fingerprint.marks.last().map_or(Ok(true), |mark| mark_agrees(file, mark))
 }
 
-/// Finds out which of the known logs a file is. Those in `held` are open already, as another file.
+/// The files that are open already, by their logs.
+pub type Held<'h> = &'h dyn Fn(LogId) -> Option<&'h Content>;
+
+/// Finds out which of the known logs a file is. Those that are `held` are open already, as another file.
 ///
 /// # Errors
 /// Those of the system: nothing is guessed about a file that can't be read.
-pub fn identify(path: &Path, opened: &Opened, rows: &[LogRow], held: &HashMap<LogId, &Content>) -> io::Result<Who> {
+pub fn identify(path: &Path, opened: &Opened, rows: &[LogRow], held: Held<'_>) -> io::Result<Who> {
     let head = head(opened)?;
+    let hashed = Fingerprint::of_head(&head);
     let mut same_content = Vec::new();
     let mut cut_back = None;
     let mut is_copy = false;
     for (index, row) in rows.iter().enumerate() {
-        if let Some(content) = held.get(&row.id) {
+        // Among thousands of logs, nearly all others end here. An archive is held against what a log is now.
+        if !row.fingerprint.agrees_hashed(&head, &hashed) && !opened.file.is_packed() {
+            continue;
+        }
+        if let Some(content) = held(row.id) {
             // Only by its name: two logs may well begin with the same lines.
             if discover::is_sibling(path, &row.path) && row.fingerprint.head_len > 0 {
                 is_copy |= is_a_copy(opened, &head, &row.fingerprint, content)?;

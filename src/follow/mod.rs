@@ -175,13 +175,15 @@ pub struct Follower<S> {
     open_max: usize,
     /// The newest log that was in the ledger when it was last asked.
     newest: LogId,
+    /// Pipelines by format and sites: logs that are read alike share one.
+    pipelines: HashMap<(String, Vec<SiteId>), Arc<Pipeline>>,
 }
 
 /// What became of an opened file.
 enum Adopted {
     Source(Box<Source>),
-    /// Its format can't be decided yet, or it can't be read.
-    NotYet,
+    /// Its format can't be decided yet, or it can't be read; with what is remembered of it, where that is new.
+    NotYet(Option<Box<LogRow>>),
     /// A backfill has taken a log in meanwhile, and it may be this one.
     Outrun,
 }
@@ -236,6 +238,7 @@ impl<S: Sink> Follower<S> {
             waiting: HashSet::new(),
             open_max: open_max(),
             newest: LogId(0),
+            pipelines: HashMap::new(),
         })
     }
 
@@ -279,6 +282,7 @@ impl<S: Sink> Follower<S> {
         self.remember_looking(true)?;
         let before: BTreeSet<String> = self.targets.iter().map(|target| target.pattern.clone()).collect();
         Wishes { targets: self.targets, start: self.start, max_line: self.max_line } = wishes;
+        self.pipelines.clear();
         for mut source in std::mem::take(&mut self.sources) {
             let targets = self.matching(&source.row.path);
             let choice = targets.first().and_then(|index| self.targets.get(*index)).map(|target| &target.format);
@@ -300,7 +304,7 @@ impl<S: Sink> Follower<S> {
             for (index, site) in sites.iter().enumerate() {
                 source.readers.push(self.reader(Some(index), Some(site.id), log, at)?);
             }
-            source.go_on_with(Pipeline::new(format, sites));
+            source.go_on_with(self.pipeline(format, sites));
             self.sink.update(source.row.clone());
             self.sources.push(source);
         }
@@ -336,6 +340,12 @@ impl<S: Sink> Follower<S> {
             }
         }
         sites
+    }
+
+    /// The path of the lines of logs of this format and these sites.
+    fn pipeline(&mut self, format: Format, sites: Vec<Arc<Site>>) -> Arc<Pipeline> {
+        let key = (format.name().to_owned(), sites.iter().map(|site| site.id).collect());
+        Arc::clone(self.pipelines.entry(key).or_insert_with(|| Arc::new(Pipeline::new(format, sites))))
     }
 
     /// Does something that needs the ledger; `None` where the state can't be written now: it is tried again.
@@ -552,10 +562,9 @@ impl<S: Sink> Follower<S> {
             }
         }
         let mut rows = None;
-        for (path, targets) in &found {
-            if self.sources.iter().any(|source| source.leaving.is_none() && source.path == *path) {
-                continue;
-            }
+        let open = self.sources.iter().filter(|source| source.leaving.is_none());
+        let open: HashSet<PathBuf> = open.map(|source| source.path.clone()).collect();
+        for (path, targets) in found.iter().filter(|(path, _)| !open.contains(*path)) {
             moved.insert(path.clone());
             self.open(path, targets, &mut rows)?;
         }
@@ -620,7 +629,7 @@ impl<S: Sink> Follower<S> {
             known_and_whole = known.iter().filter(|row| !self.cut.contains(&row.id)).cloned().collect();
             &known_and_whole
         };
-        let held = self.sources.iter().map(|source| (source.row.id, &source.file)).collect();
+        let held = |log| self.sources.iter().find(|source| source.row.id == log).map(|source| &source.file);
         let who = match identity::identify(path, &opened, known, &held) {
             Ok(who) => who,
             Err(error) => {
@@ -640,17 +649,31 @@ impl<S: Sink> Follower<S> {
         }
         let inode = (opened.dev, opened.ino);
         let adopted = self.adopt(path, path, opened, who, known, targets)?;
-        *rows = None;
+        // What the ledger knows now is kept up here: asking it again for each of thousands of logs takes its time.
+        let mut remember = |row: &LogRow| {
+            let Some(rows) = rows.as_mut() else { return };
+            match rows.iter_mut().rfind(|known| known.id == row.id) {
+                Some(known) => known.clone_from(row),
+                None => rows.push(row.clone()),
+            }
+        };
         match adopted {
             Adopted::Source(mut source) => {
+                remember(&source.row);
                 if is_packed {
                     source.leaving = Some(Instant::now());
                 }
                 self.unopened.remove(&inode);
                 self.sources.push(*source);
             }
-            Adopted::NotYet => drop(self.unopened.entry(inode).or_insert_with(|| (path.to_path_buf(), None))),
-            Adopted::Outrun => return self.open(path, targets, rows),
+            Adopted::NotYet(row) => {
+                row.iter().for_each(|row| remember(row));
+                self.unopened.entry(inode).or_insert_with(|| (path.to_path_buf(), None));
+            }
+            Adopted::Outrun => {
+                *rows = None;
+                return self.open(path, targets, rows);
+            }
         }
         Ok(())
     }
@@ -704,15 +727,16 @@ impl<S: Sink> Follower<S> {
             Ok(first) => first,
             Err(error) => {
                 self.say_trouble(path, &error);
-                return Ok(Adopted::NotYet);
+                return Ok(Adopted::NotYet(None));
             }
         };
         let Some(choice) = targets.first().and_then(|index| self.targets.get(*index)).map(|target| &target.format)
         else {
-            return Ok(Adopted::NotYet);
+            return Ok(Adopted::NotYet(None));
         };
         let Some(decided) = decide_format(choice, row.and_then(|row| row.format.as_deref()), &first) else {
             // It has its first line when it has another name, perhaps, and we aren't there to see it.
+            let mut made = None;
             let id = match row {
                 Some(row) => row.id,
                 None => {
@@ -721,11 +745,12 @@ impl<S: Sink> Follower<S> {
                         return Ok(Adopted::Outrun);
                     }
                     self.ledger.begin(None, row.id, 0, None)?;
+                    made = Some(Box::new(row.clone()));
                     row.id
                 }
             };
             self.unopened.insert((opened.dev, opened.ino), (name.to_path_buf(), Some(id)));
-            return Ok(Adopted::NotYet);
+            return Ok(Adopted::NotYet(made));
         };
         if !decided.fits {
             tracing::warn!(
@@ -744,7 +769,7 @@ impl<S: Sink> Follower<S> {
                     Ok(offset) => offset,
                     Err(error) => {
                         self.say_trouble(path, &error);
-                        return Ok(Adopted::NotYet);
+                        return Ok(Adopted::NotYet(None));
                     }
                 }
             }
@@ -797,7 +822,7 @@ impl<S: Sink> Follower<S> {
             row,
             modified: opened.modified,
             file: opened.file,
-            pipeline: Arc::new(Pipeline::new(decided.format, sites)),
+            pipeline: self.pipeline(decided.format, sites),
             readers,
             leaving: None,
             path: path.to_path_buf(),

@@ -77,8 +77,9 @@ impl<S: Sink> Follower<S> {
         let sites: Vec<SiteId> = self.targets.iter().map(|target| target.site.id).collect();
         self.left_over = self.ledger.left_over(&sites)?.into_iter().filter(|id| !held.contains(id)).collect();
         let mut directories = Directories::default();
+        let mut rows = None;
         for (name, read) in names {
-            self.search(&name, read, &mut directories)?;
+            self.search(&name, read, &mut directories, &mut rows)?;
             if !directories.has_all_siblings(&name) {
                 self.search_again(&name, read);
             }
@@ -106,8 +107,9 @@ impl<S: Sink> Follower<S> {
     ) -> Result<(), LedgerError> {
         let Some(looked) = self.looked else { return Ok(()) };
         let mut directories = Directories::default();
+        let mut rows = None;
         for (name, since) in std::mem::take(&mut self.search) {
-            self.search(&name, since, &mut directories)?;
+            self.search(&name, since, &mut directories, &mut rows)?;
         }
         self.unopened.retain(|inode, (name, _)| {
             let is_there = |path: &Path| file::inode(path).is_ok_and(|there| there == *inode);
@@ -122,7 +124,7 @@ impl<S: Sink> Follower<S> {
                     && !self.holds(sibling.inode)
             });
             if news {
-                self.search(name, since, &mut directories)?;
+                self.search(name, since, &mut directories, &mut rows)?;
             }
             if !directories.has_all_siblings(name) {
                 self.search_again(name, since);
@@ -166,15 +168,28 @@ impl<S: Sink> Follower<S> {
 
     /// Looks among a name's siblings for the rest of logs that had this name, and for files that were written to after
     /// `since` and never seen.
-    fn search(&mut self, name: &Path, since: SystemTime, directories: &mut Directories) -> Result<(), LedgerError> {
+    ///
+    /// `known` is what the ledger knows, asked for where it is `None`, and `None` where that has changed.
+    fn search(
+        &mut self,
+        name: &Path,
+        since: SystemTime,
+        directories: &mut Directories,
+        known: &mut Option<Vec<LogRow>>,
+    ) -> Result<(), LedgerError> {
         let targets: Vec<usize> =
             (0..self.targets.len()).filter(|index| discover::is_for(&self.targets[*index].pattern, name)).collect();
         if targets.is_empty() {
             return Ok(());
         }
-        let rows = self.logs()?;
+        let rows = match known.take() {
+            Some(rows) => rows,
+            None => self.logs()?,
+        };
+        let mut has_changed = false;
         let mut missing = Vec::new();
-        for (index, row) in rows.iter().enumerate().filter(|(_, row)| row.path == name) {
+        let has_name = |row: &LogRow| row.path.as_os_str() == name.as_os_str();
+        for (index, row) in rows.iter().enumerate().filter(|(_, row)| has_name(row)) {
             if row.ended && !self.left_over.contains(&row.id) {
                 continue;
             }
@@ -221,8 +236,11 @@ impl<S: Sink> Follower<S> {
                 is_unsure = true;
                 continue;
             }
-            let files = self.sources.iter().chain(&first).map(|source| (source.row.id, &source.file)).collect();
-            let who = match identity::identify(&path, &opened, &rows, &files) {
+            let held = |log| {
+                let mut sources = self.sources.iter().chain(&first);
+                sources.find(|source| source.row.id == log).map(|source| &source.file)
+            };
+            let who = match identity::identify(&path, &opened, &rows, &held) {
                 Ok(who) => who,
                 Err(error) => {
                     is_unsure = true;
@@ -243,6 +261,7 @@ impl<S: Sink> Follower<S> {
                 Who::New | Who::Copy => None,
             };
             let adopted = self.adopt(name, &path, opened, who, &rows, &targets)?;
+            has_changed = true;
             if let Adopted::Outrun = adopted {
                 is_unsure = true;
                 continue;
@@ -273,12 +292,14 @@ impl<S: Sink> Follower<S> {
                 // Said once; a backfill of the file goes on from this offset.
                 self.left_over.remove(&row.id);
                 self.ledger.give_up(row.id)?;
+                has_changed = true;
             }
         }
         for source in &mut first {
             source.leaving = Some(Instant::now());
         }
         self.sources.splice(0..0, first);
+        *known = (!has_changed).then_some(rows);
         Ok(())
     }
 }

@@ -55,6 +55,11 @@ impl Fingerprint {
         head.get(..self.head_len as usize).is_some_and(|head| self.head_len == 0 || hash(head) == self.head_hash)
     }
 
+    /// The same where the bytes' own fingerprint is known: heads of one length needn't be hashed again.
+    pub fn agrees_hashed(&self, head: &[u8], hashed: &Fingerprint) -> bool {
+        if self.head_len == hashed.head_len { self.head_hash == hashed.head_hash } else { self.agrees_head(head) }
+    }
+
     /// Adds the newest mark and thins out the older ones.
     pub fn push_mark(&mut self, mark: Mark) {
         self.marks.retain(|known| known.offset < mark.offset);
