@@ -37,10 +37,13 @@ use crate::pipeline::{self, Pipeline, Site, Taken};
 use crate::summary::Summary;
 use crate::visitor::repeats::Repeats;
 use ahead::{Bytes, Pool};
-use stream::{Part, Reached, Stream};
+use stream::{Part, Reached, Room, Stream};
 
 /// After this long without any delivery a backfill gives up; run again, it goes on.
 pub const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Why something is left where somebody asked to stop.
+const STOPPED: &str = "stopped; run the same command again to go on";
 
 /// Where lines come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -493,7 +496,7 @@ fn settle_all<S: Settle>(delivery: &Delivery<S>, rooms: &Rooms, sites: &[SiteId]
             return End::Done;
         }
         if stop() {
-            return End::Left("stopped; run the same command again to go on".to_owned());
+            return End::Left(STOPPED.to_owned());
         }
         if let Some(why) = patience.lost(delivery, rooms, &open) {
             return End::Left(why);
@@ -699,6 +702,8 @@ impl Work<'_> {
             max_line,
             shown: 0,
             current: None,
+            waiting: Vec::new(),
+            left: None,
         }))
     }
 
@@ -735,18 +740,17 @@ impl Work<'_> {
             let rest = source.feed(&buffer[..filled], finish, self.repeats, self.collector)?;
             buffer.copy_within(filled - rest..filled, 0);
             filled = rest;
-            self.wait_for_room(source);
+            // Standard input can't be read again, so it waits for room rather than stop at a line.
+            for site in &source.pipeline.sites {
+                match stream::wait_for_room(site.id, self.collector, self.stop) {
+                    Room::Free => {}
+                    Room::Stopped => return Ok(End::Left("stopped".to_owned())),
+                    Room::Hopeless(why) => return Ok(End::Left(why)),
+                }
+            }
             if more == 0 {
                 return Ok(damage.map_or(End::Done, End::Left));
             }
-        }
-    }
-
-    /// Standard input can't be read again, so it waits for room rather than stop at a line.
-    fn wait_for_room(&self, source: &Source) {
-        let Outlet::Send { rooms, .. } = self.collector.outlet else { return };
-        while source.pipeline.sites.iter().any(|site| !self.collector.has_room(site.id)) && !(self.stop)() {
-            rooms.wait(Duration::from_millis(200));
         }
     }
 
