@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 
-use common::{Done, Endpoint, SOON, Sandbox, combined, wait_for};
+use common::{Answer, Done, Endpoint, SOON, Sandbox, combined, wait_for};
 use serde_json::{Value, json};
 
 const SITE: &str = r#"
@@ -131,9 +131,95 @@ fn standard_input_may_be_packed() {
     for packing in PACKINGS {
         let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
         sandbox.configure(endpoint.port, SITE);
-        with_input(&sandbox, &["backfill", "--yes", "-"], &pack(&lines(0..100), packing)).expect_code(0);
-        assert_eq!(endpoint.delivered(), urls(0..100), "{packing}");
+        // Where every request counts, nothing but what is remembered of the log keeps it from counting twice.
+        sandbox.configure(endpoint.port, &format!("{SITE}repeat_window = \"0s\"\n"));
+        let input = pack(&lines(0..100), packing);
+        let backfill = |more: &[&str], input: &[u8]| {
+            with_input(&sandbox, &[&["backfill", "--yes", "--json", "-"], more].concat(), input)
+        };
+        backfill(&["--until", "2026-11-10T10:00:20Z"], &input).expect_code(0);
+        assert_eq!(endpoint.delivered(), urls(0..20), "{packing}: until");
+        backfill(&["--since", "2026-11-10T10:00:50Z"], &input).expect_code(0);
+        backfill(&["--limit", "10"], &input).expect_code(0);
+        assert_eq!(endpoint.delivered().len(), 80, "{packing}: limit");
+        let all = backfill(&[], &input).expect_code(0).json();
+        assert_eq!((&all["event"], endpoint.delivered()), (&json!(20), urls(0..100)), "{packing}");
+        let again = backfill(&[], &input).expect_code(0).json();
+        assert_eq!((&again["event"], &again["already_sent"]), (&json!(0), &json!(100)), "{packing}: again");
+        // The same log as a file is the same log.
+        write(&sandbox.path("access.log"), &input);
+        sandbox.run(&["backfill", "--yes"]).expect_code(0);
+        assert_eq!(endpoint.delivered(), urls(0..100), "{packing}: as a file");
+        let cut = backfill(&[], &pack(&lines(200..3_000), packing)[..9_000]);
+        assert_eq!(cut.code, i32::from(packing != "plain"), "{packing}: {cut:#?}");
     }
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+    sandbox.configure(endpoint.port, SITE);
+    for args in [&["backfill", "-"][..], &["backfill", "--yes", "-", "-"]] {
+        with_input(&sandbox, args, b"").expect_code(2);
+    }
+    with_input(&sandbox, &["backfill", "--yes", "-"], b"").expect_code(0);
+    with_input(&sandbox, &["backfill", "--yes", "-"], lines(0..1).trim_end().as_bytes()).expect_code(0);
+    assert_eq!(endpoint.delivered(), urls(0..1), "its last line is whole without a newline");
+    let nowhere = sandbox.path("nowhere");
+    let mut child = sandbox.silktail();
+    let mut child = child.args(["backfill", "--yes", "-"]).env("TMPDIR", &nowhere).stdin(Stdio::piped());
+    child = child.stderr(Stdio::piped());
+    let done = child.output().unwrap();
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(1), "{said}");
+    assert!(said.contains("TMPDIR") && said.contains(&nowhere.display().to_string()), "{said}");
+}
+
+#[test]
+fn a_refused_site_is_given_up_when_its_queue_is_full_and_the_others_of_its_log_are_finished() {
+    const SITES: &str = r#"
+[[site]]
+name = "one"
+base_url = "https://one.example.org"
+property_key = "8bce2be8c07a84a70e7104634b428701"
+logs = ["LOGS/access.log"]
+format = "vhost_combined"
+hosts = ["one.example.org"]
+
+[[site]]
+name = "two"
+base_url = "https://two.example.org"
+property_key = "8bce2be8c07a84a70e7104634b428702"
+logs = ["LOGS/access.log"]
+format = "vhost_combined"
+hosts = ["two.example.org"]
+"#;
+    let of_one = |body: &Value| body["propertyKey"].as_str().unwrap().ends_with("01");
+    let endpoint = Endpoint::scripted(move |_, body| Answer::Status(if of_one(body) { 403 } else { 200 }));
+    let sandbox = Sandbox::new();
+    sandbox.configure_with(endpoint.port, "linger = \"0s\"", SITES);
+    // More than may wait in memory.
+    let log: String = lines(0..6_000)
+        .lines()
+        .enumerate()
+        .map(|(n, line)| format!("{}.example.org:443 {line}\n", ["one", "two"][n % 2]))
+        .collect();
+    write(&sandbox.path("access.log.1"), &pack(&log, "gz"));
+    let done = sandbox.run(&["backfill", "--yes", "--json"]).expect_code(1);
+    assert!(done.stderr.contains("property_key"), "{done:#?}");
+    let of = |n: u32| format!("https://{}.example.org/files/{n}.pdf", ["one", "two"][n as usize % 2]);
+    let sorted = |range: std::ops::Range<u32>, step: usize| {
+        let mut urls: Vec<String> = range.step_by(step).map(of).collect();
+        urls.sort();
+        urls
+    };
+    assert_eq!(endpoint.delivered(), sorted(1..6_000, 2), "the other site's");
+    endpoint.set_script(|_, _| Answer::Status(200));
+    sandbox.run(&["backfill", "--yes"]).expect_code(0);
+    assert_eq!(endpoint.delivered(), sorted(0..6_000, 1), "each once");
+    // Standard input, of one site, doesn't wait for ever either.
+    endpoint.set_script(|_, _| Answer::Status(403));
+    let input = lines(10_000..16_000);
+    with_input(&sandbox, &["backfill", "--yes", "--site", "one", "-"], input.as_bytes()).expect_code(0);
+    let input = input.replace("192.0", "one.example.org:443 192.0");
+    let done = with_input(&sandbox, &["backfill", "--yes", "--site", "one", "-"], input.as_bytes()).expect_code(1);
+    assert!(done.stderr.contains("property_key"), "{done:#?}");
 }
 
 #[test]

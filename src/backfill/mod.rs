@@ -4,12 +4,13 @@
 //! covers is read. `linger` is measured by the log's time, so that the same log gives the same POSTs every time.
 
 mod ahead;
+pub mod spool;
 mod stream;
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,11 +23,9 @@ use crate::batch::{Batch, Batcher};
 use crate::deliver::payload::{self, PropertyKey};
 use crate::deliver::{Delivery, Settle, Settlement};
 use crate::event::Event;
-use crate::follow::archive::{self, Content};
 use crate::follow::file::{self, Opened};
 use crate::follow::identity::{self, Who};
-use crate::follow::scan::Scan;
-use crate::follow::source::{self, Reader, Sink, Source};
+use crate::follow::source::{self, Reader, Sink};
 use crate::follow::{self, FormatChoice};
 use crate::format::{Format, Reading};
 use crate::ledger::{Advance, Fingerprint, Ledger, LedgerError, LogRow, overlaps};
@@ -37,7 +36,7 @@ use crate::pipeline::{self, Pipeline, Site, Taken};
 use crate::summary::Summary;
 use crate::visitor::repeats::Repeats;
 use ahead::{Bytes, Pool};
-use stream::{Part, Reached, Room, Stream};
+use stream::{Part, Reached, Stream};
 
 /// After this long without any delivery a backfill gives up; run again, it goes on.
 pub const PATIENCE: Duration = Duration::from_secs(600);
@@ -55,8 +54,8 @@ pub enum Input {
         /// Whether it is a site's log itself, not a rotated sibling.
         live: bool,
     },
-    /// Standard input.
-    Stdin,
+    /// Standard input, kept in this file.
+    Stdin(PathBuf),
 }
 
 /// A moment, or a day of the log's own calendar.
@@ -593,9 +592,6 @@ impl Work<'_> {
             };
             let reached = match std::mem::replace(&mut members[index], Member::Done) {
                 Member::Done => continue,
-                Member::Waiting(job) if job.input == Input::Stdin => {
-                    self.stdin(job).map(Reached::End).map_err(|trouble| of_file(&path, trouble))?
-                }
                 Member::Waiting(job) => {
                     if let Input::File { path: of, .. } = &job.input {
                         path.clone_from(of);
@@ -653,8 +649,14 @@ impl Work<'_> {
 
     /// Opens a log, and claims what is left to read of it; `None`: it has no line yet.
     fn open(&mut self, job: Job) -> Result<Option<Stream>, Trouble> {
-        let Input::File { path, live } = job.input else { return Ok(None) };
-        let opened = file::open(&path)?;
+        let (path, opened, live) = match job.input {
+            Input::File { path, live } => {
+                let opened = file::open(&path)?;
+                (path, opened, live)
+            }
+            // Where it is kept is nobody's business: its content says which log it is.
+            Input::Stdin(kept) => (PathBuf::from("-"), Opened { dev: 0, ino: 0, ..file::open(&kept)? }, false),
+        };
         let mut first_lines = follow::first_bytes(&opened)?;
         if !live && !first_lines.contains(&b'\n') {
             first_lines.push(b'\n');
@@ -704,100 +706,6 @@ impl Work<'_> {
             current: None,
             waiting: Vec::new(),
             left: None,
-        }))
-    }
-
-    fn stdin(&mut self, job: Job) -> Result<End, Trouble> {
-        let mut input = archive::unpacked(io::stdin())?;
-        let mut buffer = vec![0; source::BLOCK.max(self.options.max_line.saturating_add(2))];
-        let mut filled = 0;
-        let mut damage = None;
-        let mut source: Option<Source> = None;
-        loop {
-            let more = match input.read(&mut buffer[filled..]) {
-                Ok(more) => more,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if error.raw_os_error().is_some() => return Err(error.into()),
-                Err(error) => {
-                    damage = Some(format!("standard input is damaged or cut off: {error}"));
-                    0
-                }
-            };
-            filled += more;
-            self.collector.state.borrow_mut().summary.bytes += more as u64;
-            if (self.stop)() {
-                return Ok(End::Left("stopped".to_owned()));
-            }
-            if more > 0 && filled < buffer.len() {
-                continue;
-            }
-            if source.is_none() {
-                source = self.stdin_source(&job, &buffer[..filled], more == 0)?;
-            }
-            let Some(source) = &mut source else { return Ok(damage.map_or(End::Done, End::Left)) };
-            // What a damaged archive ends with may be half a line.
-            let finish = more == 0 && damage.is_none();
-            let rest = source.feed(&buffer[..filled], finish, self.repeats, self.collector)?;
-            buffer.copy_within(filled - rest..filled, 0);
-            filled = rest;
-            // Standard input can't be read again, so it waits for room rather than stop at a line.
-            for site in &source.pipeline.sites {
-                match stream::wait_for_room(site.id, self.collector, self.stop) {
-                    Room::Free => {}
-                    Room::Stopped => return Ok(End::Left("stopped".to_owned())),
-                    Room::Hopeless(why) => return Ok(End::Left(why)),
-                }
-            }
-            if more == 0 {
-                return Ok(damage.map_or(End::Done, End::Left));
-            }
-        }
-    }
-
-    fn stdin_source(&mut self, job: &Job, first: &[u8], ended: bool) -> Result<Option<Source>, Trouble> {
-        let mut lines = first.to_vec();
-        if ended || !lines.contains(&b'\n') {
-            lines.push(b'\n');
-        }
-        let Some(decided) = follow::decide_format(&job.format, None, &lines) else { return Ok(None) };
-        let head = &first[..first.len().min(crate::ledger::HEAD_MAX)];
-        let mut row = LogRow {
-            id: LogId(0),
-            path: PathBuf::from("-"),
-            dev: 0,
-            ino: 0,
-            fingerprint: Fingerprint::of_head(head),
-            format: Some(decided.format.name().to_owned()),
-            last_read: None,
-            ended: true,
-        };
-        self.ids += 1;
-        row.id = match self.ledger() {
-            // What comes in here is no log that anybody else can read: it is never one that is known already.
-            Some(ledger) => ledger.add_log(&row, LogId(i64::MAX))?.unwrap_or(row.id),
-            None => LogId(self.ids),
-        };
-        let mut readers = Vec::new();
-        for index in std::iter::once(None).chain((0..job.sites.len()).map(Some)) {
-            if let Some(ledger) = self.ledger() {
-                ledger.begin(index.map(|index| job.sites[index].id), row.id, 0, Some(u64::MAX >> 1))?;
-            }
-            readers.push(Reader {
-                site: index,
-                cutter: Cutter::new(0, self.options.max_line),
-                settled: HashSet::new(),
-            });
-        }
-        Ok(Some(Source {
-            row,
-            modified: None,
-            file: Content::Plain(std::fs::File::open("/dev/null")?),
-            pipeline: Arc::new(Pipeline::new(decided.format, job.sites.clone())),
-            readers,
-            leaving: None,
-            path: PathBuf::from("-"),
-            due: true,
-            scan: Scan::default(),
         }))
     }
 

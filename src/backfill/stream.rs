@@ -286,7 +286,7 @@ fn site_of(reader: &Reader, pipeline: &Pipeline) -> Option<SiteId> {
 }
 
 /// Whether a site's queue takes another event.
-pub(super) enum Room {
+enum Room {
     Free,
     /// Somebody has asked to stop.
     Stopped,
@@ -295,7 +295,7 @@ pub(super) enum Room {
 }
 
 /// Waits until a site's queue takes another event, or that is hopeless.
-pub(super) fn wait_for_room(site: SiteId, collector: &Collector<'_>, stop: &dyn Fn() -> bool) -> Room {
+fn wait_for_room(site: SiteId, collector: &Collector<'_>, stop: &dyn Fn() -> bool) -> Room {
     let Outlet::Send { delivery, rooms, .. } = collector.outlet else { return Room::Free };
     let mut patience = Patience::new(rooms, &[site]);
     while !collector.has_room(site) {

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::{Failure, load, print, printable, say};
+use crate::backfill::spool::{self, Spool};
 use crate::backfill::{self, Counted, End, Extent, Input, Job, Moment, Options, Outlet, Period, Progress};
 use crate::config::{self, Config};
 use crate::daemon::{WINDOW_ENTRIES, delivery_site, format_choice, pipeline_site};
@@ -28,6 +29,8 @@ use crate::visitor::repeats::Repeats;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Logs to read, or `-` for standard input; without one, every site's logs with their rotated siblings
+    ///
+    /// Standard input is read to its end first, and kept, packed, in a nameless file in TMPDIR (default: /var/tmp).
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// The site whose events these are; required where a PATH belongs to no site's `logs`
@@ -107,7 +110,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     let config = load(config_path)?;
     journal::start();
-    let chosen = choose(&config, args)?;
+    let mut chosen = choose(&config, args)?;
     if chosen.is_empty() {
         return Err(Failure::Failed("no log to read: no file matches any site's `logs`".to_owned()));
     }
@@ -117,6 +120,8 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     }
     let oldest = args.max_age.and_then(|age| jiff::Timestamp::now().checked_sub(age).ok());
     let period = Period { since: args.since, until: args.until, oldest };
+    // Lives as long as it may be read.
+    let _kept = keep_standard_input(&mut chosen)?;
     let mut chosen = in_order(chosen, &config, args.paths.is_empty())?;
     let found = chosen.len();
     chosen.retain(|(_, extent)| period.may_hold(extent));
@@ -345,6 +350,29 @@ struct Chosen {
     sites: Vec<usize>,
 }
 
+impl Chosen {
+    fn is_stdin(&self) -> bool {
+        matches!(self.input, Input::Stdin(_))
+    }
+}
+
+fn keep_standard_input(all: &mut [Chosen]) -> Result<Option<Spool>, Failure> {
+    for chosen in all {
+        let Input::Stdin(path) = &mut chosen.input else { continue };
+        let kept = spool::standard_input().map_err(|error| {
+            let remedy = "set TMPDIR to a directory with room for it, or name files";
+            Failure::Failed(format!("cannot keep standard input: {error}; {remedy}"))
+        })?;
+        path.clone_from(&kept.path);
+        return Ok(Some(kept));
+    }
+    Ok(None)
+}
+
+fn nobody_to_ask() -> Failure {
+    Failure::Usage("nobody can be asked here: say --yes, or look first with --dry-run".to_owned())
+}
+
 fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
     let only = match &args.site {
         None => None,
@@ -415,7 +443,13 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
             )));
         }
         if stdin {
-            chosen.push(Chosen { input: Input::Stdin, sites });
+            if chosen.iter().any(Chosen::is_stdin) {
+                return Err(Failure::Usage("standard input can be read once: `-` stands here twice".to_owned()));
+            }
+            if !args.dry_run && !args.yes {
+                return Err(nobody_to_ask());
+            }
+            chosen.push(Chosen { input: Input::Stdin(PathBuf::new()), sites });
             continue;
         }
         if !path.is_file() {
@@ -447,16 +481,16 @@ fn spread(path: &Path) -> Vec<PathBuf> {
 fn in_order(chosen: Vec<Chosen>, config: &Config, by_age: bool) -> Result<Vec<(Chosen, Extent)>, Failure> {
     let mut all = Vec::new();
     for chosen in chosen {
-        let extent = match &chosen.input {
-            Input::Stdin => Extent::default(),
-            Input::File { path, .. } => {
-                let site = chosen.sites.first().and_then(|index| config.sites.get(*index));
-                let Some(choice) = site.map(|site| format_choice(site, &config.formats)) else { continue };
-                backfill::extent(path, &choice).map_err(|error| {
-                    Failure::Failed(format!("cannot read `{}`: {error}", printable(&path.display().to_string())))
-                })?
-            }
-        };
+        let (Input::File { path, .. } | Input::Stdin(path)) = &chosen.input;
+        let site = chosen.sites.first().and_then(|index| config.sites.get(*index));
+        let Some(choice) = site.map(|site| format_choice(site, &config.formats)) else { continue };
+        let mut extent = backfill::extent(path, &choice).map_err(|error| {
+            Failure::Failed(format!("cannot read `{}`: {error}", printable(&path.display().to_string())))
+        })?;
+        if chosen.is_stdin() {
+            // When it was kept says nothing.
+            extent.last = None;
+        }
         all.push((chosen, extent));
     }
     if by_age {
@@ -476,12 +510,12 @@ fn confirm(chosen: &[(Chosen, Extent)], args: &Args) -> Result<(), Failure> {
     for (chosen, extent) in chosen {
         match &chosen.input {
             Input::File { path, .. } => {
-                bytes += extent.bytes;
                 let path = printable(&path.display().to_string());
                 say(&format!("  {path}: {} bytes, {} to {}", extent.bytes, shown(extent.first), shown(extent.last)));
             }
-            Input::Stdin => say("  standard input"),
+            Input::Stdin(_) => say(&format!("  standard input: from {}", shown(extent.first))),
         }
+        bytes += extent.bytes;
     }
     let first = chosen.iter().filter_map(|(_, extent)| extent.first).min();
     let last = chosen.iter().filter_map(|(_, extent)| extent.last).max();
@@ -497,9 +531,8 @@ fn confirm(chosen: &[(Chosen, Extent)], args: &Args) -> Result<(), Failure> {
     if args.yes {
         return Ok(());
     }
-    let stdin = chosen.iter().any(|(chosen, _)| chosen.input == Input::Stdin);
-    if stdin || !std::io::stdin().is_terminal() {
-        return Err(Failure::Usage("nobody can be asked here: say --yes, or look first with --dry-run".to_owned()));
+    if !std::io::stdin().is_terminal() {
+        return Err(nobody_to_ask());
     }
     let _ = write!(std::io::stderr(), "Send them? [y/N] ");
     let mut answer = String::new();

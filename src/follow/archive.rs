@@ -59,21 +59,6 @@ impl Packing {
     }
 }
 
-/// A stream decompressed if it is packed, and as it is if not: for standard input.
-///
-/// # Errors
-/// Those of the stream.
-pub fn unpacked<'r>(mut stream: impl Read + Send + 'r) -> io::Result<Box<dyn Read + Send + 'r>> {
-    let mut first = Vec::new();
-    (&mut stream).take(6).read_to_end(&mut first)?;
-    let packing = Packing::of(&first);
-    let whole = io::Cursor::new(first).chain(stream);
-    match packing {
-        Some(packing) => packing.decoder(whole),
-        None => Ok(Box::new(whole)),
-    }
-}
-
 /// An open log's bytes.
 #[derive(Debug)]
 pub enum Content {
