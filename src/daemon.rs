@@ -315,7 +315,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
     let _ = reloading.join();
     // What can't be remembered isn't waited for.
     let grace = if ledger.is_stuck() { Duration::from_secs(1) } else { STOP_GRACE };
-    let unsent = runtime.block_on(delivery.stop(grace));
+    let unsent = runtime.block_on(delivery.stop(grace / 2, grace));
     runtime.shutdown_timeout(Duration::from_secs(1));
     live::remove(&state_dir);
     ledger.sync()?;

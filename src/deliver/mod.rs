@@ -193,7 +193,8 @@ enum Command {
     /// A site, and the endpoint whose place is free again.
     Committed(SiteId, usize),
     Reload(Vec<SiteSettings>, Vec<(EndpointSettings, reqwest::Client)>),
-    Stop(oneshot::Sender<()>),
+    /// Who waits for the end, and after when no POST is begun.
+    Stop(oneshot::Sender<()>, Instant),
 }
 
 /// What is left of a POST that was taken.
@@ -287,11 +288,11 @@ impl<S: Settle> Delivery<S> {
         self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sends what waits, without lingering and without waiting for another try; gives up after `grace`. Returns how many
-    /// events were left.
-    pub async fn stop(&self, grace: Duration) -> usize {
+    /// Sends what waits, without lingering and without waiting for another try, but begins no POST after `sending`; gives
+    /// up after `grace`. Returns how many events were left.
+    pub async fn stop(&self, sending: Duration, grace: Duration) -> usize {
         let (done, stopped) = oneshot::channel();
-        if self.commands.send(Command::Stop(done)).is_ok() {
+        if self.commands.send(Command::Stop(done, Instant::now() + sending)).is_ok() {
             // Out of time: what is in flight is cut off.
             let _ = tokio::time::timeout(grace, stopped).await;
         }
@@ -381,6 +382,8 @@ struct Dispatcher<S> {
     shared: Arc<Shared<S>>,
     commands: mpsc::UnboundedSender<Command>,
     stopping: Option<oneshot::Sender<()>>,
+    /// At a stop: after this no POST is begun, so that those under way get their answers.
+    last_start: Option<Instant>,
     chance: RandomState,
     turn: usize,
 }
@@ -416,6 +419,7 @@ impl<S: Settle> Dispatcher<S> {
             shared,
             commands,
             stopping: None,
+            last_start: None,
             chance: RandomState::new(),
             turn: 0,
         })
@@ -445,7 +449,7 @@ impl<S: Settle> Dispatcher<S> {
             self.start_posts(now);
             self.show();
             if self.stopping.is_some()
-                && self.nothing_more_can_be_sent()
+                && self.nothing_more_can_be_sent(now)
                 && let Some(done) = self.stopping.take()
             {
                 let _ = done.send(());
@@ -479,8 +483,8 @@ impl<S: Settle> Dispatcher<S> {
                 self.leave(endpoint);
             }
             Command::Reload(sites, clients) => self.reload(sites, clients),
-            Command::Stop(done) => {
-                self.stopping = Some(done);
+            Command::Stop(done, last_start) => {
+                (self.stopping, self.last_start) = (Some(done), Some(last_start));
                 for batch in self.batcher.drain() {
                     self.enqueue(batch);
                 }
@@ -531,7 +535,15 @@ impl<S: Settle> Dispatcher<S> {
     }
 
     /// Starts what may start, a site after the other, so that none waits for another's backlog.
+    /// Whether it is too late to begin a POST.
+    fn is_closing(&self, now: Instant) -> bool {
+        self.last_start.is_some_and(|last_start| now >= last_start)
+    }
+
     fn start_posts(&mut self, now: Instant) {
+        if self.is_closing(now) {
+            return;
+        }
         for site in &mut self.sites {
             let mut index = 0;
             while index < site.delayed.len() {
@@ -774,7 +786,11 @@ impl<S: Settle> Dispatcher<S> {
     }
 
     fn next_wake(&mut self) -> Option<Instant> {
-        let mut wake = self.batcher.next_due();
+        // Only answers are waited for.
+        if self.is_closing(Instant::now()) {
+            return None;
+        }
+        let mut wake = [self.batcher.next_due(), self.last_start].into_iter().flatten().min();
         let mut sooner = |at: Instant| wake = Some(wake.map_or(at, |known| known.min(at)));
         for site in &self.sites {
             site.delayed.iter().for_each(|(at, _)| sooner(*at));
@@ -791,9 +807,10 @@ impl<S: Settle> Dispatcher<S> {
         wake
     }
 
-    fn nothing_more_can_be_sent(&self) -> bool {
+    fn nothing_more_can_be_sent(&self, now: Instant) -> bool {
+        let closing = self.is_closing(now);
         self.sites.iter().all(|site| {
-            let stuck = site.ready.is_empty() || site.health != Health::Sending;
+            let stuck = closing || site.ready.is_empty() || site.health != Health::Sending;
             site.in_flight == 0 && site.committing == 0 && stuck && site.lingering == 0
         })
     }
