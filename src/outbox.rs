@@ -67,6 +67,11 @@ impl Rooms {
         self.lock().sites.get(&site).copied().unwrap_or(0)
     }
 
+    /// Events of all sites that wait or are in flight.
+    pub fn total(&self) -> usize {
+        self.lock().total
+    }
+
     /// Waits for a change, for as long as `patience` at most.
     pub fn wait(&self, patience: Duration) {
         let open = self.lock();

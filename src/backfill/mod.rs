@@ -787,6 +787,8 @@ impl Work<'_> {
             path: PathBuf::from("-"),
             due: true,
             scan: Scan::default(),
+            size: 0,
+            behind_since: None,
         }))
     }
 

@@ -2,8 +2,10 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use regex::Regex;
 
 use crate::deliver::payload::redact;
 
@@ -86,16 +88,29 @@ pub(super) fn line_and_column(text: &str, at: usize) -> String {
 /// A stretch of text that became another: where it was, how long, and how long what stands there now is.
 type Change = (usize, usize, usize);
 
+/// The value of a `token`, wherever it is given.
+static TOKEN: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r#"\btoken\s*=\s*["']([^"'\n]*)"#).unwrap_or_else(|_| unreachable!("a fixed pattern")));
+
 /// Hides what may be a property key: a run of letters and digits as long as one, or a shorter one on a line that speaks
-/// of keys.
+/// of keys; and whatever stands behind `token =`.
 fn redact_keys(text: &str) -> (String, Vec<Change>) {
     let mut out = String::with_capacity(text.len());
     let mut changes = Vec::new();
     let mut at = 0;
     for line in text.split_inclusive('\n') {
         let speaks_of_keys = line.to_ascii_lowercase().contains("key");
+        let tokens: Vec<Range<usize>> =
+            TOKEN.captures_iter(line).filter_map(|found| Some(found.get(1)?.range())).collect();
         let mut rest = line;
         while !rest.is_empty() {
+            let done = line.len() - rest.len();
+            if let Some(token) = tokens.iter().find(|token| token.start == done && !token.is_empty()) {
+                changes.push((at, token.len(), '…'.len_utf8()));
+                out.push('…');
+                at += token.len();
+                rest = &line[token.end..];
+            }
             let run = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
             let (word, after) = rest.split_at(run);
             let secret = word.len() >= 32
@@ -162,5 +177,19 @@ mod tests {
         }
         let inside = text.find("2be8").unwrap();
         assert_eq!(moved(inside, &changes, false), redacted.find("8bce").unwrap());
+    }
+
+    #[test]
+    fn a_token_is_hidden_whatever_it_looks_like() {
+        for line in [
+            "token = \"open sesame\"",
+            "status = { listen = \"x\", token='open sesame', a = 1 }",
+            "token=\"open sesame",
+        ] {
+            let (redacted, changes) = redact_keys(line);
+            assert_eq!(redacted, line.replace("open sesame", "…"));
+            assert_eq!(changes.len(), 1, "{line}");
+        }
+        assert_eq!(redact_keys("token_file = \"status.token\"\ntoken = \"\"").1, []);
     }
 }

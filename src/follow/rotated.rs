@@ -9,7 +9,7 @@ use super::Follower;
 use super::discover::{self, Directories, Sibling};
 use super::file;
 use super::identity::{self, Who};
-use super::source::{Sink, Source};
+use super::source::{Happened, Sink, Source};
 use crate::ledger::{LedgerError, LogRow};
 use crate::offsets::{LogId, SiteId};
 
@@ -254,7 +254,12 @@ impl<S: Sink> Follower<S> {
         } else {
             for row in missing.iter().filter_map(|index| rows.get(*index)) {
                 // That a log was cut has been said when it was noticed.
-                if !self.cut.remove(&row.id) {
+                let unread_when_cut = self.cut.remove(&row.id);
+                if unread_when_cut != Some(0) {
+                    let unread = unread_when_cut.unwrap_or(0);
+                    self.sink.happened(Happened::GivenUp { path: &row.path, unread });
+                }
+                if unread_when_cut.is_none() {
                     let read = row.fingerprint.marks.last().map_or(0, |mark| mark.offset);
                     tracing::warn!(
                         path = %row.path.display(), offset = read,
