@@ -370,7 +370,6 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
     }
     ledger.sync()?;
     summary.lock().unwrap_or_else(PoisonError::into_inner).say();
-    journal::say_recurring(true);
     if unsent > 0 {
         tracing::info!(events = unsent, "stopped; what wasn't sent is read again at the next start");
     } else {
@@ -498,7 +497,7 @@ impl Summary {
     /// Says it, if there is something to say.
     fn say(&mut self) {
         let now = self.counters.sum();
-        let in_seconds = std::mem::replace(&mut self.at, Instant::now()).elapsed().as_secs();
+        let in_seconds = std::mem::replace(&mut self.at, Instant::now()).elapsed().as_secs_f64().round() as u64;
         let Sum { lines, events, delivered, rejected } = now.since(&std::mem::replace(&mut self.said, now));
         if lines + delivered + rejected == 0 {
             return;

@@ -4,8 +4,9 @@
 //! and one summary a minute. At INFO and above never an address, a query string or a raw line: the file and the offset are
 //! given instead.
 //!
-//! The same WARN or ERROR about the same site or log is said once a minute and counted besides ([`Recurring`]). The last of
-//! them are kept for the status page ([`recent`]).
+//! The same WARN or ERROR about the same site or log is said once a minute, or again once an INFO has said that something
+//! changed there, but not for ever; what is not said is counted ([`Recurring`]). The last of them are kept for the status
+//! page ([`recent`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::{Debug, Write as _};
@@ -26,6 +27,8 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 pub const ANSWER: &str = "silktail::answer";
 /// For how long the same line is counted instead of said.
 const WINDOW: Duration = Duration::from_secs(60);
+/// How often a line is said within that time where something has changed in between.
+const SAID_MAX: u32 = 10;
 /// Sites and logs that one kind of line names within that time; more are counted.
 const ABOUT_MAX: usize = 100;
 /// Lines that are kept for the status page.
@@ -54,6 +57,17 @@ pub struct Said {
     pub facts: String,
     /// What to do.
     pub hint: Option<String>,
+    /// How often the same was said or counted of the same site or log.
+    pub times: u64,
+    /// Which site or log.
+    about: String,
+}
+
+impl Said {
+    /// What was said once.
+    pub fn once(at: Timestamp, is_error: bool, message: String, facts: String, hint: Option<String>) -> Self {
+        Self { at, is_error, message, facts, hint, times: 1, about: String::new() }
+    }
 }
 
 static LINES: OnceLock<Arc<Lines>> = OnceLock::new();
@@ -143,19 +157,21 @@ impl Lines {
         let about = facts.about();
         let key: String = about.iter().map(|(_, fact)| format!("{}\n", fact.shown)).collect();
         let now = Instant::now();
-        match level {
-            Level::ERROR | Level::WARN if event.metadata().target() != ANSWER => {
-                let sketch = || Sketch { level, message: facts.message.clone(), about };
-                if !self.lock().recurring.is_news((event.metadata().callsite(), key), now, sketch) {
-                    return;
-                }
+        let change = level == Level::INFO && !key.is_empty();
+        if event.metadata().target() != ANSWER && (level <= Level::WARN || change) {
+            let kind = (event.metadata().callsite(), key.clone());
+            let mut memory = self.lock();
+            let sketch = || Sketch { level, message: facts.message.clone(), about };
+            let (is_news, counted) = memory.recurring.is_news(kind, now, sketch);
+            if change {
+                // What was said before of this site or log, and this too, would be news again.
+                memory.recurring.over(|(_, about)| *about == key);
             }
-            // Something has changed there: what was said before would be news again.
-            Level::INFO if !key.is_empty() => {
-                let counted = self.lock().recurring.forget(now, |(_, about)| *about == key);
-                self.write_counted(counted);
+            drop(memory);
+            self.write_counted(counted);
+            if !is_news {
+                return;
             }
-            _ => {}
         }
         self.write(level, &facts);
     }
@@ -165,7 +181,7 @@ impl Lines {
         self.write_counted(due);
     }
 
-    fn write_counted(&self, counted: Vec<(Sketch, u64, Duration)>) {
+    fn write_counted(&self, counted: impl IntoIterator<Item = Counted<Sketch>>) {
         for (sketch, times, over) in counted {
             let mut facts = Facts { message: sketch.message, facts: sketch.about };
             facts.facts.push(("repeated", Fact::number(times.into())));
@@ -174,22 +190,33 @@ impl Lines {
         }
     }
 
+    /// Keeps a warning or an error for the status page; the same about the same is one.
+    fn keep(&self, level: Level, facts: &Facts, now: Timestamp) {
+        let fact = |wanted: &str| facts.facts.iter().find(|(name, _)| *name == wanted).map(|(_, fact)| fact);
+        let shown = facts.facts.iter().filter(|(name, _)| *name != "hint");
+        let text = shown.map(|(name, fact)| format!("{name}={}", fact.shown)).collect::<Vec<_>>().join(" ");
+        let hint = fact("hint").map(Fact::plain);
+        let mut said = Said::once(now, level == Level::ERROR, facts.message.clone(), text, hint);
+        said.about = facts.about().iter().map(|(_, fact)| format!("{}\n", fact.shown)).collect();
+        let more = fact("repeated").and_then(|fact| fact.value.as_u64());
+        let recent = &mut self.lock().recent;
+        let same = recent.iter().position(|known| known.message == said.message && known.about == said.about);
+        if let Some(known) = same.and_then(|index| recent.remove(index)) {
+            said.times = known.times + more.unwrap_or(1);
+            if more.is_some() {
+                // It says no more than how often.
+                (said.facts, said.hint) = (known.facts, known.hint);
+            }
+        }
+        recent.push_back(said);
+        let surplus = recent.len().saturating_sub(RECENT);
+        recent.drain(..surplus);
+    }
+
     fn write(&self, level: Level, facts: &Facts) {
         let now = Timestamp::now();
         if level <= Level::WARN {
-            let hint = facts.facts.iter().find(|(name, _)| *name == "hint").map(|(_, fact)| fact.plain());
-            let shown = facts.facts.iter().filter(|(name, _)| *name != "hint");
-            let said = Said {
-                at: now,
-                is_error: level == Level::ERROR,
-                message: facts.message.clone(),
-                facts: shown.map(|(name, fact)| format!("{name}={}", fact.shown)).collect::<Vec<_>>().join(" "),
-                hint,
-            };
-            let recent = &mut self.lock().recent;
-            recent.push_back(said);
-            let surplus = recent.len().saturating_sub(RECENT);
-            recent.drain(..surplus);
+            self.keep(level, facts, now);
         }
         let mut line = String::new();
         if self.journal {
@@ -324,9 +351,17 @@ struct Recurring<K, V> {
 #[derive(Debug)]
 struct Recurred<V> {
     since: Instant,
-    times: u64,
+    /// How often it was said since then.
+    said: u32,
+    /// How often it was only counted.
+    counted: u64,
+    /// Whether it would be news again.
+    is_over: bool,
     first: V,
 }
+
+/// The first line, how many like it were counted, in what time.
+type Counted<V> = (V, u64, Duration);
 
 impl<K, V> Default for Recurring<K, V> {
     fn default() -> Self {
@@ -335,49 +370,45 @@ impl<K, V> Default for Recurring<K, V> {
 }
 
 impl<C: Clone + Eq + Hash, V> Recurring<(C, String), V> {
-    /// Whether a line is to be said; else it is counted.
-    fn is_news(&mut self, key: (C, String), now: Instant, first: impl FnOnce() -> V) -> bool {
-        let kind = key.0.clone();
-        if let Some(known) = self.known.get_mut(&key) {
-            // Nothing was counted, so nothing is left to be said of the last time.
-            if known.times == 0 && now.duration_since(known.since) >= WINDOW {
-                known.since = now;
-                return true;
+    /// Whether a line is to be said (else it is counted), and what is to be said first of those like it.
+    fn is_news(&mut self, key: (C, String), now: Instant, first: impl FnOnce() -> V) -> (bool, Option<Counted<V>>) {
+        let is_old = |known: &Recurred<V>| now.duration_since(known.since) >= WINDOW;
+        let counted = match self.known.remove_entry(&key) {
+            Some((_, known)) if is_old(&known) => {
+                let over = now.duration_since(known.since);
+                (known.counted > 0).then_some((known.first, known.counted, over))
             }
-            known.times += 1;
-            return false;
-        }
-        self.known.retain(|_, known| known.times > 0 || now.duration_since(known.since) < WINDOW);
+            Some((key, mut known)) => {
+                let is_news = known.is_over && known.said < SAID_MAX;
+                known.said += u32::from(is_news);
+                known.counted += u64::from(!is_news);
+                known.is_over &= !is_news;
+                self.known.insert(key, known);
+                return (is_news, None);
+            }
+            None => None,
+        };
+        self.known.retain(|_, known| known.counted > 0 || !is_old(known));
+        let kind = key.0.clone();
         if self.known.keys().filter(|(of, _)| *of == kind).count() < ABOUT_MAX {
-            self.known.insert(key, Recurred { since: now, times: 0, first: first() });
-            return true;
+            self.known.insert(key, Recurred { since: now, said: 1, counted: 0, is_over: false, first: first() });
+            return (true, counted);
         }
         // About so many things that they are counted together.
-        let rest = self.known.entry((kind, String::new()));
-        rest.or_insert_with(|| Recurred { since: now, times: 0, first: first() }).times += 1;
-        false
+        let rest = Recurred { since: now, said: SAID_MAX, counted: 0, is_over: false, first: first() };
+        self.known.entry((kind, String::new())).or_insert(rest).counted += 1;
+        (false, counted)
     }
 
-    /// From now on what is so is news again; gives what was counted of it.
-    fn forget(&mut self, now: Instant, is_so: impl Fn(&(C, String)) -> bool) -> Vec<(V, u64, Duration)> {
-        let gone = self.known.extract_if(|key, _| is_so(key)).filter(|(_, known)| known.times > 0);
-        gone.map(|(_, known)| (known.first, known.times, now.duration_since(known.since))).collect()
+    /// From now on what is so is news again, unless it was said often enough.
+    fn over(&mut self, is_so: impl Fn(&(C, String)) -> bool) {
+        self.known.iter_mut().filter(|(key, _)| is_so(key)).for_each(|(_, known)| known.is_over = true);
     }
 
-    /// What was counted for at least `after`: the first line, how many like it, in what time.
-    fn due(&mut self, now: Instant, after: Duration) -> Vec<(V, u64, Duration)>
-    where
-        V: Clone,
-    {
-        let mut due = Vec::new();
-        self.known.retain(|_, known| {
-            let over = now.duration_since(known.since);
-            if known.times > 0 && over >= after {
-                due.push((known.first.clone(), known.times, over));
-            }
-            known.times > 0 && over < after || known.times == 0 && over < WINDOW
-        });
-        due
+    /// What was counted for at least `after`.
+    fn due(&mut self, now: Instant, after: Duration) -> Vec<Counted<V>> {
+        let due = self.known.extract_if(|_, known| known.counted > 0 && now.duration_since(known.since) >= after);
+        due.map(|(_, known)| (known.first, known.counted, now.duration_since(known.since))).collect()
     }
 }
 
@@ -387,30 +418,44 @@ mod tests {
 
     #[test]
     fn a_line_that_recurs_is_said_once_and_then_counted() {
-        let mut recurring: Recurring<(u8, String), &str> = Recurring::default();
+        let mut lines: Recurring<(u8, String), &str> = Recurring::default();
         let begin = Instant::now();
         let at = |second| begin + Duration::from_secs(second);
-        let mut say = |about: &str, second| recurring.is_news((1, about.to_owned()), at(second), || "first");
-        assert!(say("a", 0), "news");
-        assert!(!say("a", 1) && !say("a", 30), "counted");
-        assert!(say("b", 2), "about another log");
-        assert_eq!(recurring.due(at(59), WINDOW), []);
-        assert_eq!(recurring.due(at(60), WINDOW), [("first", 2, WINDOW)], "only what was repeated");
-        assert!(recurring.is_news((1, "a".to_owned()), at(61), || ""), "after that it is news again");
-        assert!(!recurring.is_news((1, "a".to_owned()), at(62), || ""));
-        assert_eq!(recurring.forget(at(63), |(_, about)| about == "a"), [("", 1, Duration::from_secs(2))]);
-        assert!(recurring.is_news((1, "a".to_owned()), at(63), || ""), "it had been well in between");
+        let say = |lines: &mut Recurring<_, _>, about: &str, second| {
+            lines.is_news((1, about.to_owned()), at(second), || "first")
+        };
+        assert_eq!(say(&mut lines, "a", 0), (true, None), "news");
+        assert_eq!([say(&mut lines, "a", 1), say(&mut lines, "a", 30)], [(false, None), (false, None)], "counted");
+        assert_eq!(say(&mut lines, "b", 2), (true, None), "about another log");
+        assert_eq!(lines.due(at(59), WINDOW), []);
+        assert_eq!(lines.due(at(60), WINDOW), [("first", 2, WINDOW)], "only what was repeated");
+        assert_eq!(say(&mut lines, "a", 61), (true, None), "after that it is news again");
+        assert_eq!(say(&mut lines, "a", 62), (false, None));
+        assert_eq!(say(&mut lines, "a", 200), (true, Some(("first", 1, Duration::from_secs(139)))), "nobody had asked");
+    }
+
+    #[test]
+    fn what_was_over_is_news_again_but_not_for_ever() {
+        let mut lines: Recurring<(u8, String), ()> = Recurring::default();
+        let now = Instant::now();
+        let mut said = 0;
+        for _ in 0..100 {
+            said += u32::from(lines.is_news((1, "a".to_owned()), now, || ()).0);
+            lines.over(|(_, about)| about == "a");
+        }
+        assert_eq!(said, SAID_MAX);
+        assert_eq!(lines.due(now, Duration::ZERO), [((), 100 - u64::from(SAID_MAX), Duration::ZERO)]);
     }
 
     #[test]
     fn a_kind_of_line_about_very_many_things_is_bounded() {
-        let mut recurring: Recurring<(u8, String), usize> = Recurring::default();
+        let mut lines: Recurring<(u8, String), usize> = Recurring::default();
         let now = Instant::now();
-        let said = (0..10_000).filter(|n| recurring.is_news((1, n.to_string()), now, || *n)).count();
+        let said = (0..10_000).filter(|n| lines.is_news((1, n.to_string()), now, || *n).0).count();
         assert_eq!(said, ABOUT_MAX);
-        assert!(recurring.known.len() <= ABOUT_MAX + 1, "{}", recurring.known.len());
-        assert!(recurring.is_news((2, String::new()), now, || 0), "another kind is not affected");
-        assert_eq!(recurring.due(now, Duration::ZERO), [(ABOUT_MAX, (10_000 - ABOUT_MAX) as u64, Duration::ZERO)]);
+        assert!(lines.known.len() <= ABOUT_MAX + 1, "{}", lines.known.len());
+        assert!(lines.is_news((2, String::new()), now, || 0).0, "another kind is not affected");
+        assert_eq!(lines.due(now, Duration::ZERO), [(ABOUT_MAX, (10_000 - ABOUT_MAX) as u64, Duration::ZERO)]);
     }
 
     #[test]

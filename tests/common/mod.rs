@@ -170,13 +170,20 @@ impl Sandbox {
 
     /// Starts `silktail run`; what it says on standard error is gathered in `name`.
     pub fn start(&self, name: &str) -> Daemon {
+        self.start_as(name, |_, _| {})
+    }
+
+    /// The same; `set` may change the command, and is told the file in which standard error is gathered.
+    pub fn start_as(&self, name: &str, set: impl FnOnce(&mut Command, &fs::File)) -> Daemon {
         let said = self.path(name);
         let file = fs::OpenOptions::new().create(true).append(true).open(&said).unwrap();
         let mut command = match self.run_as {
             None => self.silktail(),
             Some(user) => self.silktail_of(user),
         };
-        let child = command.arg("run").stdout(Stdio::null()).stderr(file).spawn().unwrap();
+        command.arg("run").stdout(Stdio::null());
+        set(&mut command, &file);
+        let child = command.stderr(file).spawn().unwrap();
         Daemon { child, said }
     }
 }

@@ -27,13 +27,16 @@ const SCRIPT: &str = include_str!("script.js");
 /// What the page may do: run its own script and style, known by their hashes, and ask for itself.
 pub const POLICY: &str = "default-src 'none'; \
     script-src 'sha256-M55pJwdHU7aPV6Enbcws3/9SytfbhgEWV5Aix1cDyD4='; \
-    style-src 'sha256-n+b6tlo2hF3b5tSVQ21JmH5MXg3IKutKF4HMQhLCWyo='; \
+    style-src 'sha256-g0Luu0aq8k7qfcB3CyLF541cBgK4YRvn++goSbm9QFI='; \
     img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Sites that are shown.
 const SITES: usize = 50;
 /// Logs that are shown.
 const LOGS: usize = 25;
+
+/// Minutes that a plot shows at least.
+const PLOT_LEAST: usize = 30;
 
 /// What is shown.
 #[derive(Debug)]
@@ -140,9 +143,15 @@ fn tiles(view: &View<'_>, out: &mut String) {
     let behind: u64 = view.logs.iter().map(|log| log.lag_bytes).sum();
     let late = view.logs.iter().map(|log| log.lag).max().unwrap_or_default();
     let sending = view.sites.iter().filter(|site| site.state == "sending").count();
-    let tiles: [(&str, String, String); 5] = [
+    let waits = view.sites.iter().filter(|site| site.state == "misconfigured").count();
+    let lagging = view.logs.iter().filter(|log| !log.lag.is_zero()).count();
+    let tiles: [(&str, String, String); 6] = [
         ("Events delivered", grouped(delivered), "ever".to_owned()),
-        ("Waiting", grouped(waiting as u64), format!("{in_flight} POSTs under way")),
+        (
+            "Waiting",
+            grouped(waiting as u64),
+            format!("{in_flight} POST{} under way", if in_flight == 1 { "" } else { "s" }),
+        ),
         (
             "Rejected",
             grouped(rejected),
@@ -153,7 +162,16 @@ fn tiles(view: &View<'_>, out: &mut String) {
             words::bytes(behind),
             if late.is_zero() { "nothing late".to_owned() } else { format!("{} late", words::time(late)) },
         ),
-        ("Sites sending", format!("{sending} of {}", view.sites.len()), format!("{} logs open", view.logs.len())),
+        (
+            "Sites sending",
+            format!("{sending} of {}", view.sites.len()),
+            if waits > 0 { format!("{waits} set up wrongly") } else { "none set up wrongly".to_owned() },
+        ),
+        (
+            "Logs open",
+            grouped(view.logs.len() as u64),
+            if lagging > 0 { format!("{lagging} with open lines") } else { "all settled".to_owned() },
+        ),
     ];
     out.push_str("<dl class=\"tiles\">");
     for (name, value, more) in tiles {
@@ -164,13 +182,17 @@ fn tiles(view: &View<'_>, out: &mut String) {
 }
 
 fn plots(view: &View<'_>, out: &mut String) {
-    let hours = view.history.len() / 60;
-    let _ = writeln!(out, "<section><h2>The last {hours} hours</h2>\n<div class=\"plots\">");
+    // Since the start, where that is not so long ago: of a fresh start, a plot of hours shows a line at its edge.
+    let up = usize::try_from(since(view, view.started).as_secs() / 60 + 1).unwrap_or(usize::MAX);
+    let minutes = up.max(PLOT_LEAST).min(view.history.len());
+    let history = &view.history[view.history.len() - minutes..];
+    let title = if minutes < 120 { format!("{minutes} minutes") } else { format!("{} hours", minutes / 60) };
+    let _ = writeln!(out, "<section><h2>The last {title}</h2>\n<div class=\"plots\">");
     for (name, value) in [
         ("Events delivered a minute", (|minute| minute.delivered) as fn(&Minute) -> u64),
         ("Lines read a minute", |minute| minute.lines),
     ] {
-        let values: Vec<u64> = view.history.iter().map(value).collect();
+        let values: Vec<u64> = history.iter().map(value).collect();
         plot(view.now, name, &values, out);
     }
     out.push_str("</div></section>\n");
@@ -254,7 +276,7 @@ fn fates(view: &View<'_>, out: &mut String) {
     let [lines, by_fate @ ..] = sum.values();
     let _ = writeln!(
         out,
-        "<section><h2>What became of {} lines</h2>\n<div class=\"scroll\" id=\"fates\" tabindex=\"0\" role=\"region\" \
+        "<section><h2>What became of {} settled lines</h2>\n<div class=\"scroll\" id=\"fates\" tabindex=\"0\" role=\"region\" \
          aria-label=\"Lines by fate\"><table>\n<thead><tr><th scope=\"col\">fate</th><th scope=\"col\" class=\"n\">lines</th>\
          <th scope=\"col\" class=\"n\">share</th><th scope=\"col\">of all lines</th><th scope=\"col\" class=\"wide\">meaning</th>\
          </tr></thead><tbody>",
@@ -324,11 +346,10 @@ fn sites(view: &View<'_>, out: &mut String) {
         }
         out.push_str("</tr>\n");
         if let Some(error) = &site.last_error {
-            let remedy =
-                site.remedy.as_deref().map(|remedy| format!("<br><span class=\"soft\">{}</span>", escaped(remedy)));
+            let remedy = site.remedy.as_deref().map(|remedy| format!("<br>→ {}", escaped(remedy)));
             let _ = writeln!(
                 out,
-                "<tr class=\"under\"><td colspan=\"11\"><span class=\"{class}\">{}</span>{}</td></tr>",
+                "<tr class=\"under\"><td colspan=\"11\"><div class=\"note\"><span class=\"{class}\">{}</span>{}</div></td></tr>",
                 escaped(error),
                 remedy.unwrap_or_default(),
             );
@@ -351,26 +372,24 @@ fn logs(view: &View<'_>, out: &mut String) {
     let more = shown.len().saturating_sub(LOGS);
     out.push_str(
         "<section><h2>Logs</h2>\n<div class=\"scroll\" id=\"logs\" tabindex=\"0\" role=\"region\" aria-label=\"Logs\"><table>\n\
-         <thead><tr><th scope=\"col\">log</th><th scope=\"col\" class=\"n\">settled</th><th scope=\"col\" class=\"n\">of</th>\
-         <th scope=\"col\">share</th><th scope=\"col\" class=\"n\">behind</th><th scope=\"col\" class=\"n\">late</th></tr></thead><tbody>\n",
+         <thead><tr><th scope=\"col\">log</th><th scope=\"col\" class=\"n\">behind</th><th scope=\"col\" class=\"n\">late</th>\
+         <th scope=\"col\" class=\"n\">settled</th><th scope=\"col\" class=\"n\">of</th><th scope=\"col\">share</th></tr></thead><tbody>\n",
     );
     for log in shown.into_iter().take(LOGS) {
         let _ = write!(
             out,
-            "<tr><th scope=\"row\" class=\"path\">{}</th><td class=\"n\">{}</td><td class=\"n\">{}</td><td>",
+            "<tr><th scope=\"row\" class=\"path\">{}</th><td class=\"n\">{}</td><td class=\"n\">{}</td>\
+             <td class=\"n\">{}</td><td class=\"n\">{}</td><td>",
             escaped(&log.path.display().to_string()),
+            words::bytes(log.lag_bytes),
+            if log.lag.is_zero() { "–".to_owned() } else { words::time(log.lag) },
             words::bytes(log.offset),
             log.size.map_or_else(|| "archive".to_owned(), words::bytes),
         );
         if let Some(size) = log.size {
             bar(log.offset, size.max(log.offset), "read", "settled", out);
         }
-        let _ = writeln!(
-            out,
-            "</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
-            words::bytes(log.lag_bytes),
-            if log.lag.is_zero() { "–".to_owned() } else { words::time(log.lag) },
-        );
+        out.push_str("</td></tr>\n");
     }
     if view.logs.is_empty() {
         out.push_str("<tr><td colspan=\"6\" class=\"soft\">No log is open.</td></tr>\n");
@@ -388,19 +407,20 @@ fn recent(view: &View<'_>, out: &mut String) {
     }
     out.push_str(
         "<div class=\"scroll\" id=\"recent\" tabindex=\"0\" role=\"region\" aria-label=\"Last warnings and errors\"><table>\n\
-         <thead><tr><th scope=\"col\">when</th><th scope=\"col\">what</th><th scope=\"col\">what to do</th></tr></thead><tbody>\n",
+         <thead><tr><th scope=\"col\">when</th><th scope=\"col\">what, and what to do</th></tr></thead><tbody>\n",
     );
     for said in view.recent {
         let (class, level) = if said.is_error { ("bad", "error") } else { ("odd", "warning") };
         let _ = writeln!(
             out,
             "<tr><td class=\"nowrap\"><time datetime=\"{:.0}\">{} ago</time><br><span class=\"{class}\">{level}</span></td>\
-             <td class=\"path\">{}<br><span class=\"soft\">{}</span></td><td class=\"why\">{}</td></tr>",
+             <td class=\"path\"><strong>{}</strong>{}<br><span class=\"soft\">{}</span>{}</td></tr>",
             said.at,
             words::time(since(view, said.at)),
             escaped(&said.message),
+            if said.times > 1 { format!(" ({} times)", grouped(said.times)) } else { String::new() },
             escaped(&said.facts),
-            said.hint.as_deref().map(escaped).unwrap_or_default(),
+            said.hint.as_deref().map(|hint| format!("<br>→ {}", escaped(hint))).unwrap_or_default(),
         );
     }
     out.push_str("</tbody></table></div></section>\n");
@@ -480,13 +500,8 @@ mod tests {
             lag_bytes: 5,
             lag: Duration::from_secs(3),
         };
-        let said = Said {
-            at: Timestamp::UNIX_EPOCH,
-            is_error: true,
-            message: evil.to_owned(),
-            facts: evil.to_owned(),
-            hint: Some(evil.to_owned()),
-        };
+        let text = || evil.to_owned();
+        let said = Said::once(Timestamp::UNIX_EPOCH, true, text(), text(), Some(text()));
         let page = shown(&[site], &[log], &[evil.to_owned()], &[said]);
         assert!(!page.contains("<script>alert") && !page.contains('\u{1b}'), "{page}");
         assert_eq!(page.matches("&lt;script&gt;alert(1)&lt;/script&gt;").count(), 8, "{page}");
