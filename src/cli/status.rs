@@ -100,7 +100,7 @@ fn fitted(picture: &str, (columns, rows): (usize, usize)) -> String {
         out.push(cut(&format!("… {} more lines", lines.len() - room), columns));
     }
     // The last line has no newline: it would scroll.
-    out.join("\x1b[K\r\n") + "\x1b[K"
+    out.join("\x1b[K\n") + "\x1b[K"
 }
 
 /// A line's first characters; escapes take no room.
@@ -256,14 +256,14 @@ fn sites(status: &Value, colour: bool, now: Timestamp, out: &mut String) {
             left(printable(site["name"].as_str().unwrap_or_default()), Paint::Plain),
             left(state, paint),
             count(&site["waiting"]),
-            count(&site["in_flight"]),
             count(&site["delivered"]),
             rejected,
+            right(ago(&site["last_delivered"], now)),
             count(&site["counts"]["lines"]),
             count(&site["counts"]["event"]),
             count(&site["counts"]["repeat"]),
             count(&site["counts"]["bot"]),
-            right(ago(&site["last_delivered"], now)),
+            count(&site["in_flight"]),
         ];
         let mut under = Vec::new();
         if let Some(error) = site["last_error"].as_str() {
@@ -274,18 +274,19 @@ fn sites(status: &Value, colour: bool, now: Timestamp, out: &mut String) {
         }
         (cells, under)
     });
+    // What matters first: a narrow terminal shows no more.
     let heads = [
         "SITE",
         "STATE",
         "WAITING",
-        "IN FLIGHT",
         "DELIVERED",
         "REJECTED",
+        "LAST DELIVERED",
         "LINES",
         "EVENTS",
         "REPEATS",
         "BOTS",
-        "LAST DELIVERED",
+        "IN FLIGHT",
     ];
     table(&heads, rows.collect(), colour, out);
 }
@@ -306,18 +307,18 @@ fn logs(status: &Value, colour: bool, now: Timestamp, out: &mut String) {
         }
         let counts = &log["counts"];
         let cells = vec![
-            left(printable(log["path"].as_str().unwrap_or_default()), Paint::Plain),
+            behind,
             bytes(&log["offset"]),
             bytes(&log["size"]),
-            behind,
+            right(ago(&log["last_read"], now)),
             count(&counts["lines"]),
             count(&counts["unparsed"]),
             count(&counts["too_long"]),
-            right(ago(&log["last_read"], now)),
+            left(printable(log["path"].as_str().unwrap_or_default()), Paint::Plain),
         ];
         (cells, Vec::new())
     });
-    let heads = ["LOG", "SETTLED", "SIZE", "BEHIND", "LINES", "UNPARSED", "TOO LONG", "LAST READ"];
+    let heads = ["BEHIND", "SETTLED", "SIZE", "LAST READ", "LINES", "UNPARSED", "TOO LONG", "LOG"];
     table(&heads, rows.collect(), colour, out);
     let others = all.len() - followed.len();
     if others > 0 {
@@ -368,17 +369,17 @@ mod tests {
 silktail {}: running; status page at http://127.0.0.1:9464/
 configuration refused 2 min 0 s ago, the old one goes on: config.toml has 2 errors; `silktail check` says what is wrong
 
-SITE           STATE          WAITING  IN FLIGHT  DELIVERED  REJECTED  LINES  EVENTS  REPEATS  BOTS  LAST DELIVERED
-docs           sending              0          0         10         0    990      10        0     0        12 s ago
-a longer name  misconfigured      412          1          0         3     10       0        0     0               -
+SITE           STATE          WAITING  DELIVERED  REJECTED  LAST DELIVERED  LINES  EVENTS  REPEATS  BOTS  IN FLIGHT
+docs           sending              0         10         0        12 s ago    990      10        0     0          0
+a longer name  misconfigured      412          0         3               -     10       0        0     0          1
   last error: status 403 \\u{{1b}}[31mno
   compare property_key
 
 LINES  1000  event 10 (1.0 %)  unmatched 990 (99.0 %)
 
-LOG                   SETTLED    SIZE  BEHIND  LINES  UNPARSED  TOO LONG  LAST READ
-/var/log/nginx/b.log      5 B  2.0 MB  2.0 MB     10         0         0          -
-/var/log/a.log         1.5 kB  1.5 kB     0 B    990         0         0    1 s ago
+BEHIND  SETTLED    SIZE  LAST READ  LINES  UNPARSED  TOO LONG  LOG
+2.0 MB      5 B  2.0 MB          -     10         0         0  /var/log/nginx/b.log
+   0 B   1.5 kB  1.5 kB    1 s ago    990         0         0  /var/log/a.log
 and 1 that were rotated away, or aren't followed any more (`status --json` has them)
 ",
             env!("CARGO_PKG_VERSION")
@@ -396,7 +397,7 @@ and 1 that were rotated away, or aren't followed any more (`status --json` has t
     #[test]
     fn what_has_no_room_on_the_screen_is_cut_and_said() {
         let picture = "first line\n\x1b[31mred\x1b[0m and more\nthird\nfourth\n";
-        assert_eq!(fitted(picture, (5, 9)), "first\x1b[K\r\n\x1b[31mred\x1b[0m a\x1b[K\r\nthird\x1b[K\r\nfourt\x1b[K");
-        assert_eq!(fitted(picture, (80, 2)), "first line\x1b[K\r\n… 3 more lines\x1b[K");
+        assert_eq!(fitted(picture, (5, 9)), "first\x1b[K\n\x1b[31mred\x1b[0m a\x1b[K\nthird\x1b[K\nfourt\x1b[K");
+        assert_eq!(fitted(picture, (80, 2)), "first line\x1b[K\n… 3 more lines\x1b[K");
     }
 }

@@ -32,6 +32,8 @@ pub struct Facts<'f> {
     pub logs: &'f [Standing],
     /// Commits of the ledger, and when the last one was.
     pub commits: (u64, i64),
+    /// Whether the state can be written now.
+    pub writable: bool,
 }
 
 /// The text of all metrics.
@@ -204,6 +206,8 @@ fn state(facts: &Facts<'_>, out: &mut Exposition) {
     out.single("silktail_ledger_commits_total", Kind::Counter, "Commits of the state.", commits as f64);
     let help = "When the state was last committed; nothing happens to it where nothing is read.";
     out.single("silktail_ledger_last_commit_timestamp_seconds", Kind::Gauge, help, last as f64);
+    let help = "1 where the state can be written, 0 where the disk is full or fails: nothing is read or sent then.";
+    out.single("silktail_ledger_writable", Kind::Gauge, help, flag(facts.writable));
     let applied = counters.last_reload().is_none_or(|reload| reload.applied);
     let help = "Whether the last reload was taken into use.";
     out.single("silktail_config_last_reload_successful", Kind::Gauge, help, flag(applied));
@@ -245,6 +249,7 @@ mod tests {
             totals: &[],
             logs: &logs,
             commits: (1, 2),
+            writable: true,
         };
         let text = exposition(&facts, Dialect::Prometheus);
         let has = |line: &str| text.lines().any(|it| it == line);

@@ -307,6 +307,7 @@ impl<S: Settle> Shown<S> {
             totals: &totals().ok().flatten().unwrap_or_default(),
             logs: &self.standing(),
             commits: self.ledger.commits(),
+            writable: !self.ledger.is_stuck(),
         };
         exposition(&facts, dialect)
     }

@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod servers;
+pub mod status;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -232,6 +233,13 @@ impl Daemon {
     /// What it has said so far.
     pub fn stderr(&self) -> String {
         fs::read_to_string(&self.said).unwrap()
+    }
+
+    /// Where its status page listens, once it has said so.
+    pub fn status_address(&self) -> String {
+        const SAID: &str = "status page and metrics address=\"http://";
+        wait_for("the address", SOON, || self.stderr().contains(SAID));
+        self.stderr().split(SAID).nth(1).unwrap().split('/').next().unwrap().to_owned()
     }
 
     /// SIGHUP: read the configuration anew.
