@@ -226,6 +226,11 @@ fn every_metric_that_alerts_and_dashboard_name_exists() {
         .flat_map(|line| line.split(['{', ',']).skip(1))
         .filter_map(|label| Some(label.split_once("=\"")?.0))
         .collect();
+    // The documents have all of them, and no others.
+    let row = regex::Regex::new(r"(?m)^\| `(silktail_[a-z0-9_]+)` \|").unwrap();
+    let text = fs::read_to_string("docs/status.md").unwrap();
+    let documented: BTreeSet<&str> = row.captures_iter(&text).map(|found| found.get(1).unwrap().as_str()).collect();
+    assert_eq!(documented, families);
     let name = regex::Regex::new(r"silktail_[a-z0-9_]+").unwrap();
     let label = regex::Regex::new(r"([a-z_]+) ?=~?").unwrap();
     let by = regex::Regex::new(r"(?:by|on) \(([a-z, ]+)\)").unwrap();

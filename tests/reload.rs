@@ -121,10 +121,10 @@ fn a_site_that_waits_for_its_set_up_tries_at_once_when_it_is_mended() {
     assert_eq!(endpoint.delivered(), sorted(urls("docs", 0..20)));
 }
 
-/// `SILKTAIL_TEST_RELOADS=100` for the long run.
+/// `SILKTAIL_TEST_RELOADS=1000` for a longer run.
 #[test]
 fn reloads_under_load_lose_nothing_and_double_nothing() {
-    let reloads: u32 = std::env::var("SILKTAIL_TEST_RELOADS").ok().and_then(|count| count.parse().ok()).unwrap_or(12);
+    let reloads: u32 = std::env::var("SILKTAIL_TEST_RELOADS").ok().and_then(|count| count.parse().ok()).unwrap_or(100);
     let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
     let config = |turn: u32| {
         let shop = if turn % 3 == 1 { String::new() } else { site("shop", "shop.log") };
