@@ -166,6 +166,35 @@ fn a_unix_socket_serves_its_group_and_is_taken_over_when_it_was_left_behind() {
     assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
 }
 
+#[test]
+fn it_is_not_ready_while_a_log_cannot_be_read() {
+    // To root, everything can be read; another user does what root starts.
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can start it as another user");
+        return;
+    }
+    let (mut sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+    sandbox.run_as = Some(65_534);
+    sandbox.configure(endpoint.port, &sites("listen = \"127.0.0.1:0\"").replace("access.log", "*.log"));
+    sandbox.write("a.log", &combined("192.0.2.1", 0, "/a.pdf"));
+    sandbox.write("closed.log", &combined("192.0.2.2", 0, "/b.pdf"));
+    // No log, and nothing that could be mended.
+    fs::create_dir(sandbox.path("directory.log")).unwrap();
+    let closed = |mode| fs::set_permissions(sandbox.path("closed.log"), fs::Permissions::from_mode(mode)).unwrap();
+    closed(0o600);
+    let daemon = sandbox.start("said");
+    let address = daemon.status_address();
+    let ready = || get(&address, "/readyz", "");
+    wait_for("the trouble", SOON, || ready().2 == "a log can't be read\n");
+    assert_eq!((ready().0, get(&address, "/healthz", "").0), (503, 200));
+    let page = get(&address, "/", "").2;
+    assert!(page.contains("not ready") && page.contains("closed.log") && page.contains("Debian: adm"), "{page}");
+    closed(0o644);
+    wait_for("the mended log", SOON, || ready().0 == 200);
+    endpoint.wait_delivered(2);
+    daemon.stop();
+}
+
 /// Visitors' addresses, query strings and lines as they stand: not at INFO and above, and not on the page, whatever the
 /// endpoint answers; nor the key.
 #[test]

@@ -244,7 +244,9 @@ impl<S: Sink> Follower<S> {
             // What can't be remembered isn't read.
             let stuck = self.ledger.is_stuck();
             let more = !stuck && self.passing(|this| this.turns(&mut buffers))?.unwrap_or(false);
-            let is_there = |trouble: &&String| !trouble.contains("No such file");
+            // A pipe or a directory that a pattern matches is no log.
+            let is_there =
+                |trouble: &&String| !["No such file", "not a regular file"].iter().any(|no| trouble.contains(no));
             let unreadable = self.troubles.values().filter(is_there).count();
             self.sink.happened(Happened::Turn { files: self.sources.len(), unreadable });
             let wait = if more { Duration::ZERO } else { self.patience() };

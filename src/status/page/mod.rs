@@ -482,6 +482,36 @@ mod tests {
         assert!(!outside.contains("http:") && !outside.contains("https:") && !outside.contains("//cdn"), "{outside}");
     }
 
+    /// WCAG 2.2, 1.4.3: text needs 4.5 to 1, also on the bars' cards, in the light and in the dark.
+    #[test]
+    fn every_text_has_enough_contrast() {
+        let luminance = |colour: &str| -> f64 {
+            let digits = match colour.len() {
+                3 => colour.chars().flat_map(|digit| [digit, digit]).collect(),
+                _ => colour.to_owned(),
+            };
+            let channel = |at: usize| {
+                let value = f64::from(u8::from_str_radix(&digits[at..at + 2], 16).unwrap()) / 255.0;
+                if value <= 0.040_45 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+            };
+            0.2126 * channel(0) + 0.7152 * channel(2) + 0.0722 * channel(4)
+        };
+        let (light, dark) = STYLE.split_once("@media (prefers-color-scheme: dark)").unwrap();
+        for (name, scheme) in [("light", light), ("dark", dark)] {
+            let colour = |name: &str| {
+                let value = scheme.split(&format!("--{name}: #")).nth(1).unwrap();
+                luminance(&value[..value.find(';').unwrap()])
+            };
+            for text in ["ink", "soft", "good", "bad", "odd", "bar"] {
+                for ground in ["paper", "card"] {
+                    let (one, other) = (colour(text), colour(ground));
+                    let contrast = (one.max(other) + 0.05) / (one.min(other) + 0.05);
+                    assert!(contrast >= 4.5, "{name}: {text} on {ground} has {contrast:.2}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn what_strangers_wrote_is_text_on_the_page() {
         let evil = "<script>alert(1)</script>\"'\u{1b}[31m";
