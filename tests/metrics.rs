@@ -7,6 +7,7 @@ mod common;
 use common::{Answer, BROWSER, CRAWLER, Daemon, Endpoint, KEY, SOON, Sandbox, combined, combined_by, wait_for};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::process::Command;
 
 const SITES: &str = r#"
 [status]
@@ -255,6 +256,38 @@ fn every_metric_that_alerts_and_dashboard_name_exists() {
         }
     }
     daemon.stop();
+}
+
+/// Prometheus' own judgement of names, rules and their tests.
+#[test]
+fn promtool_finds_nothing_wrong() {
+    let Some(promtool) = common::installed("promtool") else {
+        eprintln!("skipped: promtool isn't installed");
+        return;
+    };
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+    sandbox.configure(endpoint.port, SITES);
+    sandbox.write("access.log", &combined("192.0.2.1", 0, "/a.pdf"));
+    let daemon = sandbox.start("said");
+    endpoint.wait_delivered(1);
+    sandbox.write("metrics", &get(&daemon, "/metrics").2);
+    daemon.stop();
+    let metrics = fs::File::open(sandbox.path("metrics")).unwrap();
+    for (what, file) in
+        [("metrics", None), ("rules", Some("silktail.rules.yml")), ("test", Some("silktail.rules.test.yml"))]
+    {
+        let mut command = Command::new(&promtool);
+        command.current_dir("packaging/prometheus").stdin(metrics.try_clone().unwrap());
+        match file {
+            Some(file) if what == "test" => command.args(["test", "rules", file]),
+            Some(file) => command.args(["check", what, file]),
+            None => command.args(["check", what]),
+        };
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{what}: {said}");
+        assert!(what != "metrics" || said.is_empty(), "{said}");
+    }
 }
 
 /// As far as it can be told without Grafana: what its schema demands of a dashboard and its panels.
