@@ -432,7 +432,7 @@ impl Reloader {
             Ok(loaded) => loaded,
             Err(report) => {
                 // The diagnostics as `check` gives them, each line in the journal.
-                let lines = report.render(false);
+                let lines = report.render_problems(false);
                 for line in lines.lines().filter(|line| !line.is_empty()) {
                     tracing::error!(target: ANSWER, "{line}");
                 }
@@ -452,7 +452,7 @@ impl Reloader {
                 return Err(format!("`{key}` can't change while running"));
             }
         }
-        for line in loaded.warnings.render(false).lines().filter(|_| loaded.warnings.warnings > 0) {
+        for line in loaded.warnings.render_problems(false).lines().filter(|line| !line.is_empty()) {
             tracing::warn!(target: ANSWER, "{line}");
         }
         let token = loaded.config.status.as_ref().and_then(|status| status.token.clone());

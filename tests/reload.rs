@@ -94,6 +94,7 @@ fn a_wrong_configuration_is_refused_whole_with_its_diagnostics() {
         sandbox.write("config.toml", &wrong.replace("https://docs.example.org", "https://changed.example.org"));
         reload(&daemon, REFUSED);
         assert!(daemon.stderr().contains(said), "{name}: no {said} in\n{}", daemon.stderr());
+        assert!(!daemon.stderr().contains("nothing was started"), "{name}: it runs\n{}", daemon.stderr());
     }
     sandbox.append("docs.log", &lines(1..2));
     endpoint.wait_delivered(2);

@@ -46,8 +46,16 @@ impl Report {
         Self { errors, warnings: problems.len() - errors, sources, problems, main }
     }
 
-    /// The whole report as text. Property keys are redacted in quoted lines.
+    /// The whole report as text, with what it comes to.
     pub fn render(&self, colour: bool) -> String {
+        let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
+        let counts = format!("{}, {}", plural(self.errors, "error"), plural(self.warnings, "warning"));
+        let end = if self.errors > 0 { "; nothing was started" } else { "" };
+        format!("{}{}: {counts}{end}\n", self.render_problems(colour), self.main)
+    }
+
+    /// The problems as text. Property keys and tokens are hidden in quoted lines.
+    pub fn render_problems(&self, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let mut out = String::new();
         for problem in &self.problems {
@@ -69,10 +77,6 @@ impl Report {
             out.push_str(&renderer.render(&[group]));
             out.push_str("\n\n");
         }
-        let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
-        let counts = format!("{}, {}", plural(self.errors, "error"), plural(self.warnings, "warning"));
-        let end = if self.errors > 0 { "; nothing was started" } else { "" };
-        out.push_str(&format!("{}: {counts}{end}\n", self.main));
         out
     }
 }

@@ -204,7 +204,7 @@ fn state(facts: &Facts<'_>, out: &mut Exposition) {
     out.single("silktail_follower_turn_timestamp_seconds", Kind::Gauge, help, turned);
     let (commits, last) = facts.commits;
     out.single("silktail_ledger_commits_total", Kind::Counter, "Commits of the state.", commits as f64);
-    let help = "When the state was last committed; nothing happens to it where nothing is read.";
+    let help = "When the state was last committed: only where something was read; 0: not since the start.";
     out.single("silktail_ledger_last_commit_timestamp_seconds", Kind::Gauge, help, last as f64);
     let help = "1 where the state can be written, 0 where the disk is full or fails: nothing is read or sent then.";
     out.single("silktail_ledger_writable", Kind::Gauge, help, flag(facts.writable));
