@@ -1,7 +1,6 @@
 //! From the TOML as written to the configuration as used.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use url::Url;
 
 use super::raw::{Table, Value, Walk, did_you_mean, strings_of};
 use super::report::{Problem, Report, Source};
-use super::{Config, Expectation, Follow, FormatChoice, Loaded, Site, Start, Want};
+use super::{Config, Expectation, Follow, FormatChoice, Loaded, Site, Start, Status, Want};
 use crate::deliver::{EndpointSettings, PropertyKey};
 use crate::entry::FIELDS;
 use crate::follow::discover;
@@ -24,6 +23,7 @@ use crate::pipeline::FATES;
 use crate::rules::{
     Conditions, Extensions, Hosts, KeepQuery, PageSource, RefererCondition, Rule, Rules, SiteContext, Template,
 };
+use crate::status::access::{Listen, Token};
 use crate::visitor::bots::{Bots, Group};
 use crate::visitor::client::parse_networks;
 
@@ -207,7 +207,7 @@ impl Resolver<'_> {
         let endpoint_table = root.table(&mut self.walk(first.source), "endpoint", "[endpoint]");
         let (endpoint, allow_http) = self.endpoint(endpoint_table, first.source);
         let follow = self.follow(&mut root, first.source);
-        let status_listen = self.status(&mut root, first.source);
+        let status = self.status(&mut root, first);
         let test_tables = root.tables(&mut self.walk(first.source), "test", "a test");
         let tests: Vec<(Expectation, Option<Range<usize>>)> =
             test_tables.into_iter().filter_map(|table| self.expectation(table, first)).collect();
@@ -251,7 +251,7 @@ impl Resolver<'_> {
             state_dir: state_dir?,
             endpoint: endpoint.clone(),
             follow,
-            status_listen,
+            status,
             formats,
             sites: sites.into_iter().map(|placed| placed.site).collect(),
             tests: tests.into_iter().map(|(test, _)| test).collect(),
@@ -501,27 +501,93 @@ impl Resolver<'_> {
         follow
     }
 
-    fn status(&mut self, root: &mut Table<'_, '_>, source: usize) -> Option<SocketAddr> {
+    fn status(&mut self, root: &mut Table<'_, '_>, part: &Part) -> Option<Status> {
+        let source = part.source;
         let mut table = root.table(&mut self.walk(source), "status", "[status]")?;
-        let listen = table.string(&mut self.walk(source), "listen").and_then(|(text, span)| {
-            let address = text.parse::<SocketAddr>();
-            match &address {
-                Err(_) => {
-                    let help = Some("an address and a port: 127.0.0.1:9464, [::1]:9464".to_owned());
-                    self.walk(source).error(span, "`listen` is not an address", "not an address with a port", help);
-                }
-                Ok(address) if !address.ip().is_loopback() => {
-                    let message = "the status page is shown to whoever reaches this address";
-                    let help =
-                        Some("it has no password: listen on 127.0.0.1, or keep others out by a firewall".to_owned());
-                    self.walk(source).warning(span, message, "not this machine alone", help);
-                }
-                Ok(_) => {}
-            }
-            address.ok()
-        });
+        let span = table.span.clone();
+        let listen = table.string(&mut self.walk(source), "listen");
+        let given = table.string(&mut self.walk(source), "token");
+        let file = table.string(&mut self.walk(source), "token_file");
         table.finish(&mut self.walk(source));
-        listen
+        let has_token = given.is_some() || file.is_some();
+        let token = self.token(given, file, part);
+        let Some((text, listen_span)) = listen else {
+            if has_token {
+                let help = Some("add listen = \"127.0.0.1:9464\", or take the table away".to_owned());
+                self.walk(source).warning(span, "[status] has no `listen`", "nothing listens", help);
+            }
+            return None;
+        };
+        let listen = match Listen::parse(&text) {
+            Ok(listen) => listen,
+            Err(error) => {
+                let help = Some("127.0.0.1:9464, [::1]:9464, or unix:/run/silktail/status.sock".to_owned());
+                self.walk(source).error(listen_span, "`listen` is not an address", error, help);
+                return None;
+            }
+        };
+        if !listen.is_private() && !has_token {
+            let message = "the status page would be shown to whoever reaches this address";
+            let help = "add token_file = \"status.token\" (a file with a long random text), or listen on 127.0.0.1 or on \
+                        unix:/run/silktail/status.sock";
+            self.walk(source).error(
+                listen_span,
+                message,
+                "not this machine alone, and no token",
+                Some(help.to_owned()),
+            );
+            return None;
+        }
+        if !listen.is_private() {
+            let message = "the token and the status cross the network unencrypted";
+            let help = "put a proxy with TLS in front, or listen where only trusted machines are";
+            self.walk(source).warning(listen_span, message, "plain HTTP", Some(help.to_owned()));
+        }
+        Some(Status { listen, token })
+    }
+
+    /// `token`, or what `token_file` holds.
+    fn token(&mut self, given: Option<Text>, file: Option<Text>, part: &Part) -> Option<Token> {
+        const LEAST: usize = 16;
+        let source = part.source;
+        let (text, span) = match (given, file) {
+            (Some(_), Some((_, span))) => {
+                let message = "`token` and `token_file` are both given";
+                self.walk(source).error(span, message, "take one away", None);
+                return None;
+            }
+            (given, None) => given?,
+            (None, Some((name, span))) => match self.secret_file(&name, part) {
+                Ok(text) => (text, span),
+                Err(error) => {
+                    self.walk(source).error(span, format!("cannot read the token from {error}"), "this file", None);
+                    return None;
+                }
+            },
+        };
+        // What goes into a header, in every client.
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let message = "the token must be visible ASCII characters without spaces";
+            let help = Some("make one: openssl rand -hex 24".to_owned());
+            self.walk(source).error(span, message, if text.is_empty() { "empty" } else { "not a token" }, help);
+            return None;
+        }
+        if text.len() < LEAST {
+            let help = Some("make one: openssl rand -hex 24".to_owned());
+            self.walk(source).warning(span, "the token can be guessed", "fewer than 16 characters", help);
+        }
+        Some(Token::new(text))
+    }
+
+    /// A secret of its own file: in `$CREDENTIALS_DIRECTORY`, then beside the file that names it.
+    fn secret_file(&self, name: &str, part: &Part) -> Result<String, String> {
+        let credentials = (self.env)("CREDENTIALS_DIRECTORY").map(|folder| Path::new(&folder).join(name));
+        let beside = part.path.parent().unwrap_or(Path::new("")).join(name);
+        let path = credentials.filter(|path| path.exists()).unwrap_or(beside);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
+            Err(error) => Err(format!("`{}`: {error}", path.display())),
+        }
     }
 
     fn formats(&mut self, root: &mut Table<'_, '_>, source: usize, formats: &mut Vec<Format>) {
@@ -668,19 +734,14 @@ impl Resolver<'_> {
                 return None;
             }
             (Some(text), None) => self.expand(source, text)?,
-            (None, Some((name, span))) => {
-                let credentials = (self.env)("CREDENTIALS_DIRECTORY").map(|folder| Path::new(&folder).join(&name));
-                let beside = part.path.parent().unwrap_or(Path::new("")).join(&name);
-                let path = credentials.filter(|path| path.exists()).unwrap_or(beside);
-                match std::fs::read_to_string(&path) {
-                    Ok(text) => (text.trim_end_matches(['\n', '\r']).to_owned(), span),
-                    Err(error) => {
-                        let message = format!("cannot read the property key from `{}`: {error}", path.display());
-                        self.walk(source).error(span, message, "this file", None);
-                        return None;
-                    }
+            (None, Some((name, span))) => match self.secret_file(&name, part) {
+                Ok(text) => (text, span),
+                Err(error) => {
+                    let message = format!("cannot read the property key from {error}");
+                    self.walk(source).error(span, message, "this file", None);
+                    return None;
                 }
-            }
+            },
             (None, None) => {
                 if !table.has("property_key") && !table.has("property_key_file") {
                     let help = Some("in the browser's console: window.stConfig.propertyKey".to_owned());

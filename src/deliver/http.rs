@@ -1,6 +1,7 @@
 //! One POST: the client and its answer.
 
 use std::error::Error as _;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -95,6 +96,34 @@ pub async fn post(
     Answer::Status { status, retry_after, excerpt, html }
 }
 
+/// An answer's excerpt as it may be logged and shown: it may quote what it was sent, and addresses and query strings are
+/// nobody's business there.
+pub fn discreet(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let run = rest.find(|c: char| !(c.is_ascii_hexdigit() || matches!(c, '.' | ':'))).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(run);
+        let bare = word.trim_matches(['.', ':']);
+        if bare.parse::<IpAddr>().is_ok() || word.parse::<IpAddr>().is_ok() || bare.parse::<SocketAddr>().is_ok() {
+            out.push_str("(address)");
+            rest = after;
+        } else if !word.is_empty() {
+            out.push_str(word);
+            rest = after;
+        } else if c == '?' {
+            let end =
+                rest.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>')).unwrap_or(rest.len());
+            out.push_str(if end > 1 { "?…" } else { "?" });
+            rest = &rest[end..];
+        } else {
+            out.push(c);
+            rest = &rest[c.len_utf8()..];
+        }
+    }
+    out
+}
+
 /// Why there was no answer, without the URL.
 fn reason(error: &reqwest::Error) -> String {
     if error.is_timeout() {
@@ -107,4 +136,28 @@ fn reason(error: &reqwest::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_answer_quotes_of_the_visitor_is_not_shown() {
+        for (name, text, want) in [
+            ("an address", "{\"ip\":\"192.0.2.7\"} is blocked.", "{\"ip\":\"(address)\"} is blocked."),
+            ("at a sentence's end", "bad 192.0.2.7.", "bad (address)"),
+            ("with a port", "from 192.0.2.7:443, no", "from (address), no"),
+            ("IPv6", "[2001:db8::7] and ::1", "[(address)] and (address)"),
+            (
+                "a query string",
+                "no https://docs.example.org/a?mail=x@example.org here",
+                "no https://docs.example.org/a?… here",
+            ),
+            ("a question", "who are you? 12:30 abc 1.2.3 é", "who are you? 12:30 abc 1.2.3 é"),
+            ("nothing", "", ""),
+        ] {
+            assert_eq!(discreet(text), want, "{name}");
+        }
+    }
 }

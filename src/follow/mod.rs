@@ -162,8 +162,9 @@ pub struct Follower<S> {
     unopened: HashMap<(u64, u64), (PathBuf, Option<LogId>)>,
     /// Followed names some of whose rotated siblings couldn't be read: what was written since then is searched for.
     search: BTreeMap<PathBuf, SystemTime>,
-    /// Logs that were truncated, as far as it was noticed: what is under their name now is another.
-    cut: BTreeSet<LogId>,
+    /// Logs that were truncated, as far as it was noticed: what is under their name now is another. With the bytes of
+    /// them that were known to be unread then.
+    cut: BTreeMap<LogId, u64>,
     /// Logs of which nothing had been read at the last look: if one is truncated, only its copy can tell.
     unread: HashSet<LogId>,
     /// How far logs that were let go have been read in this run: what isn't settled of that is on its way.
@@ -240,7 +241,7 @@ impl<S: Sink> Follower<S> {
             look_again: false,
             unopened: HashMap::new(),
             search: BTreeMap::new(),
-            cut: BTreeSet::new(),
+            cut: BTreeMap::new(),
             left_over: BTreeSet::new(),
             unread: HashSet::new(),
             read_to: HashMap::new(),
@@ -267,7 +268,9 @@ impl<S: Sink> Follower<S> {
             // What can't be remembered isn't read.
             let stuck = self.ledger.is_stuck();
             let more = !stuck && self.passing(|this| this.turns(&mut buffers))?.unwrap_or(false);
-            let is_there = |trouble: &&String| !trouble.contains("No such file");
+            // A pipe or a directory that a pattern matches is no log.
+            let is_there =
+                |trouble: &&String| !["No such file", "not a regular file"].iter().any(|no| trouble.contains(no));
             let unreadable = self.troubles.values().filter(is_there).count();
             self.sink.happened(Happened::Turn { files: self.sources.len(), unreadable });
             let wait = if more { Duration::ZERO } else { self.patience() };
@@ -296,6 +299,7 @@ impl<S: Sink> Follower<S> {
             let choice = targets.first().and_then(|index| self.targets.get(*index)).map(|target| &target.format);
             let Some(choice) = choice else {
                 tracing::info!(path = %source.path.display(), offset = source.read_to(), "file isn't followed any more");
+                self.sink.left(source.row.id);
                 self.park(&mut source);
                 continue;
             };
@@ -377,7 +381,10 @@ impl<S: Sink> Follower<S> {
             if !source.due {
                 continue;
             }
-            match source.turn(buffers, &mut self.repeats, &self.sink) {
+            let turn = source.turn(buffers, &mut self.repeats, &self.sink);
+            let behind = matches!(turn, Ok(Turn::More | Turn::Full) | Err(_));
+            self.sink.stands(source.row.id, source.place(behind));
+            match turn {
                 Ok(Turn::More) => {
                     more = true;
                     if let Some(since) = &mut source.leaving {
@@ -391,6 +398,7 @@ impl<S: Sink> Follower<S> {
                         let written = source.modified.and_then(|at| at.elapsed().ok());
                         if written.is_none_or(|ago| ago > SETTLED) {
                             tracing::warn!(path = %source.path.display(), %damage, "an archive can't be read to its end");
+                            self.sink.happened(Happened::GivenUp { path: &source.row.path, unread: source.unread() });
                             self.finished.insert((source.row.dev, source.row.ino, source.modified));
                         } else {
                             let since = source.modified.unwrap_or(SystemTime::UNIX_EPOCH);
@@ -401,6 +409,7 @@ impl<S: Sink> Follower<S> {
                     } else if source.leaving.is_some_and(|since| source.file.is_packed() || since.elapsed() >= QUIET) {
                         source.finish(buffers, &mut self.repeats, &self.sink).unwrap_or_else(|error| {
                             tracing::warn!(path = %source.path.display(), %error, "can't read the last line");
+                            self.sink.happened(Happened::GivenUp { path: &source.row.path, unread: source.unread() });
                         });
                         source.row.ended = true;
                         self.sink.update(source.row.clone());
@@ -421,7 +430,7 @@ impl<S: Sink> Follower<S> {
                     }
                 }
                 Ok(Turn::Truncated) => {
-                    self.sink.happened(Happened::Truncation);
+                    self.sink.happened(Happened::Truncation(&source.row.path));
                     let inodes = self.sources.iter().map(|source| (source.row.dev, source.row.ino));
                     let held: HashSet<(u64, u64)> = inodes.collect();
                     let source = &mut self.sources[index];
@@ -441,7 +450,7 @@ impl<S: Sink> Follower<S> {
                                 "file truncated or overwritten, reading its new content"
                             );
                             // It may be on its way to another name, or be compressed just now.
-                            self.cut.insert(source.row.id);
+                            self.cut.insert(source.row.id, source.unread());
                             truncated.push(source.row.clone());
                             replaced.push(index);
                         }
@@ -464,6 +473,7 @@ impl<S: Sink> Follower<S> {
             for index in replaced.into_iter().rev() {
                 let source = self.sources.remove(index);
                 self.waiting.remove(&source.row.id);
+                self.sink.left(source.row.id);
                 self.remember_reading(&source)?;
             }
             self.look()?;
@@ -563,7 +573,7 @@ impl<S: Sink> Follower<S> {
             });
             if !still_there {
                 tracing::info!(path = %source.path.display(), "file renamed or removed, reading it to its end");
-                self.sink.happened(Happened::Rotation);
+                self.sink.happened(Happened::Rotation(&source.row.path));
                 source.leaving = Some(Instant::now());
                 source.due = true;
                 moved.insert(source.path.clone());
@@ -634,7 +644,7 @@ impl<S: Sink> Follower<S> {
             Some(known) => known,
             none => none.insert(Known::new(self.ledger.logs()?)),
         };
-        let whole = |row: &LogRow| !self.cut.contains(&row.id);
+        let whole = |row: &LogRow| !self.cut.contains_key(&row.id);
         let free = |(_, row): &(usize, &LogRow)| whole(row) && !looking.logs.contains(&row.id);
         let who = match identity::stayed(&opened, known.at_inode(inode).filter(free)) {
             Ok(Some(place)) => Ok(Who::Known(place)),
@@ -790,7 +800,7 @@ impl<S: Sink> Follower<S> {
             (Who::CutBack(_, offset), Some(row)) => {
                 tracing::warn!(path = %path.display(), offset, "the end of the log is gone, reading on from where it agrees");
                 // What is no longer here may be in a rotated file: the log was truncated and begins as it did before.
-                self.cut.insert(row.id);
+                self.cut.insert(row.id, 0);
                 self.search_after_truncation(row);
                 let mut row = row.clone();
                 row.fingerprint.marks.retain(|mark| mark.offset <= *offset);
@@ -839,6 +849,8 @@ impl<S: Sink> Follower<S> {
             path: path.to_path_buf(),
             due: true,
             scan: Scan::default(),
+            size: opened.size,
+            behind_since: None,
         })))
     }
 
