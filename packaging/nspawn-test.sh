@@ -122,7 +122,7 @@ within 'id silktail | grep --quiet adm
     [[ $(stat --format "%U %G %a" /etc/silktail/config.toml /etc/silktail /var/lib/silktail | xargs) == \
         "root silktail 640 root silktail 2750 silktail silktail 700" ]]
     dpkg-query --show --showformat "\${Conffiles}" silktail | grep --quiet /etc/silktail/config.toml
-    man --where silktail silktail-backfill >/dev/null
+    man --where silktail silktail-backfill silktail-rejected-retry silktail.toml >/dev/null
     silktail --version >/dev/null
     ! systemctl is-enabled --quiet silktail && ! systemctl is-active --quiet silktail'
 

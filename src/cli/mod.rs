@@ -9,6 +9,7 @@ mod completions;
 mod demo;
 mod explain;
 mod init;
+mod man;
 mod owner;
 mod receive;
 mod rejected;
@@ -75,8 +76,8 @@ pub enum Command {
     Demo(demo::Args),
     /// Print a shell's completions
     Completions(completions::CompletionsArgs),
-    /// Print the man page
-    Man(completions::ManArgs),
+    /// Print the man pages: the commands', or the configuration's
+    Man(man::Args),
 }
 
 /// Why a command failed, and with which exit status.
@@ -130,7 +131,7 @@ pub fn main() -> ExitCode {
         Command::Receive(args) => receive::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions(args) => completions::completions(&args),
-        Command::Man(args) => completions::man(&args),
+        Command::Man(args) => man::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

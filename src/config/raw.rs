@@ -6,6 +6,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::keys::Section;
 use super::report::Problem;
 
 /// Collects problems of one file.
@@ -59,18 +60,17 @@ impl Walk<'_> {
 pub(super) struct Table<'t, 'i> {
     table: &'t DeTable<'i>,
     pub span: Range<usize>,
-    what: &'static str,
-    known: Vec<&'static str>,
+    section: &'static Section,
     taken: HashSet<&'static str>,
 }
 
 impl<'t, 'i> Table<'t, 'i> {
-    pub fn new(table: &'t DeTable<'i>, span: Range<usize>, what: &'static str) -> Self {
-        Self { table, span, what, known: Vec::new(), taken: HashSet::new() }
+    pub fn new(table: &'t DeTable<'i>, span: Range<usize>, section: &'static Section) -> Self {
+        Self { table, span, section, taken: HashSet::new() }
     }
 
     pub fn take(&mut self, name: &'static str) -> Option<&'t Value<'i>> {
-        self.known.push(name);
+        debug_assert!(self.section.key(name).is_some(), "`{name}` of {} is missing in keys.rs", self.section.what);
         self.taken.insert(name);
         self.table.iter().find(|(key, _)| key.get_ref() == name).map(|(_, value)| value)
     }
@@ -118,7 +118,7 @@ impl<'t, 'i> Table<'t, 'i> {
         strings_of(walk, value, name)
     }
 
-    pub fn tables(&mut self, walk: &mut Walk<'_>, name: &'static str, what: &'static str) -> Vec<Table<'t, 'i>> {
+    pub fn tables(&mut self, walk: &mut Walk<'_>, name: &'static str, section: &'static Section) -> Vec<Table<'t, 'i>> {
         let Some(value) = self.take(name) else { return Vec::new() };
         let mut tables = Vec::new();
         let items: &[Value<'i>] = match value.get_ref() {
@@ -131,17 +131,22 @@ impl<'t, 'i> Table<'t, 'i> {
         };
         for item in items {
             match item.get_ref() {
-                DeValue::Table(table) => tables.push(Table::new(table, item.span(), what)),
+                DeValue::Table(table) => tables.push(Table::new(table, item.span(), section)),
                 _ => walk.wrong_type(item, name, "a table"),
             }
         }
         tables
     }
 
-    pub fn table(&mut self, walk: &mut Walk<'_>, name: &'static str, what: &'static str) -> Option<Table<'t, 'i>> {
+    pub fn table(
+        &mut self,
+        walk: &mut Walk<'_>,
+        name: &'static str,
+        section: &'static Section,
+    ) -> Option<Table<'t, 'i>> {
         let value = self.take(name)?;
         match value.get_ref() {
-            DeValue::Table(table) => Some(Table::new(table, value.span(), what)),
+            DeValue::Table(table) => Some(Table::new(table, value.span(), section)),
             _ => {
                 walk.wrong_type(value, name, "a table");
                 None
@@ -160,8 +165,9 @@ impl<'t, 'i> Table<'t, 'i> {
             if self.taken.contains(name) {
                 continue;
             }
-            let help = nearest(name, self.known.iter().copied()).map(|near| format!("did you mean `{near}`?"));
-            let label = format!("not a key of {}", self.what);
+            let known = self.section.keys.iter().map(|key| key.name);
+            let help = nearest(name, known).map(|near| format!("did you mean `{near}`?"));
+            let label = format!("not a key of {}", self.section.what);
             walk.error(key.span(), format!("unknown key `{name}`"), &label, help);
         }
     }
