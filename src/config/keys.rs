@@ -63,7 +63,6 @@ use Unset::{Default, Means, Needed};
 
 const FORMATS_KEY: Key =
     key("formats", "tables", Means("the built-in formats alone"), "", "Formats of your own: `[formats.NAME]`.");
-const SITE_KEY: Key = key("site", "list of tables", Needed, "", "The sites: `[[site]]`, in file order.");
 
 /// The main file's own keys.
 pub const ROOT: Section = Section {
@@ -90,7 +89,7 @@ pub const ROOT: Section = Section {
         key("follow", "table", Means("its keys' defaults"), "", "How logs are followed: `[follow]`."),
         key("status", "table", Means("nothing listens"), "", "Metrics, health and a status page: `[status]`."),
         FORMATS_KEY,
-        SITE_KEY,
+        key("site", "list of tables", Needed, "", "The sites: `[[site]]`, in file order."),
         key("test", "list of tables", Means("nothing is expected"), "", "What you expect of lines: `[[test]]`."),
     ],
 };
@@ -100,7 +99,7 @@ pub const INCLUDED: Section = Section {
     heading: "An included file",
     what: "an included file ([[site]] and [formats.*] only)",
     meaning: "What `include` names holds sites and formats; all else belongs into the main file.",
-    keys: &[FORMATS_KEY, SITE_KEY],
+    keys: &[FORMATS_KEY, key("site", "list of tables", Means("it holds formats alone"), "", "More sites: `[[site]]`.")],
 };
 
 /// `[endpoint]`.
@@ -430,7 +429,7 @@ pub const RULE: Section = Section {
             "text",
             Means("`skip` is needed"),
             "\"download\"",
-            "The event's name. Silktide knows `download`; other names are yours.",
+            "The event's name: `download`, or a name of yours.",
         ),
         key(
             "skip",
