@@ -2,6 +2,8 @@
 //!
 //! `UPDATE=1 cargo test --test config` writes the messages anew: read them before you keep them.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on has failed")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
