@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::{Answer, BROWSER, Endpoint, SOON, Sandbox, combined, wait_for};
+use rustix::process::Signal;
 use serde_json::json;
 
 const SITE: &str = r#"
@@ -120,6 +121,52 @@ fn logs_of_several_servers_come_together_by_time() {
 }
 
 #[test]
+fn hundreds_of_logs_of_one_time_are_not_all_open_at_once() {
+    const LOGS: u32 = 200;
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+    sandbox.configure(endpoint.port, &SITE.replace("access.log", "*.log"));
+    for log in 0..LOGS {
+        // Every log has a line of each part of the time.
+        let all: String = (0..5).map(|line| lines(line * LOGS + log..line * LOGS + log + 1)).collect();
+        sandbox.write(&format!("{log}.log"), &all);
+    }
+    let done = Command::new("sh")
+        .args(["-c", "ulimit -n 128 && exec \"$0\" \"$@\""])
+        .arg(env!("CARGO_BIN_EXE_silktail"))
+        .args(sandbox.silktail().get_args())
+        .args(["backfill", "--yes", "--json"])
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert_eq!(endpoint.delivered(), urls(0..5 * LOGS));
+}
+
+#[test]
+fn a_backfill_that_is_told_to_stop_says_that_something_is_left() {
+    for files in 2..5 {
+        let (sandbox, endpoint) =
+            (Sandbox::new(), Endpoint::scripted(|_, _| Answer::Slow(200, Duration::from_millis(20))));
+        sandbox.configure_with(endpoint.port, "max_in_flight = 1", SITE);
+        // Small ones, each read in one go.
+        for file in 0..files {
+            sandbox.write(&format!("access.log.{}", files - file), &lines(30 * file..30 * (file + 1)));
+        }
+        let mut command = sandbox.silktail();
+        let said = fs::File::create(sandbox.path("said")).unwrap();
+        let mut child = command.args(["backfill", "--yes"]).stdout(Stdio::null()).stderr(said).spawn().unwrap();
+        endpoint.wait_delivered(3);
+        common::signal(&child, Signal::TERM);
+        let ended = common::wait_with_deadline(&mut child, SOON).unwrap();
+        let said = fs::read_to_string(sandbox.path("said")).unwrap();
+        assert_eq!(ended.code(), Some(1), "{files} files: {said}");
+        assert!(said.contains("run the same command again"), "{files} files: {said}");
+        endpoint.set_script(|_, _| Answer::Status(200));
+        sandbox.run(&["backfill", "--yes"]).expect_code(0);
+        assert_eq!(endpoint.delivered(), urls(0..30 * files), "each once");
+    }
+}
+
+#[test]
 fn killed_again_and_again_a_backfill_of_archives_loses_none_and_doubles_only_what_was_in_flight() {
     const IN_FLIGHT: usize = 4;
     // `SILKTAIL_KILLS=50 cargo test --test backfill_runs killed`
@@ -200,4 +247,60 @@ fn the_daemon_started_in_the_middle_of_a_backfill_of_its_log_takes_over_where_th
     let again = sandbox.run(&["backfill", "--yes", "--json"]).expect_code(0).json();
     assert_eq!(again["event"], json!(0));
     assert_eq!(endpoint.delivered().len(), 1_110);
+}
+
+#[test]
+fn the_daemon_goes_on_where_a_backfill_of_a_part_has_ended() {
+    for start in ["end", "beginning"] {
+        let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+        sandbox.configure(endpoint.port, SITE);
+        let config = fs::read_to_string(sandbox.path("config.toml")).unwrap();
+        sandbox.write("config.toml", &config.replace("start = \"beginning\"", &format!("start = \"{start}\"")));
+        sandbox.write("access.log", &lines(0..20));
+        sandbox.run(&["backfill", "--yes", "--since", "2026-11-10T10:00:10Z"]).expect_code(0);
+        assert_eq!(endpoint.delivered(), urls(10..20), "{start}");
+        sandbox.append("access.log", &lines(20..25));
+        let daemon = sandbox.start("said");
+        wait_for("the daemon to follow", SOON, || daemon.stderr().contains("ready"));
+        sandbox.append("access.log", &lines(25..30));
+        endpoint.wait_delivered(20);
+        let said = daemon.stop();
+        assert_eq!(endpoint.delivered(), urls(10..30), "{start}: what was written in between, too");
+        // What should have been read from the beginning, and isn't, is said.
+        assert_eq!(said.contains("a backfill has read a later part"), start == "beginning", "{start}: {said}");
+        sandbox.run(&["backfill", "--yes"]).expect_code(0);
+        assert_eq!(endpoint.delivered(), urls(0..30), "{start}: each once");
+    }
+}
+
+#[test]
+fn a_backfill_and_a_daemon_that_start_at_once_share_the_logs() {
+    const LOGS: u32 = 24;
+    // `SILKTAIL_ROUNDS=100 cargo test --test backfill_runs at_once`
+    let rounds: u32 = std::env::var("SILKTAIL_ROUNDS").map_or(6, |text| text.parse().unwrap());
+    for round in 0..rounds {
+        let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+        sandbox.configure_with(endpoint.port, "linger = \"10ms\"", &SITE.replace("access.log", "*.log"));
+        for log in 0..LOGS {
+            sandbox.write(&format!("{log}.log"), &lines(10 * log..10 * (log + 1)));
+        }
+        // Either has a head start of as many logs as may be, in turn.
+        let backfill = || {
+            sandbox.silktail().args(["backfill", "--yes", "--progress", "off"]).stderr(Stdio::null()).spawn().unwrap()
+        };
+        let head_start = (round / 2 * 5 % LOGS) as usize * 10;
+        let (mut backfill, daemon) = if round % 2 == 0 {
+            let first = backfill();
+            wait_for("a head start", SOON, || endpoint.delivered().len() >= head_start);
+            (first, sandbox.start("said"))
+        } else {
+            let first = sandbox.start("said");
+            wait_for("a head start", SOON, || endpoint.delivered().len() >= head_start);
+            (backfill(), first)
+        };
+        assert!(common::wait_with_deadline(&mut backfill, SOON).unwrap().success(), "round {round}");
+        endpoint.wait_delivered(10 * LOGS as usize);
+        daemon.stop();
+        assert_eq!(endpoint.delivered(), urls(0..10 * LOGS), "round {round}: each once");
+    }
 }

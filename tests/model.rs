@@ -8,7 +8,7 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
@@ -121,7 +121,7 @@ impl Life {
              logs = [\"LOGS/logs/{pattern}\"]\nformat = \"{format}\"\n"
         );
         let endpoint_keys = format!(
-            "linger = \"{}\"\nretry_max = \"50ms\"\ntimeout = \"300ms\"\n\
+            "linger = \"{}\"\nretry_max = \"50ms\"\ntimeout = \"1s\"\n\
              max_in_flight = {IN_FLIGHT}\nmax_events = {EVENTS}",
             chance.pick(&["0s", "10ms", "40ms"])
         );
@@ -346,7 +346,15 @@ fn live(seed: u64) -> (usize, usize, usize) {
         let got: BTreeSet<String> = life.endpoint.delivered().into_iter().collect();
         let lost: Vec<u32> =
             (0..life.written).filter(|n| !got.contains(&format!("https://docs.example.org/files/{n}.pdf"))).collect();
-        panic!("{what}: SILKTAIL_MODEL_SEED={seed}\nlost {lost:?}\n{actions:#?}\n{said}");
+        // Which answers each doubled event had, and when: those that came too late were none.
+        let began = life.endpoint.posts().first().map(|post| post.at);
+        let mut answers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for post in life.endpoint.posts() {
+            let answer = format!("{:?} {:?}", began.map(|began| post.at - began).unwrap_or_default(), post.answer);
+            post.urls().into_iter().for_each(|url| answers.entry(url).or_default().push(answer.clone()));
+        }
+        answers.retain(|url, _| life.endpoint.delivered().iter().filter(|other| *other == url).count() > 1);
+        panic!("{what}: SILKTAIL_MODEL_SEED={seed}\nlost {lost:?}\ndoubled {answers:#?}\n{actions:#?}\n{said}");
     };
     for action in &actions {
         if !life.act(*action) {

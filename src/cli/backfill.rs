@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::{Failure, load, print, printable, say};
-use crate::backfill::{self, Counted, End, Extent, Input, Job, Moment, Options, Outlet, Period, Progress};
+use crate::backfill::{self, Counted, End, Extent, Input, Job, Kept, Moment, Options, Outlet, Period, Progress};
 use crate::config::{self, Config};
 use crate::daemon::{WINDOW_ENTRIES, delivery_site, format_choice, pipeline_site};
 use crate::deliver::Delivery;
@@ -192,7 +192,7 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
             let mut repeats = Repeats::new(ledger.secret(), WINDOW_ENTRIES);
             repeats.restore(ledger.touches().map_err(|error| failed(&error))?.into_iter());
             let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
+                .worker_threads(1)
                 .enable_all()
                 .build()
                 .map_err(|error| failed(&error))?;
@@ -354,6 +354,7 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
         })?),
     };
     let mut chosen = Vec::new();
+    let mut of_stdin = None;
     if args.paths.is_empty() {
         let mut paths: Vec<(PathBuf, Vec<usize>)> = Vec::new();
         for (index, site) in config.sites.iter().enumerate().filter(|(index, _)| only.is_none_or(|only| only == *index))
@@ -415,7 +416,7 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
             )));
         }
         if stdin {
-            chosen.push(Chosen { input: Input::Stdin, sites });
+            of_stdin = Some(sites);
             continue;
         }
         if !path.is_file() {
@@ -425,7 +426,30 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
         let live = live(&sites);
         chosen.push(Chosen { input: Input::File { path: absolute, live }, sites });
     }
+    if let Some(sites) = of_stdin {
+        if !args.yes && !args.dry_run {
+            return Err(nobody_to_ask());
+        }
+        chosen.push(Chosen { input: Input::Stdin(Arc::new(kept(&config.state_dir)?)), sites });
+    }
     Ok(chosen)
+}
+
+/// Standard input, in a file that has no name: beside the state, or where that can't be written to, where temporary files
+/// may be large.
+fn kept(state_dir: &Path) -> Result<Kept, Failure> {
+    let places = [state_dir, Path::new("/var/tmp")];
+    let place = places.into_iter().find(|place| tempfile::tempfile_in(place).is_ok()).unwrap_or(state_dir);
+    Kept::of(std::io::stdin(), place).map_err(|error| {
+        Failure::Failed(format!(
+            "cannot keep standard input in `{}` while it is read: {error}; make room there, or name the files themselves",
+            printable(&place.display().to_string())
+        ))
+    })
+}
+
+fn nobody_to_ask() -> Failure {
+    Failure::Usage("nobody can be asked here: say --yes, or look first with --dry-run".to_owned())
 }
 
 /// A directory's files; what a pattern that the shell left alone matches; else the path itself.
@@ -447,16 +471,11 @@ fn spread(path: &Path) -> Vec<PathBuf> {
 fn in_order(chosen: Vec<Chosen>, config: &Config, by_age: bool) -> Result<Vec<(Chosen, Extent)>, Failure> {
     let mut all = Vec::new();
     for chosen in chosen {
-        let extent = match &chosen.input {
-            Input::Stdin => Extent::default(),
-            Input::File { path, .. } => {
-                let site = chosen.sites.first().and_then(|index| config.sites.get(*index));
-                let Some(choice) = site.map(|site| format_choice(site, &config.formats)) else { continue };
-                backfill::extent(path, &choice).map_err(|error| {
-                    Failure::Failed(format!("cannot read `{}`: {error}", printable(&path.display().to_string())))
-                })?
-            }
-        };
+        let site = chosen.sites.first().and_then(|index| config.sites.get(*index));
+        let Some(choice) = site.map(|site| format_choice(site, &config.formats)) else { continue };
+        let extent = backfill::extent(&chosen.input, &choice).map_err(|error| {
+            Failure::Failed(format!("cannot read `{}`: {error}", printable(&chosen.input.path().display().to_string())))
+        })?;
         all.push((chosen, extent));
     }
     if by_age {
@@ -474,14 +493,12 @@ fn confirm(chosen: &[(Chosen, Extent)], args: &Args) -> Result<(), Failure> {
     };
     let mut bytes = 0;
     for (chosen, extent) in chosen {
-        match &chosen.input {
-            Input::File { path, .. } => {
-                bytes += extent.bytes;
-                let path = printable(&path.display().to_string());
-                say(&format!("  {path}: {} bytes, {} to {}", extent.bytes, shown(extent.first), shown(extent.last)));
-            }
-            Input::Stdin => say("  standard input"),
-        }
+        bytes += extent.bytes;
+        let name = match &chosen.input {
+            Input::File { path, .. } => printable(&path.display().to_string()),
+            Input::Stdin(_) => "standard input".to_owned(),
+        };
+        say(&format!("  {name}: {} bytes, {} to {}", extent.bytes, shown(extent.first), shown(extent.last)));
     }
     let first = chosen.iter().filter_map(|(_, extent)| extent.first).min();
     let last = chosen.iter().filter_map(|(_, extent)| extent.last).max();
@@ -497,9 +514,8 @@ fn confirm(chosen: &[(Chosen, Extent)], args: &Args) -> Result<(), Failure> {
     if args.yes {
         return Ok(());
     }
-    let stdin = chosen.iter().any(|(chosen, _)| chosen.input == Input::Stdin);
-    if stdin || !std::io::stdin().is_terminal() {
-        return Err(Failure::Usage("nobody can be asked here: say --yes, or look first with --dry-run".to_owned()));
+    if !std::io::stdin().is_terminal() {
+        return Err(nobody_to_ask());
     }
     let _ = write!(std::io::stderr(), "Send them? [y/N] ");
     let mut answer = String::new();

@@ -36,6 +36,8 @@ pub struct Section {
     pub heading: &'static str,
     /// What its keys are keys of, in messages.
     pub what: &'static str,
+    /// Where a key of it belongs, in messages; empty where that can't be said.
+    pub place: &'static str,
     /// What the table is for, in Markdown of one paragraph.
     pub meaning: &'static str,
     /// In the order in which they are explained.
@@ -68,6 +70,7 @@ const FORMATS_KEY: Key =
 pub const ROOT: Section = Section {
     heading: "The file itself",
     what: "the configuration",
+    place: "at the top of the file, before the first [table]",
     meaning: "These stand at the top, before the first table.",
     keys: &[
         key(
@@ -98,6 +101,7 @@ pub const ROOT: Section = Section {
 pub const INCLUDED: Section = Section {
     heading: "An included file",
     what: "an included file ([[site]] and [formats.*] only)",
+    place: "",
     meaning: "What `include` names holds sites and formats; all else belongs into the main file.",
     keys: &[FORMATS_KEY, key("site", "list of tables", Means("it holds formats alone"), "", "More sites: `[[site]]`.")],
 };
@@ -106,6 +110,7 @@ pub const INCLUDED: Section = Section {
 pub const ENDPOINT: Section = Section {
     heading: "[endpoint]",
     what: "[endpoint]",
+    place: "to [endpoint]",
     meaning: "Where events go, and with which manners. Sites that name an `endpoint` of their own take all else from here.",
     keys: &[
         key(
@@ -176,6 +181,7 @@ pub const ENDPOINT: Section = Section {
 pub const FOLLOW: Section = Section {
     heading: "[follow]",
     what: "[follow]",
+    place: "to [follow]",
     meaning: "How logs are followed.",
     keys: &[
         key(
@@ -201,6 +207,7 @@ pub const FOLLOW: Section = Section {
 pub const STATUS: Section = Section {
     heading: "[status]",
     what: "[status]",
+    place: "to [status]",
     meaning: "Metrics, health and a status page. A change needs a restart.",
     keys: &[key(
         "listen",
@@ -216,6 +223,7 @@ pub const STATUS: Section = Section {
 pub const FORMAT: Section = Section {
     heading: "[formats.NAME]",
     what: "a format",
+    place: "to a [formats.NAME]",
     meaning: "A format of your own, which a site takes by `format = \"NAME\"`. Exactly one of `nginx`, `apache`, `regex` and \
               `json` says how a line is read.",
     keys: &[
@@ -269,6 +277,7 @@ pub const FORMAT: Section = Section {
 pub const SITE: Section = Section {
     heading: "[[site]]",
     what: "a site",
+    place: "to a [[site]], before its [[site.rule]]",
     meaning: "A site of Silktide Analytics (a property), and the logs that tell of its visitors.",
     keys: &[
         key("name", "text", Needed, "\"shop\"", "Identifies the site in the state: keep it when other things change."),
@@ -421,6 +430,7 @@ pub const SITE: Section = Section {
 pub const RULE: Section = Section {
     heading: "[[site.rule]]",
     what: "a rule",
+    place: "to a [[site.rule]]",
     meaning: "Which requests are events. All conditions of a rule must fit; the first rule that fits decides, and a line \
               that none fits is `unmatched`.",
     keys: &[
@@ -492,6 +502,7 @@ pub const RULE: Section = Section {
 pub const TEST: Section = Section {
     heading: "[[test]]",
     what: "a test",
+    place: "to a [[test]]",
     meaning: "What you expect of a line, so that rules don't rot. `silktail test` and `silktail check` run them.",
     keys: &[
         key(
@@ -523,6 +534,7 @@ pub const TEST: Section = Section {
 pub const EXPECT: Section = Section {
     heading: "expect",
     what: "an expectation",
+    place: "",
     meaning: "What isn't named may be anything.",
     keys: &[
         key("outcome", "name of a fate", Default("\"event\""), "\"bot\"", "The line's fate."),
@@ -536,11 +548,17 @@ pub const EXPECT: Section = Section {
 };
 
 /// A table whose keys the user chooses.
-pub const CHOSEN: Section = Section { heading: "", what: "", meaning: "", keys: &[] };
+pub const CHOSEN: Section = Section { heading: "", what: "", place: "", meaning: "", keys: &[] };
 
 /// What the reference explains, in its order.
 pub const SECTIONS: [&Section; 10] =
     [&ROOT, &INCLUDED, &ENDPOINT, &FOLLOW, &STATUS, &FORMAT, &SITE, &RULE, &TEST, &EXPECT];
+
+/// The table that a key belongs to, where no other has one of that name.
+pub fn only_section_of(name: &str) -> Option<&'static Section> {
+    let mut having = SECTIONS.into_iter().filter(|section| !section.place.is_empty() && section.key(name).is_some());
+    having.next().filter(|_| having.next().is_none())
+}
 
 /// What holds for many keys: title and text, in Markdown of one paragraph each.
 pub const TOPICS: [(&str, &str); 6] = [

@@ -6,7 +6,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::Section;
+use super::keys::{self, Section};
 use super::report::Problem;
 
 /// Collects problems of one file.
@@ -73,6 +73,11 @@ impl<'t, 'i> Table<'t, 'i> {
         debug_assert!(self.section.key(name).is_some(), "`{name}` of {} is missing in keys.rs", self.section.what);
         self.taken.insert(name);
         self.table.iter().find(|(key, _)| key.get_ref() == name).map(|(_, value)| value)
+    }
+
+    /// Whether something stands there, whatever its type.
+    pub fn has(&self, name: &str) -> bool {
+        self.table.iter().any(|(key, _)| key.get_ref() == name)
     }
 
     pub fn string(&mut self, walk: &mut Walk<'_>, name: &'static str) -> Option<(String, Range<usize>)> {
@@ -165,8 +170,12 @@ impl<'t, 'i> Table<'t, 'i> {
             if self.taken.contains(name) {
                 continue;
             }
-            let known = self.section.keys.iter().map(|key| key.name);
-            let help = nearest(name, known).map(|near| format!("did you mean `{near}`?"));
+            let near = nearest(name, self.section.keys.iter().map(|key| key.name));
+            let slip = near.is_some_and(|near| strsim::damerau_levenshtein(name, near) == 1);
+            let help = keys::only_section_of(name)
+                .filter(|section| section.what != self.section.what && !slip)
+                .map(|section| format!("it belongs {}", section.place))
+                .or_else(|| near.map(|near| format!("did you mean `{near}`?")));
             let label = format!("not a key of {}", self.section.what);
             walk.error(key.span(), format!("unknown key `{name}`"), &label, help);
         }
@@ -198,6 +207,11 @@ pub(super) fn strings_of(walk: &mut Walk<'_>, value: &Value<'_>, name: &str) -> 
             None
         }
     }
+}
+
+/// `did you mean …?`, where a known name was probably meant.
+pub(super) fn did_you_mean<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<String> {
+    nearest(name, known.into_iter()).map(|near| format!("did you mean `{near}`?"))
 }
 
 /// The known name that was probably meant.

@@ -59,21 +59,6 @@ impl Packing {
     }
 }
 
-/// A stream decompressed if it is packed, and as it is if not: for standard input.
-///
-/// # Errors
-/// Those of the stream.
-pub fn unpacked<'r>(mut stream: impl Read + Send + 'r) -> io::Result<Box<dyn Read + Send + 'r>> {
-    let mut first = Vec::new();
-    (&mut stream).take(6).read_to_end(&mut first)?;
-    let packing = Packing::of(&first);
-    let whole = io::Cursor::new(first).chain(stream);
-    match packing {
-        Some(packing) => packing.decoder(whole),
-        None => Ok(Box::new(whole)),
-    }
-}
-
 /// An open log's bytes.
 #[derive(Debug)]
 pub enum Content {
@@ -336,18 +321,5 @@ mod tests {
             let damage = cut.damage().unwrap_or_else(|| panic!("{name}: no damage"));
             assert_eq!(damage.after, filled as u64, "{name}");
         }
-    }
-
-    #[test]
-    fn a_stream_is_unpacked_by_what_it_is() {
-        let log = log(1_000);
-        for (name, bytes) in packed(&log) {
-            let mut got = Vec::new();
-            unpacked(bytes.as_slice()).unwrap().read_to_end(&mut got).unwrap();
-            assert!(got == log, "{name}");
-        }
-        let mut got = Vec::new();
-        unpacked(&b"abc"[..]).unwrap().read_to_end(&mut got).unwrap();
-        assert_eq!(got, b"abc");
     }
 }

@@ -212,24 +212,6 @@ impl Source {
         Ok(())
     }
 
-    /// Takes bytes that don't come from the file (standard input), and says how many at their end must be shown again.
-    ///
-    /// # Errors
-    /// None of the system's: nothing is read here.
-    pub fn feed(&mut self, bytes: &[u8], finish: bool, repeats: &mut Repeats, sink: &impl Sink) -> io::Result<usize> {
-        let mut lower = Vec::new();
-        let cohort = vec![true; self.readers.len()];
-        let at = self.readers.first().map_or(0, |reader| reader.cutter.wants());
-        let mut rest = bytes;
-        // What can't be read again isn't stopped at a line: a full site is waited for after the block.
-        while self.read(rest, &mut lower, &cohort, repeats, sink, finish)? == Stopped::Full {
-            let read = self.readers.first().map_or(at, |reader| reader.cutter.wants()) - at;
-            rest = bytes.get(usize::try_from(read).unwrap_or(bytes.len())..).unwrap_or_default();
-        }
-        let read = self.readers.first().map_or(at, |reader| reader.cutter.wants()) - at;
-        Ok(bytes.len().saturating_sub(usize::try_from(read).unwrap_or(bytes.len())))
-    }
-
     /// How far the furthest reader has come.
     pub fn read_to(&self) -> u64 {
         self.readers.iter().map(|reader| reader.cutter.offset()).max().unwrap_or(0)
@@ -253,8 +235,8 @@ impl Source {
     }
 
     /// Other sites or another format hold from here on.
-    pub fn go_on_with(&mut self, pipeline: Pipeline) {
-        self.pipeline = Arc::new(pipeline);
+    pub fn go_on_with(&mut self, pipeline: Arc<Pipeline>) {
+        self.pipeline = pipeline;
         self.scan = Scan::default();
         self.due = true;
     }

@@ -12,9 +12,9 @@ mod store;
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::AddAssign;
 
-pub use fingerprint::{Fingerprint, HEAD_MAX, MARK_MAX, Mark};
+pub use fingerprint::{Fingerprint, HEAD_MAX, Head, MARK_MAX, Mark};
 pub use rejected::{Rejected, Rejection};
-pub use store::{Ledger, LedgerError, LedgerReader, LogRow, Position, Range, Role, SiteTotal, StatusRow};
+pub use store::{Begun, Ledger, LedgerError, LedgerReader, LogRow, Position, Range, Role, SiteTotal, StatusRow};
 
 use crate::offsets::{LogId, SiteId, Span};
 use crate::visitor::repeats::Touch;
@@ -163,6 +163,12 @@ impl Progress {
         let watermark = self.watermark();
         self.settled = self.settled.split_off(&(watermark + 1));
     }
+}
+
+/// The parts of `stretches` that lie within `from..until`.
+pub fn overlaps(stretches: &[(u64, u64)], from: u64, until: u64) -> impl Iterator<Item = (u64, u64)> {
+    let part = move |(start, end): &(u64, u64)| ((*start).max(from), (*end).min(until));
+    stretches.iter().map(part).filter(|(start, end)| start < end)
 }
 
 #[cfg(test)]

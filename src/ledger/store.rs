@@ -147,6 +147,26 @@ pub struct Position {
     pub settled: Vec<u64>,
 }
 
+/// Where following a log begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Begun {
+    /// The offset.
+    pub at: u64,
+    /// The first byte before it, from the wanted start on, that no backfill has claimed.
+    pub gap: Option<u64>,
+}
+
+impl Begun {
+    /// After all stretches that backfills have claimed, in their order; at `start` where there are none.
+    fn after(claimed: &[(u64, u64)], start: u64, size: u64) -> Self {
+        let Some(end) = claimed.iter().map(|(_, until)| *until).max() else { return Self { at: start, gap: None } };
+        let at = end.min(size);
+        let read =
+            claimed.iter().fold(start, |read, (from, until)| if *from <= read { read.max(*until) } else { read });
+        Self { at, gap: (read < at).then_some(read) }
+    }
+}
+
 /// Bytes of a log that a backfill has to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Range {
@@ -200,6 +220,10 @@ struct Queue {
     /// The last try to write has failed.
     stuck: bool,
     closed: bool,
+    /// The writer waits for work: else it needn't be woken, which costs a system call each time.
+    idle: bool,
+    /// Threads that wait for the writer to take what there is.
+    held_up: usize,
 }
 
 #[derive(Debug)]
@@ -237,6 +261,17 @@ impl Drop for Writer {
         if let Some(thread) = lock(&self.thread).take() {
             // A writer that panicked has said so itself.
             let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    /// There is work for the writer.
+    fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
+        let wakes = std::mem::take(&mut queue.idle);
+        drop(queue);
+        if wakes {
+            self.filled.notify_one();
         }
     }
 }
@@ -425,13 +460,19 @@ impl Ledger {
         })
     }
 
-    /// Takes a new log in; its `id` is given here.
+    /// Takes a new log in and gives it its number; `None`: another process has taken one in since `newest` was the newest,
+    /// and it may be the same.
     ///
     /// # Errors
     /// Those of the database.
-    pub fn add_log(&self, row: &LogRow) -> Result<LogId, LedgerError> {
+    pub fn add_log(&self, row: &LogRow, newest: LogId) -> Result<Option<LogId>, LedgerError> {
         self.ask(|db| {
-            db.execute(
+            let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let last: i64 = change.query_row("SELECT coalesce(max(id), 0) FROM log", [], |row| row.get(0))?;
+            if last > newest.0 {
+                return Ok(None);
+            }
+            change.execute(
                 "INSERT INTO log (path, dev, ino, fingerprint, format, last_read, ended) VALUES (?1,?2,?3,?4,?5,?6,?7)",
                 params![
                     row.path.as_os_str().as_bytes(),
@@ -443,11 +484,12 @@ impl Ledger {
                     row.ended
                 ],
             )?;
-            let id = db.last_insert_rowid();
+            let id = change.last_insert_rowid();
+            change.commit()?;
             if id % FORGET_EVERY == 0 {
                 forget_if_possible(db);
             }
-            Ok(LogId(id))
+            Ok(Some(LogId(id)))
         })
     }
 
@@ -456,8 +498,7 @@ impl Ledger {
         let mut queue = lock(&self.shared.queue);
         queue.logs.retain(|known| known.id != row.id);
         queue.logs.push(row);
-        drop(queue);
-        self.shared.filled.notify_one();
+        self.shared.wake(queue);
     }
 
     /// The `logs` patterns that were run with before, and when the follower last knew all that lay under their names.
@@ -497,33 +538,36 @@ impl Ledger {
     /// Those of the database.
     pub fn position(&self, site: Option<SiteId>, log: LogId) -> Result<Option<Position>, LedgerError> {
         self.ask(|db| {
-            db.query_row(
+            // Asked for each log at a start.
+            let mut query = db.prepare_cached(
                 "SELECT watermark, settled FROM range WHERE site = ?1 AND log = ?2 AND until_offset IS NULL",
-                params![site_number(site), log.0],
-                |row| Ok(Position { watermark: uint(row.get(0)?), settled: settled_from(&row.get::<_, String>(1)?) }),
-            )
-            .optional()
+            )?;
+            let position = |row: &rusqlite::Row<'_>| {
+                Ok(Position { watermark: uint(row.get(0)?), settled: settled_from(&row.get::<_, String>(1)?) })
+            };
+            query.query_row(params![site_number(site), log.0], position).optional()
         })
     }
 
-    /// Up to where backfills have read a log without a gap from its beginning.
+    /// Begins to follow a log of `size` bytes: where backfills have ended, or at `start` where none has read it.
     ///
     /// # Errors
     /// Those of the database.
-    pub fn covered_until(&self, site: SiteId, log: LogId) -> Result<Option<u64>, LedgerError> {
+    pub fn follow(&self, site: Option<SiteId>, log: LogId, start: u64, size: u64) -> Result<Begun, LedgerError> {
         self.ask(|db| {
-            let mut query = db.prepare(
+            // A backfill that claims what nobody has claimed must come before or after.
+            let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let mut query = change.prepare_cached(
                 "SELECT from_offset, until_offset FROM range WHERE site = ?1 AND log = ?2 AND until_offset IS NOT NULL ORDER BY from_offset",
             )?;
-            let rows = query.query_map(params![site.0, log.0], |row| Ok((uint(row.get(0)?), uint(row.get(1)?))))?;
-            let mut until = 0;
-            for row in rows {
-                let (from, to) = row?;
-                if from <= until {
-                    until = until.max(to);
-                }
-            }
-            Ok((until > 0).then_some(until))
+            let claimed = query
+                .query_map(params![site_number(site), log.0], |row| Ok((uint(row.get(0)?), uint(row.get(1)?))))?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            drop(query);
+            let begun = Begun::after(&claimed, start, size);
+            insert_range(&change, site, log, begun.at, None, None)?;
+            change.commit()?;
+            Ok(begun)
         })
     }
 
@@ -556,15 +600,16 @@ impl Ledger {
         self.ask(|db| db.execute("UPDATE log SET ended = ?2 WHERE id = ?1", [log.0, GIVEN_UP])).map(|_| ())
     }
 
-    /// Claims a range: `until` is `None` where `run` follows.
+    /// Claims a range; `until`: `None` where `run` follows.
     ///
     /// # Errors
     /// Those of the database.
     pub fn begin(&self, site: Option<SiteId>, log: LogId, from: u64, until: Option<u64>) -> Result<(), LedgerError> {
-        self.claim(site, log, from, until, None)
+        self.ask(|db| insert_range(db, site, log, from, until, None))
     }
 
-    /// Claims a range for a backfill that reads it by the rules of this digest.
+    /// Claims, for a backfill that reads it by the rules of this digest, what of `wanted` nobody has claimed of a log's
+    /// first `size` bytes. Gives that, and whole what an earlier backfill has claimed and not finished.
     ///
     /// # Errors
     /// Those of the database.
@@ -572,17 +617,27 @@ impl Ledger {
         &self,
         site: Option<SiteId>,
         log: LogId,
-        from: u64,
-        until: Option<u64>,
+        size: u64,
+        wanted: &[(u64, u64)],
         digest: Option<u64>,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<Vec<Range>, LedgerError> {
         self.ask(|db| {
-            db.execute(
-                "INSERT INTO range (site, log, from_offset, until_offset, watermark, digest) VALUES (?1, ?2, ?3, ?4, ?3, ?5)",
-                params![site_number(site), log.0, int(from), until.map(int), digest.map(u64::cast_signed)],
-            )
+            // A daemon that begins to follow the log must come before or after.
+            let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let mut claimed = Vec::new();
+            for range in uncovered(&change, site, log, size)? {
+                if range.resumed {
+                    claimed.push(range);
+                    continue;
+                }
+                for (from, until) in super::overlaps(wanted, range.from, range.until) {
+                    insert_range(&change, site, log, from, Some(until), digest)?;
+                    claimed.push(Range { from, until, settled: Vec::new(), resumed: false });
+                }
+            }
+            change.commit()?;
+            Ok(claimed)
         })
-        .map(|_| ())
     }
 
     /// Opens again what backfills have read of a log for a site by other rules: it is to be read again, and only lines
@@ -637,48 +692,6 @@ impl Ledger {
         .map(|_| ())
     }
 
-    /// What of a log's first `size` bytes is left for a backfill to read.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub fn uncovered(&self, site: Option<SiteId>, log: LogId, size: u64) -> Result<Vec<Range>, LedgerError> {
-        self.ask(|db| {
-            let mut query = db.prepare(
-                "SELECT from_offset, until_offset, watermark, settled, log.ended FROM range JOIN log ON log.id = range.log
-                 WHERE site = ?1 AND log = ?2 ORDER BY from_offset",
-            )?;
-            let rows = query.query_map(params![site_number(site), log.0], |row| {
-                let until: Option<i64> = row.get(1)?;
-                let given_up = row.get::<_, i64>(4)? == GIVEN_UP;
-                let until = until.map(uint).or(given_up.then_some(u64::MAX));
-                Ok((uint(row.get(0)?), until, uint(row.get(2)?), row.get::<_, String>(3)?))
-            })?;
-            let mut left = Vec::new();
-            let mut at = 0;
-            for row in rows {
-                let (from, until, watermark, settled) = row?;
-                if at < from.min(size) {
-                    left.push(Range { from: at, until: from.min(size), settled: Vec::new(), resumed: false });
-                }
-                match until {
-                    // `run` has all from here on.
-                    None => at = u64::MAX,
-                    Some(until) => {
-                        if watermark < until.min(size) {
-                            let settled = settled_from(&settled);
-                            left.push(Range { from: watermark, until: until.min(size), settled, resumed: true });
-                        }
-                        at = at.max(until);
-                    }
-                }
-            }
-            if at < size {
-                left.push(Range { from: at, until: size, settled: Vec::new(), resumed: false });
-            }
-            Ok(left)
-        })
-    }
-
     /// What of a log is settled for a site, in stretches.
     ///
     /// # Errors
@@ -699,18 +712,20 @@ impl Ledger {
         let mut queue = lock(&self.shared.queue);
         // A writer that is stuck isn't waited for, or nobody could stop us; the follower reads no more meanwhile.
         while queue.advances.len() >= QUEUE && !queue.closed && !queue.stuck {
+            queue.held_up += 1;
             queue = self.shared.emptied.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.held_up -= 1;
         }
         queue.advances.push_back(advance);
-        drop(queue);
-        self.shared.filled.notify_one();
+        self.shared.wake(queue);
     }
 
     /// These lines' events are delivered, or rejected where `rejections` says so; `done` is answered once that is
     /// committed.
     pub fn settle(&self, origins: Vec<Origin>, rejections: Vec<Rejection>, done: oneshot::Sender<()>) {
-        lock(&self.shared.queue).outcomes.push_back((origins, rejections, Some(done)));
-        self.shared.filled.notify_one();
+        let mut queue = lock(&self.shared.queue);
+        queue.outcomes.push_back((origins, rejections, Some(done)));
+        self.shared.wake(queue);
     }
 
     /// The stored repeat window, least recently used first.
@@ -781,8 +796,8 @@ impl Ledger {
                 return Err(LedgerError::Stuck(self.shared.path.clone()));
             }
             queue.syncs.push(done);
+            self.shared.wake(queue);
         }
-        self.shared.filled.notify_one();
         match synced.recv() {
             Ok(true) => Ok(()),
             Ok(false) => Err(LedgerError::Stuck(self.shared.path.clone())),
@@ -857,6 +872,58 @@ impl LedgerReader {
         };
         rows().map_err(|error| database_error(&self.path, error))
     }
+}
+
+/// What of a log's first `size` bytes is left for a backfill to read.
+fn uncovered(db: &Connection, site: Option<SiteId>, log: LogId, size: u64) -> rusqlite::Result<Vec<Range>> {
+    let mut query = db.prepare(
+        "SELECT from_offset, until_offset, watermark, settled, log.ended FROM range JOIN log ON log.id = range.log
+         WHERE site = ?1 AND log = ?2 ORDER BY from_offset",
+    )?;
+    let rows = query.query_map(params![site_number(site), log.0], |row| {
+        let until: Option<i64> = row.get(1)?;
+        let given_up = row.get::<_, i64>(4)? == GIVEN_UP;
+        let until = until.map(uint).or(given_up.then_some(u64::MAX));
+        Ok((uint(row.get(0)?), until, uint(row.get(2)?), row.get::<_, String>(3)?))
+    })?;
+    let mut left = Vec::new();
+    let mut at = 0;
+    for row in rows {
+        let (from, until, watermark, settled) = row?;
+        if at < from.min(size) {
+            left.push(Range { from: at, until: from.min(size), settled: Vec::new(), resumed: false });
+        }
+        match until {
+            // `run` has all from here on.
+            None => at = u64::MAX,
+            Some(until) => {
+                if watermark < until.min(size) {
+                    let settled = settled_from(&settled);
+                    left.push(Range { from: watermark, until: until.min(size), settled, resumed: true });
+                }
+                at = at.max(until);
+            }
+        }
+    }
+    if at < size {
+        left.push(Range { from: at, until: size, settled: Vec::new(), resumed: false });
+    }
+    Ok(left)
+}
+
+fn insert_range(
+    db: &Connection,
+    site: Option<SiteId>,
+    log: LogId,
+    from: u64,
+    until: Option<u64>,
+    digest: Option<u64>,
+) -> rusqlite::Result<()> {
+    db.execute(
+        "INSERT INTO range (site, log, from_offset, until_offset, watermark, digest) VALUES (?1, ?2, ?3, ?4, ?3, ?5)",
+        params![site_number(site), log.0, int(from), until.map(int), digest.map(u64::cast_signed)],
+    )
+    .map(|_| ())
 }
 
 fn site_number(site: Option<SiteId>) -> i64 {
@@ -1124,21 +1191,25 @@ impl Writing {
                 && queue.syncs.is_empty()
                 && !queue.closed;
             if !idle {
-                let (closed, stuck) = (queue.closed, queue.stuck);
+                let (closed, stuck, held_up) = (queue.closed, queue.stuck, queue.held_up);
                 let work = std::mem::take(&mut *queue);
-                (queue.closed, queue.stuck) = (closed, stuck);
-                shared.emptied.notify_all();
+                (queue.closed, queue.stuck, queue.held_up) = (closed, stuck, held_up);
                 drop(queue);
+                if held_up > 0 {
+                    shared.emptied.notify_all();
+                }
                 if self.unsynced.is_some_and(|since| since.elapsed() >= SYNC_AFTER) {
                     self.sync_to_disk();
                 }
                 return Queue { closed, ..work };
             }
+            queue.idle = true;
             queue = match self.unsynced {
                 None => shared.filled.wait(queue).unwrap_or_else(PoisonError::into_inner),
                 Some(since) => {
                     let left = SYNC_AFTER.saturating_sub(since.elapsed());
                     if left.is_zero() {
+                        queue.idle = false;
                         drop(queue);
                         self.sync_to_disk();
                         queue = lock(&shared.queue);
@@ -1165,7 +1236,9 @@ impl Writing {
             if queue.closed || left.is_zero() {
                 return !queue.closed;
             }
+            queue.idle = true;
             queue = self.shared.filled.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+            queue.idle = false;
         }
     }
 
@@ -1444,11 +1517,15 @@ mod tests {
         committed.blocking_recv().unwrap();
     }
 
+    fn add_log(ledger: &Ledger, row: &LogRow) -> LogId {
+        ledger.add_log(row, LogId(i64::MAX)).unwrap().unwrap()
+    }
+
     #[test]
     fn what_was_settled_is_remembered_and_the_rest_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(folder.path(), Role::Daemon).unwrap();
-        let (site, log) = (ledger.site("docs").unwrap(), ledger.add_log(&row()).unwrap());
+        let (site, log) = (ledger.site("docs").unwrap(), add_log(&ledger, &row()));
         ledger.begin(Some(site), log, 0, None).unwrap();
         ledger.advance(opened(40, &[(0, 10), (10, 20), (20, 30)]));
         settle(&ledger, line(0, 10));
@@ -1469,20 +1546,58 @@ mod tests {
     fn a_backfill_takes_what_no_other_has() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(folder.path(), Role::Beside).unwrap();
-        let (site, log) = (ledger.site("docs").unwrap(), ledger.add_log(&row()).unwrap());
+        let (site, log) = (ledger.site("docs").unwrap(), add_log(&ledger, &row()));
         ledger.begin(Some(site), log, 100, None).unwrap();
-        let left = ledger.uncovered(Some(site), log, 150).unwrap();
+        let claim = |wanted: &[(u64, u64)]| ledger.claim(Some(site), log, 150, wanted, None).unwrap();
+        assert_eq!(claim(&[(120, 150)]), []);
+        let left = claim(&[(0, 150)]);
         assert_eq!(left, [Range { from: 0, until: 100, settled: vec![], resumed: false }]);
-        ledger.begin(Some(site), log, 0, Some(100)).unwrap();
         ledger.advance(opened(50, &[(20, 30)]));
         ledger.sync().unwrap();
-        let left = ledger.uncovered(Some(site), log, 150).unwrap();
+        let left = claim(&[(0, 150)]);
         assert_eq!(left, [Range { from: 20, until: 100, settled: vec![], resumed: true }]);
         settle(&ledger, line(20, 30));
         ledger.advance(opened(100, &[]));
         ledger.sync().unwrap();
-        assert_eq!(ledger.uncovered(Some(site), log, 150).unwrap(), []);
-        assert_eq!(ledger.covered_until(site, log).unwrap(), Some(100));
+        assert_eq!(claim(&[(0, 150)]), []);
+    }
+
+    #[test]
+    fn of_two_processes_that_find_a_log_at_once_one_takes_it_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let daemon = Ledger::open(folder.path(), Role::Daemon).unwrap();
+        let backfill = Ledger::open(folder.path(), Role::Beside).unwrap();
+        let nothing = LogId(0);
+        let log = daemon.add_log(&row(), nothing).unwrap().unwrap();
+        assert_eq!(backfill.add_log(&row(), nothing).unwrap(), None);
+        assert_eq!(backfill.logs().unwrap(), [LogRow { id: log, ..row() }]);
+        assert!(backfill.add_log(&row(), log).unwrap().is_some(), "another log");
+        // Whoever comes first has the bytes, and the other the rest.
+        let site = daemon.site("docs").unwrap();
+        let claimed = backfill.claim(Some(site), log, 100, &[(0, 100)], None).unwrap();
+        assert_eq!(claimed, [Range { from: 0, until: 100, settled: vec![], resumed: false }]);
+        assert_eq!(daemon.follow(Some(site), log, 0, 120).unwrap(), Begun { at: 100, gap: None });
+        assert_eq!(backfill.claim(Some(site), log, 120, &[(0, 120)], None).unwrap()[0].until, 100);
+        assert_eq!(backfill.claim(None, log, 120, &[(0, 120)], None).unwrap()[0].until, 120, "the log's own");
+    }
+
+    #[test]
+    fn following_begins_where_backfills_ended() {
+        let begun = |at, gap| Begun { at, gap };
+        for (name, claimed, start, want) in [
+            ("none", vec![], 0, begun(0, None)),
+            ("none, at the end", vec![], 200, begun(200, None)),
+            ("all", vec![(0, 150)], 0, begun(150, None)),
+            ("all, in two", vec![(0, 70), (70, 150)], 0, begun(150, None)),
+            ("the first part", vec![(0, 50)], 0, begun(50, None)),
+            ("the first part, at the end", vec![(0, 50)], 200, begun(50, None)),
+            ("the last part", vec![(100, 150)], 0, begun(150, Some(0))),
+            ("the last part, at the end", vec![(100, 150)], 200, begun(150, None)),
+            ("two parts", vec![(0, 50), (100, 150)], 0, begun(150, Some(50))),
+            ("to an end that isn't known yet", vec![(0, u64::MAX >> 1)], 0, begun(200, None)),
+        ] {
+            assert_eq!(Begun::after(&claimed, start, 200), want, "{name}");
+        }
     }
 
     #[test]
@@ -1512,7 +1627,7 @@ mod tests {
         let days_ago = |days: i64| Some(now - SignedDuration::from_hours(24 * days));
         // (read so many days ago, ended, followed, settled)
         let add = |days: i64, ended: bool, followed: bool, settled: bool| {
-            let log = ledger.add_log(&LogRow { last_read: days_ago(days), ended, ..row() }).unwrap();
+            let log = add_log(&ledger, &LogRow { last_read: days_ago(days), ended, ..row() });
             for of in [None, Some(site)] {
                 ledger.begin(of, log, 0, (!followed).then_some(100)).unwrap();
             }
@@ -1540,7 +1655,7 @@ mod tests {
     fn no_damage_to_the_state_makes_it_panic() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(folder.path(), Role::Daemon).unwrap();
-        let (site, log) = (ledger.site("docs").unwrap(), ledger.add_log(&row()).unwrap());
+        let (site, log) = (ledger.site("docs").unwrap(), add_log(&ledger, &row()));
         ledger.begin(Some(site), log, 0, None).unwrap();
         ledger.advance(opened(40, &[(0, 10), (10, 20), (20, 30)]));
         settle(&ledger, line(20, 30));
@@ -1566,7 +1681,11 @@ mod tests {
             }
             let Ok(ledger) = Ledger::open(folder.path(), Role::Daemon) else { continue };
             let _ = (ledger.logs(), ledger.touches(), ledger.position(Some(site), log), ledger.left_over(&[site]));
-            let _ = (ledger.uncovered(Some(site), log, 100), ledger.covered(Some(site), log), ledger.patterns());
+            let _ = (
+                ledger.claim(Some(site), log, 100, &[(0, 100)], None),
+                ledger.covered(Some(site), log),
+                ledger.patterns(),
+            );
         }
     }
 
