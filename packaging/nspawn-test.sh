@@ -358,7 +358,8 @@ within 'apt-get purge --yes silktail >/dev/null 2>&1
     [[ -s /var/log/nginx/access.log ]]'
 
 say "without a package, by the same program"
-within 'userdel silktail && rm -f /root/posts'
+# Drop-ins are the administrator's, and outlive a purge.
+within 'userdel silktail; rm -r /etc/systemd/system/silktail.service.d; rm /root/posts'
 install -D "$root/root/next/usr/bin/silktail" "$root/root/target/release/silktail"
 install -D -t "$root/root/systemd" -m 0644 "$here"/systemd/*
 follow docs/getting-started.md "From source" /root
