@@ -9,6 +9,7 @@ mod completions;
 mod demo;
 mod explain;
 mod init;
+mod man;
 mod owner;
 mod receive;
 mod rejected;
@@ -104,10 +105,10 @@ pub enum Command {
     ///
     /// silktail completions bash > /etc/bash_completion.d/silktail
     Completions(completions::CompletionsArgs),
-    /// Print the man page
+    /// Print the man pages: the commands', or the configuration's
     ///
-    /// silktail man | man -l -
-    Man(completions::ManArgs),
+    /// silktail man | man -l -; silktail man config | man -l -
+    Man(man::Args),
 }
 
 /// Why a command failed, and with which exit status.
@@ -161,7 +162,7 @@ pub fn main() -> ExitCode {
         Command::Receive(args) => receive::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions(args) => completions::completions(&args),
-        Command::Man(args) => completions::man(&args),
+        Command::Man(args) => man::run(&args),
     };
     journal::say_recurring(true);
     match result {

@@ -1,5 +1,7 @@
-//! The configuration: as written (`raw`) → as used ([`Config`]); all problems at once ([`Report`]).
+//! The configuration: as written (`raw`) → as used ([`Config`]); all problems at once ([`Report`]). [`keys`] says which keys
+//! there are, and what they mean.
 
+pub mod keys;
 mod raw;
 mod report;
 mod resolve;

@@ -12,6 +12,7 @@ use regex::bytes::Regex;
 use toml::de::{DeTable, DeValue};
 use url::Url;
 
+use super::keys;
 use super::raw::{Table, Value, Walk, did_you_mean, strings_of};
 use super::report::{Problem, Report, Source};
 use super::{Config, Expectation, Follow, FormatChoice, Loaded, Site, Start, Status, Want};
@@ -201,22 +202,19 @@ impl Resolver<'_> {
 
     fn resolve(&mut self, path: &Path, parts: &[(&Part, toml::Spanned<DeTable<'_>>)]) -> Option<Config> {
         let (first, main) = parts.first()?;
-        let mut root = Table::new(main.get_ref(), main.span(), "the configuration");
+        let mut root = Table::new(main.get_ref(), main.span(), &keys::ROOT);
         root.take("include");
         let state_dir = self.state_dir(&mut root, first.source);
-        let endpoint_table = root.table(&mut self.walk(first.source), "endpoint", "[endpoint]");
+        let endpoint_table = root.table(&mut self.walk(first.source), "endpoint", &keys::ENDPOINT);
         let (endpoint, allow_http) = self.endpoint(endpoint_table, first.source);
         let follow = self.follow(&mut root, first.source);
         let status = self.status(&mut root, first);
-        let test_tables = root.tables(&mut self.walk(first.source), "test", "a test");
+        let test_tables = root.tables(&mut self.walk(first.source), "test", &keys::TEST);
         let tests: Vec<(Expectation, Option<Range<usize>>)> =
             test_tables.into_iter().filter_map(|table| self.expectation(table, first)).collect();
         let mut roots = vec![(*first, root)];
         for (part, table) in &parts[1..] {
-            roots.push((
-                *part,
-                Table::new(table.get_ref(), table.span(), "an included file ([[site]] and [formats.*] only)"),
-            ));
+            roots.push((*part, Table::new(table.get_ref(), table.span(), &keys::INCLUDED)));
         }
         let mut formats: Vec<Format> = Vec::new();
         for (part, root) in &mut roots {
@@ -224,7 +222,7 @@ impl Resolver<'_> {
         }
         let mut sites: Vec<Placed> = Vec::new();
         for (part, root) in &mut roots {
-            let tables = root.tables(&mut self.walk(part.source), "site", "a site");
+            let tables = root.tables(&mut self.walk(part.source), "site", &keys::SITE);
             for table in tables {
                 sites.extend(self.site(table, part, &endpoint, allow_http, &formats));
             }
@@ -279,7 +277,7 @@ impl Resolver<'_> {
                 self.fate(source, fate, value.span()).map(|outcome| Want { outcome, ..Want::default() })
             }
             Some((value, DeValue::Table(inner))) => {
-                let mut inner = Table::new(inner, value.span(), "an expectation");
+                let mut inner = Table::new(inner, value.span(), &keys::EXPECT);
                 let mut text =
                     |resolver: &mut Self, name| inner.string(&mut resolver.walk(source), name).map(|(text, _)| text);
                 let (event, url) = (text(self, "event"), text(self, "url"));
@@ -289,7 +287,7 @@ impl Resolver<'_> {
                     None => Some("event".to_owned()),
                 };
                 let mut properties = Vec::new();
-                if let Some(table) = inner.table(&mut self.walk(source), "properties", "properties") {
+                if let Some(table) = inner.table(&mut self.walk(source), "properties", &keys::CHOSEN) {
                     for (name, _, value) in table.entries() {
                         match value.get_ref() {
                             DeValue::String(text) => properties.push((name, text.to_string())),
@@ -473,7 +471,7 @@ impl Resolver<'_> {
 
     fn follow(&mut self, root: &mut Table<'_, '_>, source: usize) -> Follow {
         let mut follow = Follow { start: Start::End, max_line: 64 * 1024 };
-        let Some(mut table) = root.table(&mut self.walk(source), "follow", "[follow]") else { return follow };
+        let Some(mut table) = root.table(&mut self.walk(source), "follow", &keys::FOLLOW) else { return follow };
         if let Some((text, span)) = table.string(&mut self.walk(source), "start") {
             match text.as_str() {
                 "end" => {}
@@ -503,7 +501,7 @@ impl Resolver<'_> {
 
     fn status(&mut self, root: &mut Table<'_, '_>, part: &Part) -> Option<Status> {
         let source = part.source;
-        let mut table = root.table(&mut self.walk(source), "status", "[status]")?;
+        let mut table = root.table(&mut self.walk(source), "status", &keys::STATUS)?;
         let span = table.span.clone();
         let listen = table.string(&mut self.walk(source), "listen");
         let given = table.string(&mut self.walk(source), "token");
@@ -591,7 +589,7 @@ impl Resolver<'_> {
     }
 
     fn formats(&mut self, root: &mut Table<'_, '_>, source: usize, formats: &mut Vec<Format>) {
-        let Some(table) = root.table(&mut self.walk(source), "formats", "[formats]") else { return };
+        let Some(table) = root.table(&mut self.walk(source), "formats", &keys::CHOSEN) else { return };
         for (name, span, value) in table.entries() {
             let DeValue::Table(inner) = value.get_ref() else {
                 self.walk(source).error(
@@ -612,7 +610,7 @@ impl Resolver<'_> {
                 );
                 continue;
             }
-            let mut table = Table::new(inner, value.span(), "a format");
+            let mut table = Table::new(inner, value.span(), &keys::FORMAT);
             match self.one_format(&name, &span, &mut table, source) {
                 Some(format) => formats.push(format),
                 None => self.broken.push(name),
@@ -633,7 +631,7 @@ impl Resolver<'_> {
             ("apache", table.string(&mut self.walk(source), "apache")),
             ("regex", table.string(&mut self.walk(source), "regex")),
         ];
-        let json = table.table(&mut self.walk(source), "json", "json");
+        let json = table.table(&mut self.walk(source), "json", &keys::CHOSEN);
         let time = table.string(&mut self.walk(source), "time");
         let zone = match table.string(&mut self.walk(source), "timezone") {
             None => self.zone.clone(),
@@ -949,7 +947,7 @@ impl Resolver<'_> {
                 formats.iter().flat_map(|format| format.extra()).map(|name| name.to_string()).collect()
             }
         };
-        let rule_tables = table.tables(&mut self.walk(source), "rule", "a rule");
+        let rule_tables = table.tables(&mut self.walk(source), "rule", &keys::RULE);
         let has_rules = !rule_tables.is_empty();
         let mut rules: Vec<Rule> = Vec::new();
         for rule_table in rule_tables {
@@ -1164,7 +1162,7 @@ impl Resolver<'_> {
         let url = table.string(&mut self.walk(source), "url");
         let url = url.and_then(|text| self.template(source, text, extras, &groups));
         let mut properties = Vec::new();
-        if let Some(inner) = table.table(&mut self.walk(source), "properties", "properties") {
+        if let Some(inner) = table.table(&mut self.walk(source), "properties", &keys::CHOSEN) {
             for (name, name_span, value) in inner.entries() {
                 if name == "event" || name == "url" {
                     self.walk(source).error(
