@@ -75,6 +75,17 @@ impl<'t, 'i> Table<'t, 'i> {
         self.table.iter().find(|(key, _)| key.get_ref() == name).map(|(_, value)| value)
     }
 
+    /// Where an empty list stands.
+    pub fn empty_list(&self, name: &str) -> Option<Range<usize>> {
+        let (_, value) = self.table.iter().find(|(key, _)| key.get_ref() == name)?;
+        matches!(value.get_ref(), DeValue::Array(items) if items.is_empty()).then(|| value.span())
+    }
+
+    /// Where a key stands.
+    pub fn key_span(&self, name: &str) -> Option<Range<usize>> {
+        self.table.iter().find(|(key, _)| key.get_ref() == name).map(|(key, _)| key.span())
+    }
+
     /// Whether something stands there, whatever its type.
     pub fn has(&self, name: &str) -> bool {
         self.table.iter().any(|(key, _)| key.get_ref() == name)
