@@ -41,7 +41,7 @@ impl Walk<'_> {
         });
     }
 
-    fn wrong_type(&mut self, value: &Value<'_>, name: &str, wanted: &str) {
+    pub fn wrong_type(&mut self, value: &Value<'_>, name: &str, wanted: &str) {
         let is = match value.get_ref() {
             DeValue::String(_) => "a string",
             DeValue::Integer(_) => "a number",

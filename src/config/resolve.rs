@@ -371,11 +371,15 @@ impl Resolver<'_> {
     }
 
     fn duration(&mut self, table: &mut Table<'_, '_>, source: usize, name: &'static str) -> Option<Duration> {
-        let (text, span) = table.string(&mut self.walk(source), name)?;
-        let parsed = parse_duration(&text);
+        let value = table.take(name)?;
+        let Some(text) = value.get_ref().as_str() else {
+            self.walk(source).wrong_type(value, name, "a duration in quotes, like \"2s\"");
+            return None;
+        };
+        let parsed = parse_duration(text);
         if parsed.is_none() {
             let help = Some("write a number and a unit: 500ms, 2s, 5m, 24h, 30d".to_owned());
-            self.walk(source).error(span, format!("`{name}` is not a duration"), "not a duration", help);
+            self.walk(source).error(value.span(), format!("`{name}` is not a duration"), "not a duration", help);
         }
         parsed
     }
@@ -1018,6 +1022,10 @@ impl Resolver<'_> {
             Some(value) => match value.get_ref() {
                 DeValue::Boolean(true) => KeepQuery::All,
                 DeValue::Boolean(false) => KeepQuery::Only(Vec::new()),
+                DeValue::Integer(_) | DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Table(_) => {
+                    self.walk(source).wrong_type(value, "keep_query", "a list of names, or true");
+                    KeepQuery::Only(Vec::new())
+                }
                 _ => {
                     let names = strings_of(&mut self.walk(source), value, "keep_query").unwrap_or_default();
                     KeepQuery::Only(names.into_iter().map(|(name, _)| name).collect())
