@@ -174,7 +174,8 @@ fn key_values(line: &str, open: &mut Option<&'static str>) -> Vec<Range<usize>> 
         let value = from..stop.unwrap_or(end).max(from);
         from = value.end + stop.map_or(0, |_| quote.map_or(0, str::len));
         let text = &line[value.clone()];
-        if !text.is_empty() && !(text.starts_with("${") && text.ends_with('}')) {
+        let is_variable = text.starts_with("${") && text.ends_with('}');
+        if !text.is_empty() && !is_variable {
             found.push(value);
         }
         if open.is_some() || from >= end {

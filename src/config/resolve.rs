@@ -369,11 +369,15 @@ impl Resolver<'_> {
     }
 
     fn duration(&mut self, table: &mut Table<'_, '_>, source: usize, name: &'static str) -> Option<Duration> {
-        let (text, span) = table.string(&mut self.walk(source), name)?;
-        let parsed = parse_duration(&text);
+        let value = table.take(name)?;
+        let Some(text) = value.get_ref().as_str() else {
+            self.walk(source).wrong_type(value, name, "a duration in quotes, like \"2s\"");
+            return None;
+        };
+        let parsed = parse_duration(text);
         if parsed.is_none() {
             let help = Some("write a number and a unit: 500ms, 2s, 5m, 24h, 30d".to_owned());
-            self.walk(source).error(span, format!("`{name}` is not a duration"), "not a duration", help);
+            self.walk(source).error(value.span(), format!("`{name}` is not a duration"), "not a duration", help);
         }
         parsed
     }
@@ -931,6 +935,10 @@ impl Resolver<'_> {
         }
         let (format, format_span) = self.format_choice(&mut table, source, formats);
         let hosts = self.hosts(&mut table, source, "hosts");
+        if let Some(span) = table.empty_list("hosts") {
+            let help = Some("leave it out, or name the hosts whose requests are the site's".to_owned());
+            self.walk(source).warning(span, "`hosts` is empty: no line would be the site's", "no host", help);
+        }
         let view_width =
             table.number(&mut self.walk(source), "view_width", 1).and_then(|(width, _)| u32::try_from(width).ok());
         let page = self.page(&mut table, source);
@@ -1073,6 +1081,10 @@ impl Resolver<'_> {
             Some(value) => match value.get_ref() {
                 DeValue::Boolean(true) => KeepQuery::All,
                 DeValue::Boolean(false) => KeepQuery::Only(Vec::new()),
+                DeValue::Integer(_) | DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Table(_) => {
+                    self.walk(source).wrong_type(value, "keep_query", "a list of names, or true");
+                    KeepQuery::Only(Vec::new())
+                }
                 _ => {
                     let names = strings_of(&mut self.walk(source), value, "keep_query").unwrap_or_default();
                     KeepQuery::Only(names.into_iter().map(|(name, _)| name).collect())
@@ -1119,6 +1131,18 @@ impl Resolver<'_> {
             }
             _ => {}
         }
+        for name in ["extensions", "method", "status", "host"] {
+            if let Some(span) = table.empty_list(name) {
+                let message = format!("`{name}` is an empty list: the rule fits no line");
+                self.walk(source).warning(span, message, "fits nothing", Some("leave it out".to_owned()));
+            }
+        }
+        for name in ["url", "properties", "repeat_window"].into_iter().filter(|_| skip) {
+            if let Some(span) = table.key_span(name) {
+                let message = format!("`{name}` has no effect beside `skip`: the rule makes no event");
+                self.walk(source).warning(span, message, "no effect", Some("take it away".to_owned()));
+            }
+        }
         let extensions = table
             .strings(&mut self.walk(source), "extensions")
             .map(|list| Extensions::new(&list.into_iter().map(|(text, _)| text).collect::<Vec<_>>()));
@@ -1160,6 +1184,13 @@ impl Resolver<'_> {
         let groups: Vec<String> =
             path.iter().flat_map(|regex| regex.capture_names().flatten()).map(str::to_owned).collect();
         let url = table.string(&mut self.walk(source), "url");
+        // What these begin with has no scheme and no host.
+        let part = |text: &str| ["{path", "{query", "{method", "{status"].iter().any(|start| text.starts_with(start));
+        let whole = |text: &str| ["http://", "https://", "{"].iter().any(|start| text.starts_with(start));
+        if let Some((text, span)) = url.as_ref().filter(|(text, _)| !whole(text) || part(text)) {
+            let help = Some(format!("begin it with {{base_url}} or https://: `{{base_url}}{text}`"));
+            self.walk(source).warning(span.clone(), "`url` is not a whole URL", "no line would count", help);
+        }
         let url = url.and_then(|text| self.template(source, text, extras, &groups));
         let mut properties = Vec::new();
         if let Some(inner) = table.table(&mut self.walk(source), "properties", &keys::CHOSEN) {
@@ -1263,6 +1294,13 @@ impl Resolver<'_> {
                     })
                 });
                 let Some(other) = shared else { continue };
+                if let (Some(first), Some(second)) = (&other.site.hosts, &placed.site.hosts)
+                    && first.covers(second)
+                {
+                    let message = format!("no line of this log is ever `{}`'s", placed.site.name);
+                    let label = format!("site `{}`, which stands before it, has all its hosts", other.site.name);
+                    self.walk(placed.source).warning(span.clone(), message, &label, None);
+                }
                 if placed.site.hosts.is_none() || other.site.hosts.is_none() {
                     let message = format!("sites `{}` and `{}` share a log", other.site.name, placed.site.name);
                     let help =

@@ -831,11 +831,21 @@ impl<S: Sink> Follower<S> {
             Who::New => "start",
             _ => "checkpoint",
         };
-        let names: Vec<&str> = sites.iter().map(|site| site.name.as_str()).collect();
+        let names: Vec<String> = sites.iter().map(|site| site.name.clone()).collect();
         tracing::info!(
             sites = names.join(","), path = %path.display(), from, offset, format = decided.format.name(),
             "following file"
         );
+        let pipeline = self.pipeline(decided.format, sites);
+        if pipeline.lacks_the_host() {
+            tracing::warn!(
+                path = %path.display(),
+                sites = names.join(","),
+                format = pipeline.format.name(),
+                hint = "log the host, as vhost_combined does, or give each site a log of its own",
+                "sites share a log whose format has no host: its lines are excluded"
+            );
+        }
         self.left_over.remove(&row.id);
         self.sink.update(row.clone());
         known.put(row.clone());
@@ -843,7 +853,7 @@ impl<S: Sink> Follower<S> {
             row,
             modified: opened.modified,
             file: opened.file,
-            pipeline: self.pipeline(decided.format, sites),
+            pipeline,
             readers,
             leaving: None,
             path: path.to_path_buf(),
