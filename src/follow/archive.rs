@@ -322,17 +322,4 @@ mod tests {
             assert_eq!(damage.after, filled as u64, "{name}");
         }
     }
-
-    #[test]
-    fn a_stream_is_unpacked_by_what_it_is() {
-        let log = log(1_000);
-        for (name, bytes) in packed(&log) {
-            let mut got = Vec::new();
-            unpacked(bytes.as_slice()).unwrap().read_to_end(&mut got).unwrap();
-            assert!(got == log, "{name}");
-        }
-        let mut got = Vec::new();
-        unpacked(&b"abc"[..]).unwrap().read_to_end(&mut got).unwrap();
-        assert_eq!(got, b"abc");
-    }
 }
