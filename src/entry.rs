@@ -109,19 +109,25 @@ impl<'l> Entry<'l> {
     }
 
     /// Takes a request target: origin form (`/a?b`), or absolute form (`http://host/a?b`), which gives the host too.
+    ///
+    /// Servers take several spaces in a request for one: those around a target are none of its path.
     pub fn set_target(&mut self, target: Text<'l>) {
-        let len = target.len();
+        let len = target.len() - target.iter().rev().take_while(|byte| **byte == b' ').count();
+        let blank = if len == 0 { 0 } else { target.iter().take_while(|byte| **byte == b' ').count() };
         let begins = |scheme: &&str| {
-            target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme.as_bytes()))
+            target[blank..].get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme.as_bytes()))
         };
-        let authority = if target.first() == Some(&b'/') {
+        let authority = if target.get(blank) == Some(&b'/') {
             None
         } else {
-            ["http://", "https://", "ws://", "wss://"].iter().find(|scheme| begins(scheme)).map(|scheme| scheme.len())
+            ["http://", "https://", "ws://", "wss://"]
+                .iter()
+                .find(|scheme| begins(scheme))
+                .map(|scheme| blank + scheme.len())
         };
         let path_start = match authority {
             Some(start) => {
-                let end = target[start..].iter().position(|b| b"/?#".contains(b)).map_or(len, |at| start + at);
+                let end = target[start..len].iter().position(|b| b"/?#".contains(b)).map_or(len, |at| start + at);
                 // Credentials in front of the host are nobody's business.
                 let host = memchr::memrchr(b'@', &target[start..end]).map_or(start, |at| start + at + 1);
                 if host < end {
@@ -129,12 +135,12 @@ impl<'l> Entry<'l> {
                 }
                 end
             }
-            None => 0,
+            None => blank,
         };
-        let path_end = memchr::memchr2(b'?', b'#', &target[path_start..]).map_or(len, |at| path_start + at);
+        let path_end = memchr::memchr2(b'?', b'#', &target[path_start..len]).map_or(len, |at| path_start + at);
         let question = Some(path_end).filter(|at| target.get(*at) == Some(&b'?'));
         let fragment = match question {
-            Some(question) => memchr::memchr(b'#', &target[question..]).map_or(len, |at| question + at),
+            Some(question) => memchr::memchr(b'#', &target[question..len]).map_or(len, |at| question + at),
             None => path_end,
         };
         if path_start < path_end {
@@ -150,11 +156,20 @@ impl<'l> Entry<'l> {
 
     /// A field or extra as text, by its name: for templates and `explain`. Times are RFC 3339 in UTC.
     pub fn text(&self, name: &str) -> Option<Cow<'_, str>> {
+        Some(match self.bytes_of(name)? {
+            Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+            Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
+        })
+    }
+
+    /// The same as the bytes that they are.
+    pub fn bytes_of(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        let written = |text: String| Some(Cow::Owned(text.into_bytes()));
         let bytes = match name {
-            "time" => return self.time.map(|time| Cow::Owned(time.to_string())),
-            "status" => return self.status.map(|status| Cow::Owned(status.to_string())),
-            "bytes" => return self.bytes.map(|bytes| Cow::Owned(bytes.to_string())),
-            "view_width" => return self.view_width.map(|width| Cow::Owned(width.to_string())),
+            "time" => return written(self.time?.to_string()),
+            "status" => return written(self.status?.to_string()),
+            "bytes" => return written(self.bytes?.to_string()),
+            "view_width" => return written(self.view_width?.to_string()),
             "ip" => &self.ip,
             "method" => &self.method,
             "target" => &self.target,
@@ -170,14 +185,11 @@ impl<'l> Entry<'l> {
             "dnt" => &self.dnt,
             "gpc" => &self.gpc,
             other => {
-                return self
-                    .extra
-                    .iter()
-                    .find(|(name, _)| &**name == other)
-                    .map(|(_, text)| String::from_utf8_lossy(text));
+                let extra = self.extra.iter().find(|(name, _)| &**name == other);
+                return extra.map(|(_, text)| Cow::Borrowed(&**text));
             }
         };
-        bytes.as_deref().map(String::from_utf8_lossy)
+        bytes.as_deref().map(Cow::Borrowed)
     }
 }
 
@@ -201,6 +213,7 @@ mod tests {
             ("plain", "GET /a?b=c HTTP/1.1", Some("GET"), Some("/a?b=c"), Some("HTTP/1.1")),
             ("spaces in the target", "GET /a b.pdf HTTP/1.1", Some("GET"), Some("/a b.pdf"), Some("HTTP/1.1")),
             ("no protocol", "GET /a", Some("GET"), Some("/a"), None),
+            ("spaces alone", "GET   HTTP/1.1", Some("GET"), Some(" "), Some("HTTP/1.1")),
             ("empty", "", None, None, None),
             ("a TLS handshake", "\x16\x03\x01", None, Some("\x16\x03\x01"), None),
             ("nothing like a request", "\x01 a b", None, Some("\x01 a b"), None),
@@ -222,5 +235,25 @@ mod tests {
         assert_eq!(entry.text("host").as_deref(), Some("docs.example.org:8080"));
         assert_eq!(entry.text("path").as_deref(), Some("/a.pdf"));
         assert_eq!(entry.text("query").as_deref(), Some("x"));
+    }
+
+    #[test]
+    fn spaces_around_a_target_are_none_of_its_path() {
+        for (request, target, path, query) in [
+            ("GET  /a b.pdf   HTTP/1.1", " /a b.pdf  ", Some("/a b.pdf"), None),
+            (
+                "GET  http://docs.example.org/a.pdf?x  HTTP/1.1",
+                " http://docs.example.org/a.pdf?x ",
+                Some("/a.pdf"),
+                Some("x"),
+            ),
+            ("GET   HTTP/1.1", " ", None, None),
+        ] {
+            let mut entry = Entry::default();
+            entry.set_request(Cow::Borrowed(request.as_bytes()));
+            assert_eq!(entry.text("target").as_deref(), Some(target), "{request}");
+            assert_eq!(entry.text("path").as_deref(), path, "{request}");
+            assert_eq!(entry.text("query").as_deref(), query, "{request}");
+        }
     }
 }

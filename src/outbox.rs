@@ -28,7 +28,18 @@ pub struct Rooms {
 #[derive(Debug, Default)]
 struct Open {
     total: usize,
-    sites: HashMap<SiteId, usize>,
+    sites: HashMap<SiteId, Held>,
+    /// Threads in [`Rooms::wait`].
+    waiting: usize,
+}
+
+/// What a site holds.
+#[derive(Debug, Default)]
+struct Held {
+    events: usize,
+    /// It had no room, and half of what it held isn't settled yet: a reader that is woken for each event reads a block
+    /// for each.
+    full: bool,
 }
 
 impl Rooms {
@@ -41,45 +52,66 @@ impl Rooms {
     pub fn enter(&self, site: SiteId) {
         let mut open = self.lock();
         open.total += 1;
-        *open.sites.entry(site).or_default() += 1;
+        open.sites.entry(site).or_default().events += 1;
     }
 
     /// Some events of a site are settled. `true`: a reader may have been waiting for that.
     pub fn leave(&self, site: SiteId, events: usize) -> bool {
         let mut open = self.lock();
-        let before = open.has_room(site);
         open.total = open.total.saturating_sub(events);
-        let count = open.sites.entry(site).or_default();
-        *count = count.saturating_sub(events);
-        let freed = !before && open.has_room(site) || open.total < TOTAL && open.total + events >= TOTAL;
+        let bound = open.bound();
+        let held = open.sites.entry(site).or_default();
+        held.events = held.events.saturating_sub(events);
+        let freed = held.full && held.events <= bound / 2;
+        held.full &= !freed;
+        let wakes = open.waiting > 0 && (freed || held_nothing(&open, site));
         drop(open);
-        self.changed.notify_all();
+        if wakes {
+            self.changed.notify_all();
+        }
         freed
     }
 
     /// Whether a site may read on.
     pub fn has_room(&self, site: SiteId) -> bool {
-        self.lock().has_room(site)
+        let mut open = self.lock();
+        let bound = open.bound();
+        let held = open.sites.entry(site).or_default();
+        held.full |= held.events >= bound;
+        !held.full
     }
 
     /// Events of a site that wait or are in flight.
     pub fn open(&self, site: SiteId) -> usize {
-        self.lock().sites.get(&site).copied().unwrap_or(0)
+        self.lock().sites.get(&site).map_or(0, |held| held.events)
     }
 
-    /// Waits for a change, for as long as `patience` at most.
-    pub fn wait(&self, patience: Duration) {
-        let open = self.lock();
-        // What has changed is asked by the caller; waking for nothing does no harm.
-        drop(self.changed.wait_timeout(open, patience));
+    /// Waits until a site has room, for as long as `patience` at most.
+    pub fn wait_for_room(&self, site: SiteId, patience: Duration) {
+        self.wait(patience, |open| open.sites.get(&site).is_none_or(|held| !held.full));
     }
+
+    /// Waits until one of these sites holds nothing any more, for as long as `patience` at most.
+    pub fn wait_for_an_end(&self, sites: &[SiteId], patience: Duration) {
+        self.wait(patience, |open| sites.iter().any(|site| held_nothing(open, *site)));
+    }
+
+    fn wait(&self, patience: Duration, done: impl Fn(&Open) -> bool) {
+        let mut open = self.lock();
+        open.waiting += 1;
+        let waited = self.changed.wait_timeout_while(open, patience, |open| !done(open));
+        waited.unwrap_or_else(PoisonError::into_inner).0.waiting -= 1;
+    }
+}
+
+fn held_nothing(open: &Open, site: SiteId) -> bool {
+    open.sites.get(&site).is_none_or(|held| held.events == 0)
 }
 
 impl Open {
     /// A site may hold a quarter of what the others left: sites that wait take less and less, and never all.
-    fn has_room(&self, site: SiteId) -> bool {
-        let held = self.sites.get(&site).copied().unwrap_or(0);
-        held < PER_SITE.min((TOTAL.saturating_sub(self.total) / 4).max(1))
+    fn bound(&self) -> usize {
+        PER_SITE.min((TOTAL.saturating_sub(self.total) / 4).max(1))
     }
 }
 
@@ -142,7 +174,10 @@ mod tests {
         while rooms.has_room(site) {
             rooms.enter(site);
         }
-        assert!(rooms.leave(site, 1), "a full site that gets room is said");
+        let full = rooms.open(site);
+        let said: Vec<usize> = (0..full).rev().filter(|_| rooms.leave(site, 1)).collect();
+        let [left] = said[..] else { panic!("a full site that gets room is said once: {said:?}") };
+        assert!((full / 4..full * 3 / 4).contains(&left), "{left} of {full}: not for each event");
         assert!(rooms.has_room(site));
     }
 }

@@ -264,7 +264,8 @@ impl Site {
 ///
 /// Takes a `Range` request header (`bytes=0-`) or a `Content-Range` response header (`bytes 0-499/1234`).
 fn begins_a_download(range: &[u8]) -> bool {
-    let spec = range.strip_prefix(b"bytes").unwrap_or(range);
+    let unit = range.get(..5).is_some_and(|unit| unit.eq_ignore_ascii_case(b"bytes"));
+    let spec = if unit { &range[5..] } else { range };
     let spec = spec.strip_prefix(b"=").unwrap_or(spec).trim_ascii();
     let first = spec.split(|&b| b == b',' || b == b'/').next().unwrap_or_default().trim_ascii();
     first.starts_with(b"0-") && first != b"0-1"
@@ -278,6 +279,7 @@ mod tests {
     fn only_a_range_from_the_first_byte_begins_a_download() {
         for (name, range, want) in [
             ("whole", "bytes=0-", true),
+            ("any case", "Bytes=0-", true),
             ("first part", "bytes=0-65535", true),
             ("later part", "bytes=65536-", false),
             ("probe", "bytes=0-1", false),

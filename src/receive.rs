@@ -117,6 +117,8 @@ pub fn check(body: &[u8]) -> Vec<String> {
     for (index, event) in events.into_iter().flatten().enumerate() {
         let named = event.get("event").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
         must(named, &format!("events[{index}] must be an object with a name in `event`"));
+        let url = event.get("url").is_none_or(|url| url.as_str().is_some_and(is_url));
+        must(url, &format!("events[{index}].url must be a full http or https URL"));
     }
     for name in object.keys() {
         let known = ["propertyKey", "url", "ip", "viewWidth", "userAgent", "events"];
@@ -141,6 +143,7 @@ mod tests {
             ("979", "0", "viewWidth must be a positive number"),
             ("\"userAgent\"", "\"useragent\"", "userAgent must be a string"),
             ("{\"event\":", "{\"name\":", "events[0] must be an object with a name in `event`"),
+            ("https://example.com/", "/", "events[0].url must be a full http or https URL"),
         ] {
             let problems = check(GOOD.replacen(from, to, 1).as_bytes());
             assert_eq!(problems.first().map(String::as_str), Some(want));

@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::{Answer, BROWSER, Endpoint, SOON, Sandbox, combined, wait_for};
+use rustix::process::Signal;
 use serde_json::json;
 
 const SITE: &str = r#"
@@ -117,6 +118,52 @@ fn logs_of_several_servers_come_together_by_time() {
     let done = sandbox.run(&["backfill", "--yes", "--json"]).expect_code(0).json();
     assert_eq!((&done["event"], &done["repeat"], &done["files"]), (&json!(400), &json!(800), &json!(2)));
     assert_eq!(endpoint.delivered(), urls(0..400));
+}
+
+#[test]
+fn hundreds_of_logs_of_one_time_are_not_all_open_at_once() {
+    const LOGS: u32 = 200;
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+    sandbox.configure(endpoint.port, &SITE.replace("access.log", "*.log"));
+    for log in 0..LOGS {
+        // Every log has a line of each part of the time.
+        let all: String = (0..5).map(|line| lines(line * LOGS + log..line * LOGS + log + 1)).collect();
+        sandbox.write(&format!("{log}.log"), &all);
+    }
+    let done = Command::new("sh")
+        .args(["-c", "ulimit -n 128 && exec \"$0\" \"$@\""])
+        .arg(env!("CARGO_BIN_EXE_silktail"))
+        .args(sandbox.silktail().get_args())
+        .args(["backfill", "--yes", "--json"])
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert_eq!(endpoint.delivered(), urls(0..5 * LOGS));
+}
+
+#[test]
+fn a_backfill_that_is_told_to_stop_says_that_something_is_left() {
+    for files in 2..5 {
+        let (sandbox, endpoint) =
+            (Sandbox::new(), Endpoint::scripted(|_, _| Answer::Slow(200, Duration::from_millis(20))));
+        sandbox.configure_with(endpoint.port, "max_in_flight = 1", SITE);
+        // Small ones, each read in one go.
+        for file in 0..files {
+            sandbox.write(&format!("access.log.{}", files - file), &lines(30 * file..30 * (file + 1)));
+        }
+        let mut command = sandbox.silktail();
+        let said = fs::File::create(sandbox.path("said")).unwrap();
+        let mut child = command.args(["backfill", "--yes"]).stdout(Stdio::null()).stderr(said).spawn().unwrap();
+        endpoint.wait_delivered(3);
+        common::signal(&child, Signal::TERM);
+        let ended = common::wait_with_deadline(&mut child, SOON).unwrap();
+        let said = fs::read_to_string(sandbox.path("said")).unwrap();
+        assert_eq!(ended.code(), Some(1), "{files} files: {said}");
+        assert!(said.contains("run the same command again"), "{files} files: {said}");
+        endpoint.set_script(|_, _| Answer::Status(200));
+        sandbox.run(&["backfill", "--yes"]).expect_code(0);
+        assert_eq!(endpoint.delivered(), urls(0..30 * files), "each once");
+    }
 }
 
 #[test]

@@ -107,3 +107,53 @@ fn includes_variables_and_key_files_are_read() {
     assert_eq!(loaded.config.state_dir, Path::new("/srv/x"));
     assert_eq!(loaded.config.sites[0].property_key.expose(), "8bce2be8c07a84a70e7104634b42878b");
 }
+
+/// The messages of the problems that a configuration in `folder` has, each with its place.
+fn places(path: &Path) -> Vec<(String, String)> {
+    let text = match config::load(path, &no_env) {
+        Ok(loaded) => loaded.warnings.render(false),
+        Err(report) => report.render(false),
+    };
+    let mut found: Vec<(String, String)> = Vec::new();
+    for line in text.lines() {
+        if let Some((_, message)) = line.split_once(": ").filter(|(level, _)| matches!(*level, "error" | "warning")) {
+            found.push((message.to_owned(), String::new()));
+        } else if let (Some((_, place)), Some(last)) = (line.split_once("--> "), found.last_mut()) {
+            last.1 = place.rsplit('/').next().unwrap_or_default().to_owned();
+        }
+    }
+    found
+}
+
+#[test]
+fn every_file_names_its_own_mistakes() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
+    let path = folder.path().join("config.toml");
+    let endpoint = "[endpoint]\nurl = \"https://a.eu.silktide.com/v1/events\"\n";
+    write("config.toml", format!("include = [\"missing.toml\", \"*.site\"]\nunkown = 1\n{endpoint}").as_bytes());
+    let site = "[[site]]\nname = \"docs\"\nbase_url = \"https://docs.example.org\"\n\
+        property_key = \"8bce2be8c07a84a70e7104634b42878b\"\nlogs = [\"docs.log\"]\n";
+    write("b.site", format!("\u{feff}{site}\tfromat = \"combined\" # ü\n").as_bytes());
+    write("a.site", format!("state_dir = \"/x\"\n{site}").as_bytes());
+    let missing = format!(
+        "cannot read `{}`: No such file or directory (os error 2)",
+        folder.path().join("missing.toml").display()
+    );
+    let pair = |message: &str, place: &str| (message.to_owned(), place.to_owned());
+    assert_eq!(
+        places(&path),
+        [
+            pair(&missing, "config.toml:1:12"),
+            pair("unknown key `unkown`", "config.toml:2:1"),
+            pair("unknown key `state_dir`", "a.site:1:1"),
+            pair("two sites are named `docs`", "b.site:2:8"),
+            pair("sites `docs` and `docs` share a log", "b.site:5:9"),
+            pair("unknown key `fromat`", "b.site:6:2"),
+        ]
+    );
+    write("b.site", b"# \xc3\xbc \xff\n");
+    assert_eq!(places(&path).last(), Some(&pair("this isn't UTF-8", "b.site:1:5")));
+    write("config.toml", b"\xff");
+    assert_eq!(places(&path), [pair("this isn't UTF-8", "config.toml:1:1")]);
+}

@@ -462,3 +462,43 @@ fn backfill_twice_sends_nothing_twice_and_run_goes_on_where_it_ended() {
     daemon.stop();
     assert_eq!(endpoint.delivered(), urls(0..12));
 }
+
+#[test]
+fn the_short_help_is_shorter_than_the_long_one() {
+    let sandbox = Sandbox::new();
+    let commands = sandbox.run(&["completions", "bash"]).expect_code(0).stdout;
+    for command in [
+        "",
+        "run",
+        "backfill",
+        "check",
+        "explain",
+        "test",
+        "init",
+        "status",
+        "rejected",
+        "receive",
+        "demo",
+        "completions",
+        "man",
+    ] {
+        assert!(commands.contains(command), "{command}");
+        let help = |flag| {
+            let args: Vec<&str> = [command, flag].into_iter().filter(|arg| !arg.is_empty()).collect();
+            sandbox.run(&args).expect_code(0)
+        };
+        let (short, long) = (help("-h"), help("--help"));
+        assert!(short.stdout.len() < long.stdout.len(), "{command}: {short:#?}");
+        assert_eq!((short.stderr.as_str(), long.stderr.as_str()), ("", ""), "help is data");
+    }
+}
+
+#[test]
+fn explain_has_nothing_to_say_of_no_line() {
+    let sandbox = Sandbox::new();
+    for format in ["combined", "auto"] {
+        sandbox.configure(1, &SITE.replace("combined", format));
+        let done = sandbox.run_with_input(&["explain", "--json"], "").expect_code(0);
+        assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("", ""), "{format}");
+    }
+}

@@ -123,4 +123,9 @@ fn check_says_how_many_lines_fit_and_whether_a_proxy_seems_to_stand_in_front() {
         }
         assert!(done.stdout.contains("`combined`, 120 of 12"), "{name}: {done:#?}");
     }
+    sandbox.configure(1, &SITES.replace("format = \"combined\"\n", ""));
+    sandbox.write("access.log", &"what is this\n".repeat(20));
+    let done = sandbox.run(&["check", "--strict"]).expect_code(1);
+    assert!(done.stderr.contains("none of the known formats fits: 20 of 20 recent lines"), "{done:#?}");
+    assert!(done.stdout.contains("no known format, 0 of 20 recent lines fit"), "{done:#?}");
 }

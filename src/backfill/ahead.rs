@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::follow::archive::{Content, Damage};
 use crate::follow::file;
 use crate::follow::scan::{Block, Found, Recall, Scan, Subject};
+use crate::follow::source::BLOCK;
 use crate::ledger::MARK_MAX;
 use crate::lines::{Cut, Cutter};
 use crate::offsets::{LogId, Span};
@@ -306,10 +307,15 @@ impl Part {
         let recall = Recall::at(subject.file, &subject.pipeline.format, first)?;
         let mut scan = if self.start == self.from { Scan::begin(recall) } else { Scan::within(recall) };
         let mut cutter = Cutter::new(first, max_line);
-        let mut want = (self.end - first).saturating_add(BEYOND);
+        let mut stuck = false;
         while cutter.offset() < self.end {
             let at = cutter.wants();
-            let len = usize::try_from(want.min(self.until - at)).unwrap_or(usize::MAX);
+            // What is searched and then parsed should stay in the processor's caches.
+            let wanted = match stuck {
+                false => self.end.saturating_sub(at).saturating_add(BEYOND).min(BLOCK as u64),
+                true => (max_line as u64).saturating_add(2).max(BLOCK as u64),
+            };
+            let len = usize::try_from(wanted.min(self.until - at)).unwrap_or(usize::MAX);
             if buffer.len() < len {
                 buffer.resize(len, 0);
             }
@@ -324,15 +330,15 @@ impl Part {
             if filled == 0 || finish {
                 break;
             }
-            // The last line goes on: as much as it may be long.
-            want = (max_line as u64).saturating_add(2).max(SEGMENT / 4);
+            // A line that goes on behind what was read: the next time, as much as it may be long.
+            stuck = cutter.wants() == at;
         }
         done(pieces, cutter.offset())
     }
 
     /// Where the first line begins that is this part's; `None`: none does.
     fn first_line(&self, log: &Content, buffer: &mut Vec<u8>) -> io::Result<Option<u64>> {
-        const STEP: u64 = 64 * 1024;
+        const STEP: u64 = 4 * 1024;
         if self.start == self.from {
             return Ok(Some(self.start));
         }

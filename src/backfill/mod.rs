@@ -4,7 +4,7 @@
 //! covers is read. `linger` is measured by the log's time, so that the same log gives the same POSTs every time.
 
 mod ahead;
-pub mod spool;
+mod kept;
 mod stream;
 
 use std::cell::{Cell, RefCell};
@@ -36,16 +36,17 @@ use crate::pipeline::{self, Pipeline, Site, Taken};
 use crate::summary::Summary;
 use crate::visitor::repeats::Repeats;
 use ahead::{Bytes, Pool};
+pub use kept::Kept;
 use stream::{Part, Reached, Stream};
+
+/// What a backfill that was told to stop ends with.
+const STOPPED: &str = "stopped; run the same command again to go on";
 
 /// After this long without any delivery a backfill gives up; run again, it goes on.
 pub const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Why something is left where somebody asked to stop.
-const STOPPED: &str = "stopped; run the same command again to go on";
-
 /// Where lines come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Input {
     /// A file; `live` where the server still writes it: its unfinished last line is left.
     File {
@@ -54,8 +55,25 @@ pub enum Input {
         /// Whether it is a site's log itself, not a rotated sibling.
         live: bool,
     },
-    /// Standard input, kept in this file.
-    Stdin(PathBuf),
+    /// Standard input.
+    Stdin(Arc<Kept>),
+}
+
+impl Input {
+    /// Its name in messages.
+    pub fn path(&self) -> &Path {
+        match self {
+            Input::File { path, .. } => path,
+            Input::Stdin(_) => Path::new("-"),
+        }
+    }
+
+    fn open(&self) -> io::Result<Opened> {
+        match self {
+            Input::File { path, .. } => file::open(path),
+            Input::Stdin(kept) => kept.open(),
+        }
+    }
 }
 
 /// A moment, or a day of the log's own calendar.
@@ -400,12 +418,12 @@ pub struct Extent {
 /// Bytes at a file's ends in which lines with a time are looked for.
 const ENDS: usize = 64 * 1024;
 
-/// Looks at a file's ends.
+/// Looks at an input's ends.
 ///
 /// # Errors
 /// Those of reading it.
-pub fn extent(path: &Path, choice: &FormatChoice) -> io::Result<Extent> {
-    let opened = file::open(path)?;
+pub fn extent(input: &Input, choice: &FormatChoice) -> io::Result<Extent> {
+    let opened = input.open()?;
     let (bytes, _) = opened.file.on_disk();
     let mut first = follow::first_bytes(&opened)?;
     if !first.contains(&b'\n') {
@@ -417,11 +435,11 @@ pub fn extent(path: &Path, choice: &FormatChoice) -> io::Result<Extent> {
     let mut reading = Reading::default();
     let mut time = |line: &[u8]| decided.format.parse_in(&mut reading, line).and_then(|entry| entry.time);
     let first = first.split(|&byte| byte == b'\n').find_map(&mut time);
-    let last = if opened.file.is_packed() {
-        opened.modified.and_then(|at| Timestamp::try_from(at).ok())
-    } else {
-        let end = file::read_before(&opened.file, opened.size, ENDS)?;
-        end.split(|&byte| byte == b'\n').filter_map(&mut time).last()
+    let mut last_of = |end: &[u8]| end.split(|&byte| byte == b'\n').filter_map(&mut time).last();
+    let last = match input {
+        Input::Stdin(kept) if !kept.end().is_empty() => last_of(kept.end()),
+        _ if opened.file.is_packed() => opened.modified.and_then(|at| Timestamp::try_from(at).ok()),
+        _ => last_of(&file::read_before(&opened.file, opened.size, ENDS)?),
     };
     Ok(Extent { bytes, first, last })
 }
@@ -458,13 +476,17 @@ pub fn run(
     };
     let mut end = End::Done;
     let pool = Pool::new(options.jobs.max(1)).map_err(|error| BackfillError::Read(PathBuf::from("threads"), error))?;
-    let mut work = Work { collector: &collector, options, repeats: &mut repeats, stop, ids: 0, pool };
+    let mut work = Work { collector: &collector, options, repeats: &mut repeats, stop, ids: 0, seen: Vec::new(), pool };
     for group in groups(jobs) {
+        if stop() {
+            end = End::Left(STOPPED.to_owned());
+            break;
+        }
         match work.group(group)? {
             End::Done => {}
             left => end = left,
         }
-        if stop() || collector.state.borrow().limited {
+        if collector.state.borrow().limited {
             break;
         }
     }
@@ -500,7 +522,7 @@ fn settle_all<S: Settle>(delivery: &Delivery<S>, rooms: &Rooms, sites: &[SiteId]
         if let Some(why) = patience.lost(delivery, rooms, &open) {
             return End::Left(why);
         }
-        rooms.wait(Duration::from_millis(200));
+        rooms.wait_for_an_end(&open, Duration::from_millis(200));
     }
 }
 
@@ -562,8 +584,14 @@ struct Work<'a> {
     stop: &'a dyn Fn() -> bool,
     /// Numbers for logs of a dry run, which has no ledger.
     ids: i64,
+    /// Logs that were read, and up to where. The ledger may not have that yet, for what was found there is on its way; and
+    /// a dry run has none.
+    seen: Vec<(LogRow, u64)>,
     pool: Pool,
 }
+
+/// Logs that are open at a time. Those whose time has come all the same wait until one is read to its end.
+const OPEN_MAX: usize = 32;
 
 /// Readers that begin at the same place, and where they end.
 type Ranges = BTreeMap<(u64, u64), Vec<(Option<usize>, HashSet<u64>)>>;
@@ -575,60 +603,75 @@ enum Member {
     Done,
 }
 
+/// What became of an input that was to be opened.
+enum Opening {
+    Stream(Box<Stream>),
+    /// It has no line yet.
+    Empty,
+    /// A log that is being read begins alike. Whether it is the same is known once that has been read.
+    Later,
+}
+
 impl Work<'_> {
     /// Reads logs side by side: always the one whose next event is the oldest. A log is opened when its time has come.
     fn group(&mut self, jobs: Vec<Job>) -> Result<End, BackfillError> {
         let mut end = End::Done;
         let first = |job: &Job| job.first.unwrap_or(Timestamp::MIN);
+        let firsts: Vec<Timestamp> = jobs.iter().map(first).collect();
         let mut next: BinaryHeap<Reverse<(Timestamp, usize)>> =
-            jobs.iter().enumerate().map(|(index, job)| Reverse((first(job), index))).collect();
+            firsts.iter().enumerate().map(|(index, first)| Reverse((*first, index))).collect();
         let mut members: Vec<Member> = jobs.into_iter().map(Member::Waiting).collect();
+        let mut held_up = Vec::new();
         while let Some(Reverse((_, index))) = next.pop() {
             let until = next.peek().map(|Reverse((time, _))| *time);
-            let mut path = PathBuf::from("-");
             let of_file = |path: &Path, trouble| match trouble {
                 Trouble::Io(error) => BackfillError::Read(path.to_path_buf(), error),
                 Trouble::Ledger(error) => BackfillError::Ledger(error),
             };
-            let reached = match std::mem::replace(&mut members[index], Member::Done) {
+            let mut stream = match std::mem::replace(&mut members[index], Member::Done) {
                 Member::Done => continue,
+                Member::Open(stream) => stream,
                 Member::Waiting(job) => {
-                    if let Input::File { path: of, .. } = &job.input {
-                        path.clone_from(of);
-                    }
-                    match self.open(job).map_err(|trouble| of_file(&path, trouble))? {
-                        None => Reached::End(End::Done),
-                        Some(mut stream) => {
-                            let reached =
-                                self.advance(&mut stream, until).map_err(|trouble| of_file(&path, trouble))?;
-                            members[index] = Member::Open(Box::new(stream));
-                            reached
+                    let opening = match members.iter().filter(|member| matches!(member, Member::Open(_))).count() {
+                        OPEN_MAX.. => Ok(Opening::Later),
+                        _ => self.open(&job, &members),
+                    };
+                    match opening.map_err(|trouble| of_file(job.input.path(), trouble))? {
+                        Opening::Stream(stream) => stream,
+                        Opening::Later => {
+                            members[index] = Member::Waiting(job);
+                            held_up.push(index);
+                            continue;
+                        }
+                        Opening::Empty => {
+                            self.finished(job.input.path());
+                            continue;
                         }
                     }
-                }
-                Member::Open(mut stream) => {
-                    path.clone_from(&stream.path);
-                    let reached = self.advance(&mut stream, until).map_err(|trouble| of_file(&path, trouble))?;
-                    members[index] = Member::Open(stream);
-                    reached
                 }
             };
+            let path = stream.path.clone();
+            let reached = stream
+                .advance(until, &mut self.pool, self.collector, self.repeats, self.stop)
+                .map_err(|trouble| of_file(&path, trouble))?;
             match reached {
-                Reached::Later(time) => next.push(Reverse((time, index))),
+                Reached::Later(time) => {
+                    members[index] = Member::Open(stream);
+                    next.push(Reverse((time, index)));
+                }
                 Reached::Enough => return Ok(end),
                 Reached::End(ended) => {
-                    members[index] = Member::Done;
-                    if ended == End::Done {
-                        self.collector.state.borrow_mut().summary.files += 1;
-                        self.options.progress.files.fetch_add(1, Ordering::Relaxed);
-                        if let Ok(mut finished) = self.options.progress.finished.lock() {
-                            finished.push(path);
-                        }
-                    } else {
-                        end = ended;
+                    let known_to = self.seen_to(&stream.row);
+                    self.seen.retain(|(row, _)| row.id != stream.row.id);
+                    let read_to = stream.read_to.max(known_to);
+                    self.seen.push((stream.row, read_to));
+                    match ended {
+                        End::Done => self.finished(&path),
+                        left => end = left,
                     }
-                    if (self.stop)() {
-                        return Ok(end);
+                    next.extend(held_up.drain(..).map(|index| Reverse((firsts[index], index))));
+                    if (self.stop)() && !next.is_empty() {
+                        return Ok(End::Left(STOPPED.to_owned()));
                     }
                 }
             }
@@ -636,8 +679,12 @@ impl Work<'_> {
         Ok(end)
     }
 
-    fn advance(&mut self, stream: &mut Stream, until: Option<Timestamp>) -> Result<Reached, Trouble> {
-        stream.advance(until, &mut self.pool, self.collector, self.repeats, self.stop)
+    fn finished(&self, path: &Path) {
+        self.collector.state.borrow_mut().summary.files += 1;
+        self.options.progress.files.fetch_add(1, Ordering::Relaxed);
+        if let Ok(mut finished) = self.options.progress.finished.lock() {
+            finished.push(path.to_path_buf());
+        }
     }
 
     fn ledger(&self) -> Option<&Ledger> {
@@ -647,31 +694,46 @@ impl Work<'_> {
         }
     }
 
-    /// Opens a log, and claims what is left to read of it; `None`: it has no line yet.
-    fn open(&mut self, job: Job) -> Result<Option<Stream>, Trouble> {
-        let (path, opened, live) = match job.input {
-            Input::File { path, live } => {
-                let opened = file::open(&path)?;
-                (path, opened, live)
-            }
-            // Where it is kept is nobody's business: its content says which log it is.
-            Input::Stdin(kept) => (PathBuf::from("-"), Opened { dev: 0, ino: 0, ..file::open(&kept)? }, false),
+    /// Up to where this run has read a log.
+    fn seen_to(&self, row: &LogRow) -> u64 {
+        self.seen.iter().find(|(seen, _)| seen.id == row.id).map_or(0, |(_, read_to)| *read_to)
+    }
+
+    /// The logs that are known.
+    fn rows(&self) -> Result<Vec<LogRow>, LedgerError> {
+        match self.ledger() {
+            Some(ledger) => ledger.logs(),
+            None => Ok(self.seen.iter().map(|(row, _)| row.clone()).collect()),
+        }
+    }
+
+    /// Opens an input, and claims what is left to read of it.
+    fn open(&mut self, job: &Job, others: &[Member]) -> Result<Opening, Trouble> {
+        let live = matches!(job.input, Input::File { live: true, .. });
+        let path = job.input.path().to_path_buf();
+        let opened = job.input.open()?;
+        let head = identity::head(&opened)?;
+        let begins_alike = |member: &Member| match member {
+            Member::Open(other) => other.row.fingerprint.head_len > 0 && other.row.fingerprint.agrees_head(&head),
+            _ => false,
         };
+        if others.iter().any(begins_alike) {
+            return Ok(Opening::Later);
+        }
         let mut first_lines = follow::first_bytes(&opened)?;
         if !live && !first_lines.contains(&b'\n') {
             first_lines.push(b'\n');
         }
         let (mut row, decided) = loop {
-            let rows = match self.ledger() {
-                Some(ledger) => ledger.logs()?,
-                None => Vec::new(),
-            };
-            let known = match identity::identify(&path, &opened, &rows, &|_| None)? {
+            let rows = self.rows()?;
+            let known = match identity::identify(&path, &opened, &rows, |_| true, &HashMap::new())? {
                 Who::Known(index) | Who::CutBack(index, _) => rows.get(index),
                 Who::New | Who::Copy => None,
             };
             let stored = known.and_then(|row| row.format.as_deref());
-            let Some(decided) = follow::decide_format(&job.format, stored, &first_lines) else { return Ok(None) };
+            let Some(decided) = follow::decide_format(&job.format, stored, &first_lines) else {
+                return Ok(Opening::Empty);
+            };
             let newest = rows.last().map_or(LogId(0), |row| row.id);
             // Where a daemon has taken a log in meanwhile, it may be this one.
             if let Some(row) = self.row(&path, &opened, known, decided.format.name(), newest)? {
@@ -693,20 +755,22 @@ impl Work<'_> {
             let reader = |(site, settled)| Reader { site, cutter: Cutter::new(bounds.0, max_line), settled };
             Part { recording, bounds, readers: readers.into_iter().map(reader).collect() }
         });
-        Ok(Some(Stream {
+        Ok(Opening::Stream(Box::new(Stream {
             parts: parts.collect(),
             file: stream::witness(&opened.file)?,
             on_disk: stream::on_disk(&opened.file),
             bytes: Some(Bytes::of(opened.file)),
+            read_to: 0,
+            size,
             row,
             path,
-            pipeline: Arc::new(Pipeline::new(decided.format, job.sites)),
+            pipeline: Arc::new(Pipeline::new(decided.format, job.sites.clone())),
             max_line,
             shown: 0,
             current: None,
             waiting: Vec::new(),
             left: None,
-        }))
+        })))
     }
 
     /// What is known of a log, or is from now on; `None`: there is a newer log than the newest that was known.
@@ -729,15 +793,18 @@ impl Work<'_> {
             fingerprint: Fingerprint::of_head(&identity::head(opened)?),
             format: Some(format.to_owned()),
             last_read: None,
-            ended: false,
+            // Nobody writes to standard input's any more, and nobody will find it.
+            ended: path == Path::new("-"),
         };
-        self.ids += 1;
         row.id = match self.ledger() {
             Some(ledger) => match ledger.add_log(&row, newest)? {
                 Some(id) => id,
                 None => return Ok(None),
             },
-            None => LogId(self.ids),
+            None => {
+                self.ids += 1;
+                LogId(self.ids)
+            }
         };
         Ok(Some(row))
     }
@@ -806,10 +873,11 @@ impl Work<'_> {
         format: &Format,
     ) -> Result<Ranges, Trouble> {
         let mut ranges = Ranges::new();
+        let seen_to = self.seen_to(row);
         for index in std::iter::once(None).chain((0..sites.len()).map(Some)) {
             let Some(ledger) = self.ledger() else {
-                for stretch in meant {
-                    ranges.entry(*stretch).or_default().push((index, HashSet::new()));
+                for stretch in overlaps(meant, seen_to, u64::MAX) {
+                    ranges.entry(stretch).or_default().push((index, HashSet::new()));
                 }
                 continue;
             };
@@ -820,8 +888,9 @@ impl Work<'_> {
                 self.collector.state.borrow_mut().summary.read_again += reopened as u64;
             }
             for range in ledger.claim(site, row.id, size, meant, digest)? {
-                for (from, until) in overlaps(meant, range.from, range.until) {
-                    if range.resumed && from != range.from {
+                let start = range.from.max(seen_to);
+                for (from, until) in overlaps(meant, start, range.until) {
+                    if range.resumed && from != start {
                         // Its lines are settled in their order; what lies before these must come first.
                         tracing::warn!(
                             path = %row.path.display(), offset = range.from,
@@ -844,7 +913,7 @@ impl Work<'_> {
         let Some(ledger) = self.ledger() else { return Ok(ranges) };
         for index in std::iter::once(None).chain((0..sites.len()).map(Some)) {
             for (from, until) in ledger.covered(index.map(|index| sites[index].id), row.id)? {
-                for stretch in overlaps(meant, from, until.min(size)) {
+                for stretch in overlaps(meant, from.max(self.seen_to(row)), until.min(size)) {
                     ranges.entry(stretch).or_default().push((index, HashSet::new()));
                 }
             }

@@ -49,6 +49,10 @@ pub(super) struct Stream {
     pub file: Option<Content>,
     pub max_line: usize,
     pub parts: VecDeque<Part>,
+    /// Where its last line ends; of an archive that is only known at its end.
+    pub size: u64,
+    /// All before is read, or isn't to be read.
+    pub read_to: u64,
     /// What isn't being read just now.
     pub bytes: Option<Bytes>,
     /// Bytes on the disk, and how many of them the progress shows.
@@ -159,6 +163,9 @@ impl Stream {
         if let Some(segment) = current.segment.take() {
             collector.recording.set(current.part.recording);
             current.settle(segment.read_to, &self.row, &self.pipeline, &self.waiting, collector);
+            if self.parts.is_empty() {
+                self.read_to = segment.read_to;
+            }
             self.row.fingerprint.push_mark(Mark::of(segment.read_to, &segment.tail));
             self.row.last_read = Timestamp::try_from(std::time::SystemTime::now()).ok();
             collector.update(self.row.clone());
@@ -197,6 +204,9 @@ impl Stream {
             let to = current.applied_to;
             collector.recording.set(current.part.recording);
             current.settle(to, &self.row, &self.pipeline, &self.waiting, collector);
+            if self.parts.is_empty() {
+                self.read_to = to;
+            }
         }
     }
 
@@ -206,6 +216,7 @@ impl Stream {
         let size = match (&self.bytes, &self.file) {
             (Some(Bytes::Packed(file)), _) => {
                 let size = file.size()?;
+                self.size = size;
                 if let Outlet::Send { ledger, .. } = collector.outlet {
                     let sites = self.pipeline.sites.iter().map(|site| Some(site.id));
                     for site in std::iter::once(None).chain(sites) {
@@ -217,6 +228,7 @@ impl Stream {
             (_, Some(file)) => file.size()?,
             _ => 0,
         };
+        self.read_to = self.size;
         collector.state.borrow_mut().summary.bytes += size.min(archive::UNKNOWN - 1);
         Ok(self.left.take().map_or(End::Done, End::Left))
     }
@@ -305,7 +317,7 @@ fn wait_for_room(site: SiteId, collector: &Collector<'_>, stop: &dyn Fn() -> boo
         if let Some(why) = patience.lost(delivery, rooms, &[site]) {
             return Room::Hopeless(why);
         }
-        rooms.wait(std::time::Duration::from_millis(200));
+        rooms.wait_for_room(site, std::time::Duration::from_millis(200));
     }
     Room::Free
 }

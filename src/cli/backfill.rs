@@ -10,8 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::{Failure, load, print, printable, say};
-use crate::backfill::spool::{self, Spool};
-use crate::backfill::{self, Counted, End, Extent, Input, Job, Moment, Options, Outlet, Period, Progress};
+use crate::backfill::{self, Counted, End, Extent, Input, Job, Kept, Moment, Options, Outlet, Period, Progress};
 use crate::config::{self, Config};
 use crate::daemon::{WINDOW_ENTRIES, delivery_site, format_choice, pipeline_site};
 use crate::deliver::Delivery;
@@ -29,8 +28,6 @@ use crate::visitor::repeats::Repeats;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Logs to read, or `-` for standard input; without one, every site's logs with their rotated siblings
-    ///
-    /// Standard input is read to its end first, and kept, packed, in a nameless file in TMPDIR (default: /var/tmp).
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// The site whose events these are; required where a PATH belongs to no site's `logs`
@@ -110,7 +107,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     let config = load(config_path)?;
     journal::start();
-    let mut chosen = choose(&config, args)?;
+    let chosen = choose(&config, args)?;
     if chosen.is_empty() {
         return Err(Failure::Failed("no log to read: no file matches any site's `logs`".to_owned()));
     }
@@ -120,8 +117,6 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     }
     let oldest = args.max_age.and_then(|age| jiff::Timestamp::now().checked_sub(age).ok());
     let period = Period { since: args.since, until: args.until, oldest };
-    // Lives as long as it may be read.
-    let _kept = keep_standard_input(&mut chosen)?;
     let mut chosen = in_order(chosen, &config, args.paths.is_empty())?;
     let found = chosen.len();
     chosen.retain(|(_, extent)| period.may_hold(extent));
@@ -197,7 +192,7 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
             let mut repeats = Repeats::new(ledger.secret(), WINDOW_ENTRIES);
             repeats.restore(ledger.touches().map_err(|error| failed(&error))?.into_iter());
             let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
+                .worker_threads(1)
                 .enable_all()
                 .build()
                 .map_err(|error| failed(&error))?;
@@ -213,8 +208,8 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
             let outlet = Outlet::Send { delivery: Arc::clone(&delivery), rooms, ledger: ledger.clone() };
             let (mut summary, end) =
                 backfill::run(jobs, &outlet, repeats, &options, &stop).map_err(|error| failed(&error))?;
-            let grace = if end == End::Done { crate::daemon::STOP_GRACE } else { Duration::from_secs(2) };
-            runtime.block_on(delivery.stop(grace));
+            // What waits is read again by the run that goes on; what is under way gets its answer.
+            runtime.block_on(delivery.stop(Duration::ZERO, crate::daemon::STOP_GRACE));
             ledger.sync().map_err(|error| failed(&error))?;
             (summary.delivered, summary.rejected) = *counts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             (summary, end)
@@ -350,29 +345,6 @@ struct Chosen {
     sites: Vec<usize>,
 }
 
-impl Chosen {
-    fn is_stdin(&self) -> bool {
-        matches!(self.input, Input::Stdin(_))
-    }
-}
-
-fn keep_standard_input(all: &mut [Chosen]) -> Result<Option<Spool>, Failure> {
-    for chosen in all {
-        let Input::Stdin(path) = &mut chosen.input else { continue };
-        let kept = spool::standard_input().map_err(|error| {
-            let remedy = "set TMPDIR to a directory with room for it, or name files";
-            Failure::Failed(format!("cannot keep standard input: {error}; {remedy}"))
-        })?;
-        path.clone_from(&kept.path);
-        return Ok(Some(kept));
-    }
-    Ok(None)
-}
-
-fn nobody_to_ask() -> Failure {
-    Failure::Usage("nobody can be asked here: say --yes, or look first with --dry-run".to_owned())
-}
-
 fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
     let only = match &args.site {
         None => None,
@@ -382,6 +354,7 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
         })?),
     };
     let mut chosen = Vec::new();
+    let mut of_stdin = None;
     if args.paths.is_empty() {
         let mut paths: Vec<(PathBuf, Vec<usize>)> = Vec::new();
         for (index, site) in config.sites.iter().enumerate().filter(|(index, _)| only.is_none_or(|only| only == *index))
@@ -443,13 +416,9 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
             )));
         }
         if stdin {
-            if chosen.iter().any(Chosen::is_stdin) {
+            if of_stdin.replace(sites).is_some() {
                 return Err(Failure::Usage("standard input can be read once: `-` stands here twice".to_owned()));
             }
-            if !args.dry_run && !args.yes {
-                return Err(nobody_to_ask());
-            }
-            chosen.push(Chosen { input: Input::Stdin(PathBuf::new()), sites });
             continue;
         }
         if !path.is_file() {
@@ -459,7 +428,30 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
         let live = live(&sites);
         chosen.push(Chosen { input: Input::File { path: absolute, live }, sites });
     }
+    if let Some(sites) = of_stdin {
+        if !args.yes && !args.dry_run {
+            return Err(nobody_to_ask());
+        }
+        chosen.push(Chosen { input: Input::Stdin(Arc::new(kept(&config.state_dir)?)), sites });
+    }
     Ok(chosen)
+}
+
+/// Standard input, in a file that has no name: beside the state, or where that can't be written to, where temporary files
+/// may be large.
+fn kept(state_dir: &Path) -> Result<Kept, Failure> {
+    let places = [state_dir, Path::new("/var/tmp")];
+    let place = places.into_iter().find(|place| tempfile::tempfile_in(place).is_ok()).unwrap_or(state_dir);
+    Kept::of(std::io::stdin(), place).map_err(|error| {
+        Failure::Failed(format!(
+            "cannot keep standard input in `{}` while it is read: {error}; make room there, or name the files themselves",
+            printable(&place.display().to_string())
+        ))
+    })
+}
+
+fn nobody_to_ask() -> Failure {
+    Failure::Usage("nobody can be asked here: say --yes, or look first with --dry-run".to_owned())
 }
 
 /// A directory's files; what a pattern that the shell left alone matches; else the path itself.
@@ -481,16 +473,11 @@ fn spread(path: &Path) -> Vec<PathBuf> {
 fn in_order(chosen: Vec<Chosen>, config: &Config, by_age: bool) -> Result<Vec<(Chosen, Extent)>, Failure> {
     let mut all = Vec::new();
     for chosen in chosen {
-        let (Input::File { path, .. } | Input::Stdin(path)) = &chosen.input;
         let site = chosen.sites.first().and_then(|index| config.sites.get(*index));
         let Some(choice) = site.map(|site| format_choice(site, &config.formats)) else { continue };
-        let mut extent = backfill::extent(path, &choice).map_err(|error| {
-            Failure::Failed(format!("cannot read `{}`: {error}", printable(&path.display().to_string())))
+        let extent = backfill::extent(&chosen.input, &choice).map_err(|error| {
+            Failure::Failed(format!("cannot read `{}`: {error}", printable(&chosen.input.path().display().to_string())))
         })?;
-        if chosen.is_stdin() {
-            // When it was kept says nothing.
-            extent.last = None;
-        }
         all.push((chosen, extent));
     }
     if by_age {
@@ -508,14 +495,12 @@ fn confirm(chosen: &[(Chosen, Extent)], args: &Args) -> Result<(), Failure> {
     };
     let mut bytes = 0;
     for (chosen, extent) in chosen {
-        match &chosen.input {
-            Input::File { path, .. } => {
-                let path = printable(&path.display().to_string());
-                say(&format!("  {path}: {} bytes, {} to {}", extent.bytes, shown(extent.first), shown(extent.last)));
-            }
-            Input::Stdin(_) => say(&format!("  standard input: from {}", shown(extent.first))),
-        }
         bytes += extent.bytes;
+        let name = match &chosen.input {
+            Input::File { path, .. } => printable(&path.display().to_string()),
+            Input::Stdin(_) => "standard input".to_owned(),
+        };
+        say(&format!("  {name}: {} bytes, {} to {}", extent.bytes, shown(extent.first), shown(extent.last)));
     }
     let first = chosen.iter().filter_map(|(_, extent)| extent.first).min();
     let last = chosen.iter().filter_map(|(_, extent)| extent.last).max();

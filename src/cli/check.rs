@@ -61,7 +61,19 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
                 match look(&path, &choice, &judge) {
                     Ok(Looked::Packed) => out.push_str(&format!("  {shown}: an archive, which is read once\n")),
                     Ok(Looked::Empty) => out.push_str(&format!("  {shown}: no complete line yet\n")),
-                    Ok(Looked::Lines { format, fit, of, misfit, proxied }) => {
+                    Ok(Looked::Lines { known: false, format, fit, of, misfit, .. }) => {
+                        out.push_str(&format!(
+                            "  {shown}: no known format, {fit} of {of} recent lines fit `{format}`\n"
+                        ));
+                        let line: String = printable(&misfit.unwrap_or_default()).chars().take(300).collect();
+                        warn(format!(
+                            "{shown}: none of the known formats fits: {} of {of} recent lines don't fit `{format}`; paste \
+                             the server's own format line into [formats] and name it in the site's `format`; the \
+                             first: {line}",
+                            of - fit
+                        ));
+                    }
+                    Ok(Looked::Lines { format, fit, of, misfit, proxied, .. }) => {
                         out.push_str(&format!("  {shown}: `{format}`, {fit} of {of} recent lines fit\n"));
                         if let Some(line) = misfit {
                             let line: String = printable(&line).chars().take(300).collect();
@@ -93,7 +105,15 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
 enum Looked {
     Packed,
     Empty,
-    Lines { format: String, fit: usize, of: usize, misfit: Option<String>, proxied: Option<Proxied> },
+    /// `known`: by its first lines, the log is in a format that is known.
+    Lines {
+        known: bool,
+        format: String,
+        fit: usize,
+        of: usize,
+        misfit: Option<String>,
+        proxied: Option<Proxied>,
+    },
 }
 
 fn look(path: &Path, choice: &FormatChoice, site: &Arc<Site>) -> std::io::Result<Looked> {
@@ -112,6 +132,7 @@ fn look(path: &Path, choice: &FormatChoice, site: &Arc<Site>) -> std::io::Result
         return Ok(Looked::Empty);
     };
     let format = decided.format.name().to_owned();
+    let decided_by_fit = decided.fits;
     let length: u64 = lines.iter().map(|line| line.len() as u64 + 1).sum();
     let mut recall = Recall::at(&opened.file, &decided.format, end - length)?;
     let pipeline = Pipeline::new(decided.format, vec![Arc::clone(site)]);
@@ -129,5 +150,7 @@ fn look(path: &Path, choice: &FormatChoice, site: &Arc<Site>) -> std::io::Result
         proxied = proxied.or(taken.client.and_then(|client| clients.see(client)));
     }
     let proxied = proxied.or_else(|| clients.finding().filter(|_| clients.is_enough()));
-    Ok(Looked::Lines { format, fit, of: lines.len(), misfit, proxied })
+    // The first lines may be another format's than the recent ones.
+    let known = decided_by_fit || fit * 2 > lines.len();
+    Ok(Looked::Lines { known, format, fit, of: lines.len(), misfit, proxied })
 }

@@ -49,6 +49,9 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     if !input.ends_with(b"\n") && (args.line.is_some() || !input.is_empty()) {
         input.push(b'\n');
     }
+    if input.is_empty() {
+        return Ok(());
+    }
     let (explainer, mut readings) = Explainer::new(config, args.site.as_deref(), &input)?;
     let mut repeats = Repeats::new([0; 16], WINDOW_ENTRIES);
     let mut bytes = input.as_slice();

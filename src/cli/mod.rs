@@ -53,10 +53,26 @@ pub enum Command {
     /// Read old logs once, to their end, and exit
     Backfill(backfill::Args),
     /// Check the configuration and the logs it names
+    ///
+    /// Every mistake of the configuration is named at once, with its line and, where there is one, the likely fix. Then
+    /// up to 1,000 recent lines of each log are read: how many fit, and the first that doesn't; whether a proxy seems to
+    /// stand in front. As root it says what the owner of `state_dir` could not read.
+    ///
+    /// Exit status: 2 where the configuration is wrong, 1 where an expectation ([[test]]) doesn't hold. What is wrong with
+    /// logs is a warning; with --strict it is exit status 1.
     Check(check::Args),
     /// Show what is read from a line, which rule decides, and the POST it becomes
+    ///
+    /// A line that doesn't fit is shown with a caret under the place, and one under the part of the format. Of several
+    /// lines each is judged after those before it: a repeat is shown as one. Nothing is sent or remembered.
+    ///
+    /// tail -n 20 /var/log/nginx/access.log | silktail explain
     Explain(explain::Args),
     /// Run the expectations that the configuration holds ([[test]])
+    ///
+    /// Each says of a line what must come of it: a fate (`expect = "bot"`) or an event
+    /// (`expect = { event = "download", url = "…" }`). Those that don't hold are named with what came instead, and the
+    /// exit status is 1. `silktail check` runs them too.
     Test(test::Args),
     /// Print a configuration made from the nginx or Apache set-up found on this machine
     ///
@@ -66,16 +82,30 @@ pub enum Command {
     /// What it could not read is named on standard error, and as comments in what it prints.
     Init(init::Args),
     /// Show sites, logs, offsets, backlog, counts, last error
+    ///
+    /// It reads the state, whether the daemon runs or not, and changes nothing.
     Status(status::Args),
     /// Look at events that the endpoint refused for good, send them again, forget them
+    ///
+    /// They are kept for 30 days, and 100,000 of them at most.
     Rejected(rejected::Args),
     /// A local endpoint that checks every POST against the API and prints it
+    ///
+    /// Put the address that it names into `[endpoint] url` to see what would arrive, without telling Silktide. Bodies go
+    /// to standard output, property keys included; what the API doesn't allow in them goes to standard error. It ends at
+    /// Ctrl-C or SIGTERM.
     Receive(receive::Args),
     /// See the whole thing work: a local endpoint, a log being written, the events arriving
+    ///
+    /// It takes a few seconds, needs no configuration, and leaves nothing behind.
     Demo(demo::Args),
     /// Print a shell's completions
+    ///
+    /// silktail completions bash > /etc/bash_completion.d/silktail
     Completions(completions::CompletionsArgs),
     /// Print the man page
+    ///
+    /// silktail man | man -l -
     Man(completions::ManArgs),
 }
 

@@ -75,6 +75,11 @@ impl<'t, 'i> Table<'t, 'i> {
         self.table.iter().find(|(key, _)| key.get_ref() == name).map(|(_, value)| value)
     }
 
+    /// Whether something stands there, whatever its type.
+    pub fn has(&self, name: &str) -> bool {
+        self.table.iter().any(|(key, _)| key.get_ref() == name)
+    }
+
     pub fn string(&mut self, walk: &mut Walk<'_>, name: &'static str) -> Option<(String, Range<usize>)> {
         let value = self.take(name)?;
         match value.get_ref() {
@@ -160,7 +165,12 @@ impl<'t, 'i> Table<'t, 'i> {
             if self.taken.contains(name) {
                 continue;
             }
-            let help = nearest(name, self.known.iter().copied()).map(|near| format!("did you mean `{near}`?"));
+            let near = nearest(name, self.known.iter().copied());
+            let slip = near.is_some_and(|near| strsim::damerau_levenshtein(name, near) == 1);
+            let help = belongs_to(name)
+                .filter(|(what, _)| *what != self.what && !slip)
+                .map(|(_, place)| format!("it belongs {place}"))
+                .or_else(|| near.map(|near| format!("did you mean `{near}`?")));
             let label = format!("not a key of {}", self.what);
             walk.error(key.span(), format!("unknown key `{name}`"), &label, help);
         }
@@ -192,6 +202,61 @@ pub(super) fn strings_of(walk: &mut Walk<'_>, value: &Value<'_>, name: &str) -> 
             None
         }
     }
+}
+
+/// The tables, where each is, and the keys that only it has.
+const KEYS_OF: [(&str, &str, &[&str]); 6] = [
+    ("the configuration", "at the top of the file, before the first [table]", &["state_dir", "include"]),
+    (
+        "[endpoint]",
+        "to [endpoint]",
+        &[
+            "linger",
+            "max_events",
+            "max_in_flight",
+            "timeout",
+            "retry_max",
+            "max_rate",
+            "max_age",
+            "proxy",
+            "ca_file",
+            "allow_http",
+        ],
+    ),
+    ("[follow]", "to [follow]", &["start", "max_line"]),
+    ("[status]", "to [status]", &["listen"]),
+    (
+        "a site",
+        "to a [[site]], before its [[site.rule]]",
+        &[
+            "base_url",
+            "property_key",
+            "property_key_file",
+            "logs",
+            "hosts",
+            "view_width",
+            "page",
+            "keep_query",
+            "counting",
+            "bots",
+            "bots_extra",
+            "bots_allow",
+            "exclude_ips",
+            "trusted_proxies",
+            "respect_dnt",
+        ],
+    ),
+    ("a rule", "to a [[site.rule]]", &["extensions", "method", "referer", "properties", "skip"]),
+];
+
+/// The table that a key belongs to, and where that is.
+fn belongs_to(name: &str) -> Option<(&'static str, &'static str)> {
+    KEYS_OF.iter().find(|(_, _, keys)| keys.contains(&name)).map(|(what, place, _)| (*what, *place))
+}
+
+/// `did you mean …?`, where a known name was probably meant.
+pub(super) fn did_you_mean<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<String> {
+    nearest(name, known.into_iter()).map(|near| format!("did you mean `{near}`?"))
 }
 
 /// The known name that was probably meant.

@@ -86,17 +86,32 @@ pub(super) fn line_and_column(text: &str, at: usize) -> String {
 /// A stretch of text that became another: where it was, how long, and how long what stands there now is.
 type Change = (usize, usize, usize);
 
-/// Hides what may be a property key: a run of letters and digits as long as one, or a shorter one on a line that speaks
-/// of keys.
+/// Hides what may be a property key: whatever is written behind that name, and elsewhere a run of letters and digits as
+/// long as one, or a shorter one on a line that speaks of keys.
 fn redact_keys(text: &str) -> (String, Vec<Change>) {
     let mut out = String::with_capacity(text.len());
     let mut changes = Vec::new();
     let mut at = 0;
+    // The quotes of a string that goes on over several lines.
+    let mut open: Option<&str> = None;
     for line in text.split_inclusive('\n') {
         let speaks_of_keys = line.to_ascii_lowercase().contains("key");
+        let mut values = key_values(line, &mut open).into_iter().peekable();
+        let start = at;
         let mut rest = line;
         while !rest.is_empty() {
-            let run = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
+            let here = at - start;
+            if let Some(value) = values.next_if(|value| value.start == here) {
+                let (secret, after) = rest.split_at(value.len());
+                let shown = redact(secret);
+                changes.push((at, secret.len(), shown.len()));
+                out.push_str(&shown);
+                at += secret.len();
+                rest = after;
+                continue;
+            }
+            let until = values.peek().map_or(rest.len(), |value| value.start - here);
+            let run = rest[..until].find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(until);
             let (word, after) = rest.split_at(run);
             let secret = word.len() >= 32
                 || speaks_of_keys && word.len() >= 16 && word.bytes().any(|byte| byte.is_ascii_digit());
@@ -109,6 +124,9 @@ fn redact_keys(text: &str) -> (String, Vec<Change>) {
             }
             at += word.len();
             rest = after;
+            if run == until {
+                continue;
+            }
             if let Some(c) = after.chars().next() {
                 // Control characters of a file never reach the terminal as they are.
                 let shown = if c.is_ascii_control() && !matches!(c, '\n' | '\t' | '\r') { '?' } else { c };
@@ -119,6 +137,62 @@ fn redact_keys(text: &str) -> (String, Vec<Change>) {
         }
     }
     (out, changes)
+}
+
+/// Where in a line property keys stand, in order: what `property_key`, or nearly that, is set to, quotes left out.
+/// `open` is a string that an earlier line began. A `${NAME}` is no key.
+fn key_values(line: &str, open: &mut Option<&'static str>) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut from = 0;
+    let end = line.trim_end().len();
+    loop {
+        let quote = match open.take() {
+            Some(quote) => Some(quote),
+            None => {
+                let Some(value) = next_key_value(line, from) else { break };
+                from = value;
+                let quotes = ["\"\"\"", "'''", "\"", "'"];
+                let quote = quotes.into_iter().find(|quote| line[from..].starts_with(quote));
+                from += quote.map_or(0, str::len);
+                quote
+            }
+        };
+        let stop = match quote {
+            Some(quote) => line[from..].find(quote).map(|len| from + len),
+            // A list of them can't be meant, but may be written.
+            None if line[from..].starts_with('[') => line[from..].find(']').map(|len| from + len),
+            None => line[from..].find([',', '}', '#']).map(|len| from + line[from..from + len].trim_end().len()),
+        };
+        if stop.is_none() && quote.is_some_and(|quote| quote.len() == 3) {
+            *open = quote;
+        }
+        let value = from..stop.unwrap_or(end).max(from);
+        from = value.end + stop.map_or(0, |_| quote.map_or(0, str::len));
+        let text = &line[value.clone()];
+        if !text.is_empty() && !(text.starts_with("${") && text.ends_with('}')) {
+            found.push(value);
+        }
+        if open.is_some() || from >= end {
+            break;
+        }
+    }
+    found
+}
+
+/// Where the value of the next key begins, from `from` on, that is called `property_key` or nearly so.
+fn next_key_value(line: &str, from: usize) -> Option<usize> {
+    let mut from = from;
+    loop {
+        let equals = from + line.get(from..)?.find('=')?;
+        let name = line[from..equals].trim_end().trim_end_matches(['"', '\'']);
+        let name = name.rsplit(|c: char| !c.is_ascii_alphanumeric() && !"_-".contains(c)).next().unwrap_or_default();
+        let lower = name.to_ascii_lowercase();
+        let value = equals + 1 + line[equals + 1..].len() - line[equals + 1..].trim_start().len();
+        if strsim::damerau_levenshtein(&lower, "property_key") <= 3 && !lower.ends_with("file") {
+            return Some(value);
+        }
+        from = equals + 1;
+    }
 }
 
 /// Where a place of the text as it was is now. What lies inside a change is at its beginning or end.
@@ -162,5 +236,36 @@ mod tests {
         }
         let inside = text.find("2be8").unwrap();
         assert_eq!(moved(inside, &changes, false), redacted.find("8bce").unwrap());
+    }
+
+    #[test]
+    fn whatever_a_property_key_is_set_to_is_hidden_and_nothing_else() {
+        for (text, want) in [
+            ("property_key = \"8bce2be8-c07a-84a7-0e71-04634b42878b\" # x", "property_key = \"8bce…878b\" # x"),
+            ("property_key = \"s3cret\"", "property_key = \"…\""),
+            ("property_kye = 'PASSWORDPASSWORDPASSWORDPASSWOR'", "property_kye = 'PASS…SWOR'"),
+            ("\tproperty-key=s3cret # x", "\tproperty-key=… # x"),
+            ("\"property_key\" = \"s3cret", "\"property_key\" = \"…"),
+            ("property_key = [\"s3cret\", \"x\"] # y", "property_key = …] # y"),
+            ("property_key = '''\ns3cret\n'''\nname = 'docs'", "property_key = '''\n…\n'''\nname = 'docs'"),
+            (
+                "site = [{ name = \"docs\", property_key = \"s3 cret\", logs = \"x\" }]",
+                "site = [{ name = \"docs\", property_key = \"…\", logs = \"x\" }]",
+            ),
+            ("property_key = \"${SILKTAIL_KEY}\"", "property_key = \"${SILKTAIL_KEY}\""),
+            ("property_key = \"\"", "property_key = \"\""),
+            ("property_key_file = \"docs.key\"", "property_key_file = \"docs.key\""),
+            ("properties = { plan = \"x\" }", "properties = { plan = \"x\" }"),
+        ] {
+            assert_eq!(redact_keys(text).0, want, "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_can_be_redacted(text in "((property_key|x|é| |=|\"|'|,|#|\\n|[a-z0-9]{0,34}){0,12}\\n?){0,3}") {
+            let (redacted, changes) = redact_keys(&text);
+            proptest::prop_assert_eq!(moved(text.len(), &changes, true), redacted.len());
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! From the TOML as written to the configuration as used.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ use regex::bytes::Regex;
 use toml::de::{DeTable, DeValue};
 use url::Url;
 
-use super::raw::{Table, Value, Walk, nearest, strings_of};
+use super::raw::{Table, Value, Walk, did_you_mean, strings_of};
 use super::report::{Problem, Report, Source};
 use super::{Config, Expectation, Follow, FormatChoice, Loaded, Site, Start, Want};
 use crate::deliver::{EndpointSettings, PropertyKey};
 use crate::entry::FIELDS;
 use crate::follow::discover;
-use crate::format::{BUILTIN, Format};
+use crate::format::{BUILTIN, Format, slip_of};
 use crate::pipeline::FATES;
 use crate::rules::{
     Conditions, Extensions, Hosts, KeepQuery, PageSource, RefererCondition, Rule, Rules, SiteContext, Template,
@@ -46,44 +46,86 @@ pub fn load(path: &Path, env: Env<'_>) -> Result<Loaded, Report> {
     }
 }
 
-fn lost(path: &Path, error: &std::io::Error) -> Problem {
+/// Why a file can't be read, and what to do about it.
+fn lost(path: &Path, error: &std::io::Error) -> (String, String) {
     let help = match error.kind() {
         std::io::ErrorKind::NotFound => "name the configuration with --config FILE",
-        _ => "let this user read it",
+        std::io::ErrorKind::PermissionDenied => "let this user read it",
+        _ => "name a file",
     };
-    Problem {
-        error: true,
-        source: None,
-        span: 0..0,
-        message: format!("cannot read `{}`: {error}", path.display()),
-        label: String::new(),
-        help: Some(help.to_owned()),
+    (format!("cannot read `{}`: {error}", path.display()), help.to_owned())
+}
+
+/// A file's text; where it isn't UTF-8, what can be shown of it and where that is.
+fn text_of(bytes: Vec<u8>) -> (String, Option<Range<usize>>) {
+    // A byte order mark is no text: columns are counted from behind it.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(bytes);
+    match String::from_utf8(bytes) {
+        Ok(text) => (text, None),
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+            (text, Some(at..at + char::REPLACEMENT_CHARACTER.len_utf8()))
+        }
     }
 }
 
+/// Reads a file into `sources`; `None`: it isn't text, which is said.
+fn part_of(path: &Path, bytes: Vec<u8>, sources: &mut Vec<Source>, problems: &mut Vec<Problem>) -> Option<Part> {
+    let source = sources.len();
+    let (text, wrong) = text_of(bytes);
+    sources.push(Source { path: path.to_path_buf(), text: text.clone() });
+    if let Some(span) = wrong {
+        let help = Some("save the file as UTF-8".to_owned());
+        Walk { source, problems }.error(span, "this isn't UTF-8", "here", help);
+        return None;
+    }
+    Some(Part { source, path: path.to_path_buf(), text })
+}
+
 fn read_all(path: &Path, env: Env<'_>, sources: &mut Vec<Source>, problems: &mut Vec<Problem>) -> Option<Config> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
         Err(error) => {
-            problems.push(lost(path, &error));
+            let (message, help) = lost(path, &error);
+            let (label, help) = (String::new(), Some(help));
+            problems.push(Problem { error: true, source: None, span: 0..0, message, label, help });
             return None;
         }
     };
-    sources.push(Source { path: path.to_path_buf(), text: text.clone() });
-    let mut parts = vec![Part { source: 0, path: path.to_path_buf(), text }];
+    let main = part_of(path, bytes, sources, problems)?;
     // Which files are included must be known before anything can be resolved.
-    let patterns = includes(&parts[0], problems);
+    let patterns = includes(&main, problems);
+    let mut parts = vec![main];
     let folder = path.parent().unwrap_or(Path::new(""));
-    for pattern in patterns {
+    let mut included: Vec<PathBuf> = Vec::new();
+    let mut broken = false;
+    for (pattern, span) in patterns {
         let full = folder.join(&pattern).display().to_string();
+        if discover::is_glob(&pattern)
+            && let Err(error) = glob::Pattern::new(&pattern)
+        {
+            let message = format!("bad pattern in `include`: {}", error.msg);
+            Walk { source: 0, problems }.error(span, message, "here", None);
+            continue;
+        }
         for file in discover::expand(&full) {
-            match std::fs::read_to_string(&file) {
-                Ok(text) => {
-                    let source = sources.len();
-                    sources.push(Source { path: file.clone(), text: text.clone() });
-                    parts.push(Part { source, path: file, text });
+            // Two patterns may fit one file.
+            if included.contains(&file) {
+                continue;
+            }
+            included.push(file.clone());
+            match std::fs::read(&file) {
+                Ok(bytes) => match part_of(&file, bytes, sources, problems) {
+                    Some(part) => parts.push(part),
+                    None => broken = true,
+                },
+                Err(error) => {
+                    let message = format!("cannot read `{}`: {error}", file.display());
+                    let help = "paths are relative to this file; a pattern, like sites.d/*.toml, may fit nothing";
+                    let mut walk = Walk { source: 0, problems };
+                    walk.error(span.clone(), message, "included here", Some(help.to_owned()));
                 }
-                Err(error) => problems.push(lost(&file, &error)),
             }
         }
     }
@@ -93,17 +135,18 @@ fn read_all(path: &Path, env: Env<'_>, sources: &mut Vec<Source>, problems: &mut
         for error in errors {
             let span = error.span().unwrap_or(0..0);
             let message = format!("this isn't TOML: {}", error.message().trim());
-            let source = Some(part.source);
-            problems.push(Problem { error: true, source, span, message, label: "here".to_owned(), help: None });
+            Walk { source: part.source, problems }.error(span, message, "here", None);
+            broken = true;
         }
         tables.push((part, table));
     }
-    if problems.iter().any(|problem| problem.error) {
+    if broken {
         // What a broken file means can't be told; its other mistakes would be guesses.
         return None;
     }
-    let texts = parts.iter().map(|part| part.text.as_str()).collect();
-    Resolver { env, problems, zone: TimeZone::system(), texts, broken: Vec::new() }.resolve(path, &tables)
+    let texts = parts.iter().map(|part| (part.source, part.text.as_str())).collect();
+    Resolver { env, problems, zone: TimeZone::system(), texts, broken: Vec::new(), names: HashSet::new() }
+        .resolve(path, &tables)
 }
 
 struct Part {
@@ -112,12 +155,11 @@ struct Part {
     text: String,
 }
 
-fn includes(part: &Part, problems: &mut Vec<Problem>) -> Vec<String> {
+fn includes(part: &Part, problems: &mut Vec<Problem>) -> Vec<Text> {
     let (table, _) = DeTable::parse_recoverable(&part.text);
     let mut walk = Walk { source: part.source, problems };
     let value = table.get_ref().iter().find(|(key, _)| key.get_ref() == "include").map(|(_, value)| value);
-    let strings = value.and_then(|value| strings_of(&mut walk, value, "include")).unwrap_or_default();
-    strings.into_iter().map(|(text, _)| text).collect()
+    value.and_then(|value| strings_of(&mut walk, value, "include")).unwrap_or_default()
 }
 
 /// How downloads are counted: statuses and window.
@@ -131,9 +173,11 @@ struct Resolver<'r> {
     problems: &'r mut Vec<Problem>,
     zone: TimeZone,
     /// The files as written, by the number of their source.
-    texts: Vec<&'r str>,
+    texts: HashMap<usize, &'r str>,
     /// Formats with an error of their own: to use one is no second error.
     broken: Vec<String>,
+    /// The sites' names so far.
+    names: HashSet<String>,
 }
 
 /// A site with the places that are needed to compare it with the others.
@@ -148,7 +192,7 @@ struct Placed {
 impl Resolver<'_> {
     /// How a value is written in its file.
     fn quoted(&self, source: usize, span: &Range<usize>) -> String {
-        self.texts.get(source).and_then(|text| text.get(span.clone())).unwrap_or_default().to_owned()
+        self.texts.get(&source).and_then(|text| text.get(span.clone())).unwrap_or_default().to_owned()
     }
 
     fn walk(&mut self, source: usize) -> Walk<'_> {
@@ -195,10 +239,9 @@ impl Resolver<'_> {
         self.compare(&sites);
         for (test, span) in &tests {
             if let (Some(name), Some(span)) = (&test.site, span)
-                && !sites.iter().any(|placed| placed.site.name == *name)
+                && !self.names.contains(name)
             {
-                let names = sites.iter().map(|placed| placed.site.name.as_str());
-                let help = nearest(name, names).map(|near| format!("did you mean `{near}`?"));
+                let help = did_you_mean(name, self.names.iter().map(String::as_str));
                 let message = format!("no site is named `{name}`");
                 self.walk(first.source).error(span.clone(), message, "no such site", help);
             }
@@ -222,7 +265,7 @@ impl Resolver<'_> {
         let line = table.string(&mut self.walk(source), "line");
         let site = table.string(&mut self.walk(source), "site");
         let expect = table.take("expect");
-        if line.is_none() {
+        if !table.has("line") {
             let help = Some("line = '…', as it stands in the log".to_owned());
             self.walk(source).error(span.clone(), "a test has no `line`", "this test", help);
         }
@@ -276,7 +319,7 @@ impl Resolver<'_> {
         if FATES.contains(&name) {
             return Some(name.to_owned());
         }
-        let help = nearest(name, FATES.into_iter()).map(|near| format!("did you mean `{near}`?"));
+        let help = did_you_mean(name, FATES);
         let label = format!("the fates are {}", FATES.join(", "));
         self.walk(source).error(span, format!("no line has the fate `{}`", name.escape_debug()), &label, help);
         None
@@ -303,6 +346,11 @@ impl Resolver<'_> {
                 );
                 return None;
             };
+            if value.is_empty() {
+                let message = format!("the environment's `{}` is empty", name.escape_debug());
+                self.walk(source).error(span, message, "nothing", None);
+                return None;
+            }
             out.push_str(&value);
             rest = &rest[at + end + 1..];
         }
@@ -430,7 +478,10 @@ impl Resolver<'_> {
             match text.as_str() {
                 "end" => {}
                 "beginning" => follow.start = Start::Beginning,
-                _ => self.walk(source).error(span, "`start` is \"end\" or \"beginning\"", "neither", None),
+                _ => {
+                    let help = did_you_mean(&text, ["end", "beginning"]);
+                    self.walk(source).error(span, "`start` is \"end\" or \"beginning\"", "neither", help);
+                }
             }
         }
         if let Some(value) = table.take("max_line") {
@@ -483,6 +534,7 @@ impl Resolver<'_> {
                     "write [formats.NAME]",
                     None,
                 );
+                self.broken.push(name);
                 continue;
             };
             if name == "auto" || BUILTIN.contains(&name.as_str()) || formats.iter().any(|known| known.name() == name) {
@@ -519,18 +571,28 @@ impl Resolver<'_> {
         let time = table.string(&mut self.walk(source), "time");
         let zone = match table.string(&mut self.walk(source), "timezone") {
             None => self.zone.clone(),
-            Some((text, span)) => match TimeZone::get(&text) {
-                Ok(zone) => zone,
-                Err(_) => {
-                    let help = Some("a name like Europe/Berlin".to_owned());
-                    let message = format!("unknown time zone `{text}`");
-                    self.walk(source).error(span, message, "not in the machine's list", help);
-                    return None;
-                }
-            },
+            Some((text, span)) => TimeZone::get(&text).unwrap_or_else(|_| {
+                let known = jiff::tz::db().available().map(|name| name.to_string()).collect::<Vec<_>>();
+                let help = did_you_mean(&text, known.iter().map(String::as_str));
+                let help = help.or_else(|| Some("a name like Europe/Berlin".to_owned()));
+                let message = format!("unknown time zone `{text}`");
+                self.walk(source).error(span, message, "not in the machine's list", help);
+                self.zone.clone()
+            }),
         };
+        let time = time.filter(|(pattern, span)| {
+            let Some(error) = Format::time_error(pattern) else { return true };
+            self.walk(source).error(span.clone(), error.message, "here", error.help);
+            false
+        });
         let mut given: Vec<(&str, Text)> = texts.into_iter().filter_map(|(kind, text)| Some((kind, text?))).collect();
         let help = Some("give exactly one of nginx, apache, regex and json".to_owned());
+        if json.is_none() && table.has("json")
+            || ["nginx", "apache", "regex"].iter().filter(|kind| table.has(kind)).count() > given.len()
+        {
+            // One of them is of a wrong type, which was said.
+            return None;
+        }
         if given.len() + usize::from(json.is_some()) != 1 {
             let message = format!("format `{name}` must be given in one way");
             self.walk(source).error(name_span.clone(), message, "none, or several", help);
@@ -544,14 +606,30 @@ impl Resolver<'_> {
         let (made, span) = match (json, given.pop()) {
             (Some(json), _) => {
                 let mut fields = Vec::new();
-                for (field, _, value) in json.entries() {
+                let mut wrong = false;
+                for (field, name_span, value) in json.entries() {
+                    if let Some(meant) = slip_of(&field) {
+                        let help = Some(format!("did you mean `{meant}`?"));
+                        self.walk(source).error(name_span, format!("unknown field `{field}`"), "no such field", help);
+                        wrong = true;
+                    }
                     match value.get_ref() {
+                        DeValue::String(path) if path.is_empty() => {
+                            let help = "give a key of the log's objects, or a path like `request.headers.Referer[0]`";
+                            let message = format!("`{field}` has an empty key");
+                            self.walk(source).error(value.span(), message, "fill it in", Some(help.to_owned()));
+                            wrong = true;
+                        }
                         DeValue::String(path) => fields.push((field, path.to_string())),
                         _ => {
                             let message = format!("field `{field}` must be the path of a value, a string");
                             self.walk(source).error(value.span(), message, "here", None);
+                            wrong = true;
                         }
                     }
+                }
+                if wrong {
+                    return None;
                 }
                 (Format::json(name, &fields, pattern, zone), json.span)
             }
@@ -604,8 +682,10 @@ impl Resolver<'_> {
                 }
             }
             (None, None) => {
-                let help = Some("in the browser's console: window.stConfig.propertyKey".to_owned());
-                self.walk(source).error(table.span.clone(), "a site has no `property_key`", "this site", help);
+                if !table.has("property_key") && !table.has("property_key_file") {
+                    let help = Some("in the browser's console: window.stConfig.propertyKey".to_owned());
+                    self.walk(source).error(table.span.clone(), "a site has no `property_key`", "this site", help);
+                }
                 return None;
             }
         };
@@ -655,8 +735,7 @@ impl Resolver<'_> {
             // IAB Tech Lab Podcast Measurement 2.3: 200 and 206, the same listener within 24 hours is one.
             "iab" => Counting { window: Duration::from_secs(24 * 3600), ..default },
             _ => {
-                let help = nearest(&text, ["default", "counter", "iab"].into_iter())
-                    .map(|near| format!("did you mean `{near}`?"));
+                let help = did_you_mean(&text, ["default", "counter", "iab"]);
                 self.walk(source).error(span, format!("unknown counting `{text}`"), "default, counter or iab", help);
                 default
             }
@@ -664,9 +743,11 @@ impl Resolver<'_> {
     }
 
     fn bots(&mut self, table: &mut Table<'_, '_>, source: usize) -> Option<Arc<Bots>> {
-        let texts = |list: Option<Vec<Text>>| list.unwrap_or_default();
-        let extra = texts(table.strings(&mut self.walk(source), "bots_extra"));
-        let allow = texts(table.strings(&mut self.walk(source), "bots_allow"));
+        let mut own = |resolver: &mut Self, name| {
+            let list = table.strings(&mut resolver.walk(source), name).unwrap_or_default();
+            list.into_iter().filter(|text| resolver.is_regex(source, name, text)).map(|(text, _)| text).collect()
+        };
+        let (extra, allow): (Vec<String>, Vec<String>) = (own(self, "bots_extra"), own(self, "bots_allow"));
         let mut groups = Vec::new();
         match table.strings(&mut self.walk(source), "bots") {
             None => groups = vec![Group::Crawlers, Group::Libraries, Group::Tools],
@@ -674,31 +755,52 @@ impl Resolver<'_> {
                 for (name, span) in names {
                     match name.as_str() {
                         "skip" => groups.extend([Group::Crawlers, Group::Libraries, Group::Tools]),
-                        "send" => return None,
+                        "send" => {}
                         "crawlers" => groups.push(Group::Crawlers),
                         "libraries" => groups.push(Group::Libraries),
                         "tools" => groups.push(Group::Tools),
                         _ => {
                             let label = "\"skip\", \"send\", or a list of \"crawlers\", \"libraries\", \"tools\"";
-                            self.walk(source).error(span, format!("unknown kind of bots `{name}`"), label, None);
+                            let help = did_you_mean(&name, ["skip", "send", "crawlers", "libraries", "tools"]);
+                            self.walk(source).error(span, format!("unknown kind of bots `{name}`"), label, help);
                         }
                     }
                 }
             }
         }
-        let plain = |list: &[Text]| list.iter().map(|(text, _)| text.clone()).collect::<Vec<_>>();
-        match Bots::new(&groups, &plain(&extra), &plain(&allow)) {
-            Ok(bots) => Some(Arc::new(bots)),
-            Err((pattern, error)) => {
-                let span = extra
-                    .iter()
-                    .chain(&allow)
-                    .find(|(text, _)| *text == pattern)
-                    .map_or(0..0, |(_, span)| span.clone());
-                self.walk(source).error(span, format!("bad regex: {error}"), "here", None);
-                None
-            }
+        // The user's own bots are bots whatever becomes of the others.
+        if groups.is_empty() && extra.is_empty() {
+            return None;
         }
+        Bots::new(&groups, &extra, &allow).ok().map(Arc::new)
+    }
+
+    fn base_url(&mut self, source: usize, (text, span): Text) -> Option<Url> {
+        let is_host = |host: &str| Hosts::parse(&[host.to_owned()]).is_ok() && !host.contains(['$', '{', '}']);
+        let mut url = match Url::parse(&text) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") && url.host_str().is_some_and(is_host) => url,
+            _ => {
+                let help = if text.contains("${") {
+                    "the environment is not read here: write it whole, https://docs.example.org"
+                } else {
+                    "write it whole: https://docs.example.org"
+                };
+                let message = "`base_url` is not an http or https URL";
+                self.walk(source).error(span, message, "not a URL", Some(help.to_owned()));
+                return None;
+            }
+        };
+        let written = url.clone();
+        url.set_fragment(None);
+        url.set_query(None);
+        // A URL with a host takes both.
+        let _ = url.set_username("").and_then(|()| url.set_password(None));
+        if url != written {
+            let help = Some(format!("write {url}"));
+            let message = "`base_url` has more than scheme, host and path: credentials, a query or a fragment";
+            self.walk(source).warning(span, message, "left out", help);
+        }
+        Some(url)
     }
 
     fn site(
@@ -712,24 +814,27 @@ impl Resolver<'_> {
         let source = part.source;
         let span = table.span.clone();
         let name = table.string(&mut self.walk(source), "name");
-        if name.as_ref().is_none_or(|(name, _)| name.is_empty()) {
+        if name.as_ref().map_or(!table.has("name"), |(name, _)| name.is_empty()) {
             let help = Some("a name identifies the site in the state: name = \"docs\"".to_owned());
             self.walk(source).error(span.clone(), "a site has no `name`", "this site", help);
+        }
+        if let Some((name, span)) = &name
+            && !self.names.insert(name.clone())
+        {
+            let help = Some("the name identifies the site in the state: choose another".to_owned());
+            let message = format!("two sites are named `{name}`");
+            self.walk(source).error(span.clone(), message, "the second one", help);
         }
         let base_url = table.string(&mut self.walk(source), "base_url");
         let base_url = match base_url {
             None => {
-                self.walk(source).error(span.clone(), "a site has no `base_url`", "this site", None);
+                if !table.has("base_url") {
+                    let help = Some("base_url = \"https://docs.example.org\"".to_owned());
+                    self.walk(source).error(span.clone(), "a site has no `base_url`", "this site", help);
+                }
                 None
             }
-            Some((text, span)) => match Url::parse(&text) {
-                Ok(url) if matches!(url.scheme(), "http" | "https") && url.host_str().is_some() => Some(url),
-                _ => {
-                    let help = Some("write it whole: https://docs.example.org".to_owned());
-                    self.walk(source).error(span, "`base_url` is not an http or https URL", "not a URL", help);
-                    None
-                }
-            },
+            Some(text) => self.base_url(source, text),
         };
         let property_key = self.property_key(&mut table, part);
         let mut endpoint = general.clone();
@@ -747,12 +852,18 @@ impl Resolver<'_> {
             }
             None => {}
         }
-        let logs = table.strings(&mut self.walk(source), "logs").unwrap_or_default();
-        if logs.is_empty() {
+        let given = table.strings(&mut self.walk(source), "logs");
+        let mistyped = given.is_none() && table.has("logs");
+        let logs = given.unwrap_or_default();
+        if logs.is_empty() && !mistyped {
             let help = Some("logs = [\"/var/log/nginx/access.log\"]".to_owned());
             self.walk(source).error(span.clone(), "a site has no `logs`", "this site", help);
         }
         for (pattern, span) in &logs {
+            if pattern.contains("${") {
+                let help = Some("write the path".to_owned());
+                self.walk(source).warning(span.clone(), "the environment is not read here", "taken as it is", help);
+            }
             if discover::is_glob(pattern)
                 && let Err(error) = glob::Pattern::new(pattern)
             {
@@ -791,6 +902,10 @@ impl Resolver<'_> {
         }
         table.finish(&mut self.walk(source));
         let rules = if has_rules { Rules(rules) } else { Rules::downloads(counting.statuses) };
+        if let FormatChoice::Fixed(format) = &format {
+            let place = format_span.clone().unwrap_or_else(|| span.clone());
+            self.missing_fields(source, &place, format, &rules, bots.as_deref());
+        }
         let ((name, name_span), base_url, property_key) = (name?, base_url?, property_key?);
         let context = SiteContext {
             hosts: hosts.clone().unwrap_or_else(|| Hosts::of_base_url(&base_url)),
@@ -817,6 +932,34 @@ impl Resolver<'_> {
         Some(Placed { site, source, name_span, logs, format_span })
     }
 
+    /// Says where a format lacks what every line is asked for: nothing would ever count.
+    fn missing_fields(
+        &mut self,
+        source: usize,
+        place: &Range<usize>,
+        format: &Format,
+        rules: &Rules,
+        bots: Option<&Bots>,
+    ) {
+        let name = format.name();
+        let mut warn = |message: String, label: &str, help: &str| {
+            self.walk(source).warning(place.clone(), message, label, Some(help.to_owned()));
+        };
+        if !format.gives("user_agent") && bots.is_some_and(|bots| bots.reason(None).is_some()) {
+            let help = "log the user agent, as `combined` does, or set `bots = \"send\"`";
+            warn(format!("format `{name}` has no user agent"), "every request counts as a bot's", help);
+        }
+        let events = || rules.0.iter().filter(|rule| rule.event.is_some()).map(|rule| &rule.conditions);
+        if !format.gives("method") && events().all(|asked| asked.methods.is_some()) && events().next().is_some() {
+            let help = "log the method, or write `method = \"any\"` into a rule";
+            warn(format!("format `{name}` has no method"), "no rule fits any line", help);
+        }
+        if !format.gives("status") && events().all(|asked| asked.statuses.is_some()) && events().next().is_some() {
+            let help = "log the status, or write `status = \"any\"` into a rule";
+            warn(format!("format `{name}` has no status"), "no rule fits any line", help);
+        }
+    }
+
     fn format_choice(
         &mut self,
         table: &mut Table<'_, '_>,
@@ -834,28 +977,32 @@ impl Resolver<'_> {
             return (FormatChoice::Fixed(format), Some(span));
         }
         let known = formats.iter().map(Format::name).chain(BUILTIN.iter().copied()).chain(["auto"]);
-        let help = nearest(&name, known).map(|near| format!("did you mean `{near}`?"));
+        let help = did_you_mean(&name, known);
         let help = help.or_else(|| Some(format!("there are auto, {}, and what [formats] defines", BUILTIN.join(", "))));
         self.walk(source).error(span.clone(), format!("unknown format `{name}`"), "no such format", help);
         (FormatChoice::Auto, Some(span))
     }
 
     fn page(&mut self, table: &mut Table<'_, '_>, source: usize) -> Vec<PageSource> {
+        let whole = table.take("page").map(|value| value.span());
         let Some(names) = table.strings(&mut self.walk(source), "page") else {
             return vec![PageSource::Referer, PageSource::OwnUrl];
         };
+        if let (true, Some(span)) = (names.is_empty(), whole) {
+            let help = Some("leave it out, or choose of \"referer\", \"self\" and \"base\"".to_owned());
+            self.walk(source).warning(span, "`page` is empty: every event needs one", "no line would count", help);
+        }
         let mut page = Vec::new();
         for (name, span) in names {
             match name.as_str() {
                 "referer" => page.push(PageSource::Referer),
                 "self" => page.push(PageSource::OwnUrl),
                 "base" => page.push(PageSource::Base),
-                _ => self.walk(source).error(
-                    span,
-                    format!("unknown page `{name}`"),
-                    "\"referer\", \"self\" or \"base\"",
-                    None,
-                ),
+                _ => {
+                    let help = did_you_mean(&name, ["referer", "self", "base"]);
+                    let label = "\"referer\", \"self\" or \"base\"";
+                    self.walk(source).error(span, format!("unknown page `{name}`"), label, help);
+                }
             }
         }
         page
@@ -876,16 +1023,17 @@ impl Resolver<'_> {
     }
 
     fn regex(&mut self, table: &mut Table<'_, '_>, source: usize, name: &'static str) -> Option<Regex> {
-        let (pattern, span) = table.string(&mut self.walk(source), name)?;
-        match Regex::new(&pattern) {
-            Ok(regex) => Some(regex),
-            Err(error) => {
-                let text = error.to_string();
-                let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-                self.walk(source).error(span, format!("bad regex in `{name}`: {reason}"), "here", None);
-                None
-            }
-        }
+        let text = table.string(&mut self.walk(source), name)?;
+        if self.is_regex(source, name, &text) { Regex::new(&text.0).ok() } else { None }
+    }
+
+    /// Says what is wrong with a regex.
+    fn is_regex(&mut self, source: usize, name: &str, (pattern, span): &Text) -> bool {
+        let Err(error) = Regex::new(pattern) else { return true };
+        let text = error.to_string();
+        let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        self.walk(source).error(span.clone(), format!("bad regex in `{name}`: {reason}"), "here", None);
+        false
     }
 
     fn rule(
@@ -899,6 +1047,7 @@ impl Resolver<'_> {
         let event = table.string(&mut self.walk(source), "event");
         let skip = table.boolean(&mut self.walk(source), "skip").unwrap_or(false);
         match (&event, skip) {
+            _ if event.is_none() && table.has("event") => {}
             (Some((_, span)), true) => {
                 self.walk(source).error(span.clone(), "a rule has `event` and `skip`", "take one away", None);
             }
@@ -920,7 +1069,13 @@ impl Resolver<'_> {
         let methods = match table.strings(&mut self.walk(source), "method") {
             None => (!skip).then(|| vec!["GET".to_owned()]),
             Some(list) if list.iter().any(|(text, _)| text == "any") => None,
-            Some(list) => Some(list.into_iter().map(|(text, _)| text).collect()),
+            Some(list) => {
+                for (text, span) in list.iter().filter(|(text, _)| text.bytes().any(|b| b.is_ascii_lowercase())) {
+                    let help = Some(format!("write `{}`", text.to_ascii_uppercase()));
+                    self.walk(source).warning(span.clone(), "methods are upper case", "fits no request", help);
+                }
+                Some(list.into_iter().map(|(text, _)| text).collect())
+            }
         };
         let statuses = self.statuses(&mut table, source, if skip { None } else { Some(&counting.statuses) });
         let referer = match table.string(&mut self.walk(source), "referer") {
@@ -932,7 +1087,7 @@ impl Resolver<'_> {
                 "none" => RefererCondition::None,
                 _ => {
                     let known = ["any", "same-site", "external", "none"];
-                    let help = nearest(&text, known.into_iter()).map(|near| format!("did you mean `{near}`?"));
+                    let help = did_you_mean(&text, known);
                     self.walk(source).error(
                         span,
                         format!("unknown referer `{text}`"),
@@ -984,6 +1139,7 @@ impl Resolver<'_> {
         let mut statuses = Vec::new();
         let items: Vec<&Value<'_>> = match value.get_ref() {
             DeValue::String(text) if text == "any" => return None,
+            DeValue::Array(items) if items.iter().any(|item| item.get_ref().as_str() == Some("any")) => return None,
             DeValue::Array(items) => items.iter().collect(),
             _ => vec![value],
         };
@@ -1025,7 +1181,7 @@ impl Resolver<'_> {
             if !known {
                 let names =
                     FIELDS.iter().copied().chain(["base_url"]).chain(extras.iter().chain(groups).map(String::as_str));
-                let help = nearest(name, names).map(|near| format!("did you mean `{{{near}}}`?"));
+                let help = super::raw::nearest(name, names).map(|near| format!("did you mean `{{{near}}}`?"));
                 self.walk(source).error(
                     inside(&at),
                     format!("unknown field `{name}` in a template"),
@@ -1039,13 +1195,7 @@ impl Resolver<'_> {
 
     /// What only shows when sites are held beside each other.
     fn compare(&mut self, sites: &[Placed]) {
-        let mut names: HashMap<&str, ()> = HashMap::new();
         for (index, placed) in sites.iter().enumerate() {
-            if names.insert(&placed.site.name, ()).is_some() {
-                let help = Some("the name identifies the site in the state: choose another".to_owned());
-                let message = format!("two sites are named `{}`", placed.site.name);
-                self.walk(placed.source).error(placed.name_span.clone(), message, "the second one", help);
-            }
             for (pattern, span) in &placed.logs {
                 let mine = discover::expand(pattern);
                 let shared = sites[..index].iter().find(|other| {
@@ -1080,13 +1230,40 @@ impl Resolver<'_> {
 
 /// A place inside a string, as a place in the file. `quote` is how the string is written.
 fn inside(quote: &str, span: &Range<usize>, at: &Range<usize>) -> Range<usize> {
-    // In a string with escapes the place is near enough to be found.
-    let open = ["'''\n", "\"\"\"\n", "'''", "\"\"\""]
+    let open = ["'''\r\n", "'''\n", "\"\"\"\r\n", "\"\"\"\n", "'''", "\"\"\""]
         .iter()
         .find(|open| quote.starts_with(**open))
         .map_or(1, |open| open.len());
-    let start = (span.start + open + at.start).min(span.end);
-    start..(span.start + open + at.end).clamp(start, span.end)
+    let written = |at: usize| if quote.starts_with('"') { written_at(quote, open, at) } else { open + at };
+    let start = (span.start + written(at.start)).min(span.end);
+    start..(span.start + written(at.end)).clamp(start, span.end)
+}
+
+/// Where in a string with escapes, whose text begins at `open`, its byte number `at` is written.
+fn written_at(quote: &str, open: usize, at: usize) -> usize {
+    let (mut here, mut meant) = (open, 0);
+    while let Some(rest) = quote.get(here..).filter(|rest| !rest.is_empty()) {
+        let code = |digits: usize| rest.get(2..2 + digits).and_then(|hex| u32::from_str_radix(hex, 16).ok());
+        let len = |code: Option<u32>| code.and_then(char::from_u32).map_or(1, char::len_utf8);
+        let (written, means) = match rest.as_bytes() {
+            [b'\\', b'x', ..] => (4, len(code(2))),
+            [b'\\', b'u', ..] => (6, len(code(4))),
+            [b'\\', b'U', ..] => (10, len(code(8))),
+            // A line that goes on: neither the backslash nor the white space after it is text.
+            [b'\\', b' ' | b'\t' | b'\r' | b'\n', ..] => (rest.len() - rest[1..].trim_start().len(), 0),
+            [b'\\', ..] => (2, 1),
+            _ => {
+                let len = rest.chars().next().map_or(1, char::len_utf8);
+                (len, len)
+            }
+        };
+        if means > 0 && meant >= at {
+            break;
+        }
+        here += written;
+        meant += means;
+    }
+    here
 }
 
 /// Stands for "not given": no site may be sent to it.
@@ -1123,4 +1300,30 @@ fn parse_size(text: &str) -> Option<u64> {
         _ => return None,
     };
     number.checked_mul(unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_in_strings_are_found_in_the_file_however_the_string_is_written() {
+        for written in [
+            "'a $x'",
+            "\"a $x\"",
+            "\"\\\"\\\" $x\"",
+            "\"\\u00e4\\U0001F600é\\t $x\"",
+            "\"\"\"\na\n $x\"\"\"",
+            "\"\"\"a \\\n   $x\"\"\"",
+            "'''\r\na $x'''",
+        ] {
+            let file = format!("k = {written}\n");
+            let table = DeTable::parse(&file).unwrap();
+            let (_, value) = table.get_ref().iter().next().unwrap();
+            let text = value.get_ref().as_str().unwrap();
+            let at = text.find("$x").unwrap();
+            let place = inside(&file[value.span()], &value.span(), &(at..at + 2));
+            assert!(file[place.clone()].starts_with("$x"), "{written}: {}", &file[place]);
+        }
+    }
 }

@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod http;
+pub mod limit;
 pub mod payload;
 pub mod verdict;
 
@@ -27,6 +28,7 @@ use crate::batch::{Batch, Batcher};
 use crate::event::Event;
 use crate::offsets::SiteId;
 use http::Answer;
+use limit::{Limit, Load};
 use verdict::{Verdict, verdict};
 
 /// After this many failures in a row the whole site pauses.
@@ -184,11 +186,26 @@ struct Shared<S> {
 enum Command {
     Event(Box<Event>),
     Batch(Box<Batch>),
-    Answered(Box<Post>, Answer),
+    /// A POST that wasn't taken, its answer, and when that came.
+    Answered(Box<Post>, Answer, Instant),
+    /// A POST that was taken; that is committed.
+    Delivered(Delivered),
     /// A site, and the endpoint whose place is free again.
     Committed(SiteId, usize),
     Reload(Vec<SiteSettings>, Vec<(EndpointSettings, reqwest::Client)>),
-    Stop(oneshot::Sender<()>),
+    /// Who waits for the end, and after when no POST is begun.
+    Stop(oneshot::Sender<()>, Instant),
+}
+
+/// What is left of a POST that was taken.
+struct Delivered {
+    site: SiteId,
+    /// The endpoint at which it holds a place.
+    endpoint: usize,
+    status: u16,
+    sent: Instant,
+    answered: Instant,
+    html: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -271,11 +288,11 @@ impl<S: Settle> Delivery<S> {
         self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sends what waits, without lingering and without waiting for another try; gives up after `grace`. Returns how many
-    /// events were left.
-    pub async fn stop(&self, grace: Duration) -> usize {
+    /// Sends what waits, without lingering and without waiting for another try, but begins no POST after `sending`; gives
+    /// up after `grace`. Returns how many events were left.
+    pub async fn stop(&self, sending: Duration, grace: Duration) -> usize {
         let (done, stopped) = oneshot::channel();
-        if self.commands.send(Command::Stop(done)).is_ok() {
+        if self.commands.send(Command::Stop(done, Instant::now() + sending)).is_ok() {
             // Out of time: what is in flight is cut off.
             let _ = tokio::time::timeout(grace, stopped).await;
         }
@@ -290,10 +307,39 @@ enum Health {
     Misconfigured(Instant),
 }
 
+/// POSTs that may be sent, and how many events that is: it is asked after each answer, and there may be thousands.
+#[derive(Debug, Default)]
+struct Ready {
+    posts: VecDeque<Post>,
+    events: usize,
+}
+
+impl Ready {
+    fn push_back(&mut self, post: Post) {
+        self.events += post.batch.len();
+        self.posts.push_back(post);
+    }
+
+    fn push_front(&mut self, post: Post) {
+        self.events += post.batch.len();
+        self.posts.push_front(post);
+    }
+
+    fn pop_front(&mut self) -> Option<Post> {
+        let post = self.posts.pop_front()?;
+        self.events -= post.batch.len();
+        Some(post)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.posts.is_empty()
+    }
+}
+
 struct Site {
     settings: SiteSettings,
     endpoint: usize,
-    ready: VecDeque<Post>,
+    ready: Ready,
     delayed: Vec<(Instant, Post)>,
     /// Single events that were refused: set aside once it is known that others are taken.
     suspects: Vec<(Post, u16, String)>,
@@ -317,7 +363,15 @@ struct Endpoint {
     client: reqwest::Client,
     settings: EndpointSettings,
     busy: usize,
+    limit: Limit,
     next_start: Instant,
+}
+
+impl Endpoint {
+    fn new(settings: EndpointSettings, client: reqwest::Client) -> Self {
+        let limit = Limit::new(settings.max_in_flight);
+        Self { client, settings, busy: 0, limit, next_start: Instant::now() }
+    }
 }
 
 struct Dispatcher<S> {
@@ -328,6 +382,8 @@ struct Dispatcher<S> {
     shared: Arc<Shared<S>>,
     commands: mpsc::UnboundedSender<Command>,
     stopping: Option<oneshot::Sender<()>>,
+    /// At a stop: after this no POST is begun, so that those under way get their answers.
+    last_start: Option<Instant>,
     chance: RandomState,
     turn: usize,
 }
@@ -348,8 +404,7 @@ impl<S: Settle> Dispatcher<S> {
                 Some(known) => known,
                 None => {
                     let client = http::client(&settings.endpoint)?;
-                    let settings = settings.endpoint.clone();
-                    endpoints.push(Endpoint { client, settings, busy: 0, next_start: Instant::now() });
+                    endpoints.push(Endpoint::new(settings.endpoint.clone(), client));
                     endpoints.len() - 1
                 }
             };
@@ -364,6 +419,7 @@ impl<S: Settle> Dispatcher<S> {
             shared,
             commands,
             stopping: None,
+            last_start: None,
             chance: RandomState::new(),
             turn: 0,
         })
@@ -393,7 +449,7 @@ impl<S: Settle> Dispatcher<S> {
             self.start_posts(now);
             self.show();
             if self.stopping.is_some()
-                && self.nothing_more_can_be_sent()
+                && self.nothing_more_can_be_sent(now)
                 && let Some(done) = self.stopping.take()
             {
                 let _ = done.send(());
@@ -418,7 +474,8 @@ impl<S: Settle> Dispatcher<S> {
                 self.sites[index].lingering += batch.len();
                 self.enqueue(*batch);
             }
-            Command::Answered(post, answer) => self.answered(*post, answer),
+            Command::Answered(post, answer, at) => self.answered(*post, answer, at),
+            Command::Delivered(delivered) => self.delivered(delivered),
             Command::Committed(site, endpoint) => {
                 let Some(&index) = self.by_id.get(&site) else { return };
                 let site = &mut self.sites[index];
@@ -426,8 +483,8 @@ impl<S: Settle> Dispatcher<S> {
                 self.leave(endpoint);
             }
             Command::Reload(sites, clients) => self.reload(sites, clients),
-            Command::Stop(done) => {
-                self.stopping = Some(done);
+            Command::Stop(done, last_start) => {
+                (self.stopping, self.last_start) = (Some(done), Some(last_start));
                 for batch in self.batcher.drain() {
                     self.enqueue(batch);
                 }
@@ -446,7 +503,7 @@ impl<S: Settle> Dispatcher<S> {
         // Endpoints are only added: POSTs under way hold a place at the one they were sent to.
         for (settings, client) in clients {
             if !self.endpoints.iter().any(|known| known.settings == settings) {
-                self.endpoints.push(Endpoint { client, settings, busy: 0, next_start: Instant::now() });
+                self.endpoints.push(Endpoint::new(settings, client));
             }
         }
         self.batcher.set_max_events(sites.iter().map(|site| site.endpoint.max_events).max().unwrap_or(1));
@@ -478,7 +535,15 @@ impl<S: Settle> Dispatcher<S> {
     }
 
     /// Starts what may start, a site after the other, so that none waits for another's backlog.
+    /// Whether it is too late to begin a POST.
+    fn is_closing(&self, now: Instant) -> bool {
+        self.last_start.is_some_and(|last_start| now >= last_start)
+    }
+
     fn start_posts(&mut self, now: Instant) {
+        if self.is_closing(now) {
+            return;
+        }
         for site in &mut self.sites {
             let mut index = 0;
             while index < site.delayed.len() {
@@ -512,7 +577,7 @@ impl<S: Settle> Dispatcher<S> {
             // One tries for all; at a stop nobody waits for a pause.
             Health::Pausing(until) | Health::Misconfigured(until) => now >= until && site.in_flight == 0,
         };
-        if !may || endpoint.busy >= endpoint.settings.max_in_flight.max(1) || now < endpoint.next_start {
+        if !may || endpoint.busy >= endpoint.limit.allowed() || now < endpoint.next_start {
             return false;
         }
         let Some(mut post) = site.ready.pop_front() else { return false };
@@ -530,14 +595,24 @@ impl<S: Settle> Dispatcher<S> {
         post.sent = Some(now);
         let (client, url) = (endpoint.client.clone(), endpoint.settings.url.clone());
         let key = site.settings.property_key.clone();
-        let commands = self.commands.clone();
-        self.shared.requests.fetch_add(1, Ordering::Relaxed);
+        let (shared, commands) = (Arc::clone(&self.shared), self.commands.clone());
+        shared.requests.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
             let mut body = Vec::new();
             payload::body(&key, &post.batch, false, &mut body);
             let idempotency_key = payload::idempotency_key(&post.batch);
             let answer = http::post(&client, url, &idempotency_key, &key, body).await;
-            let _ = commands.send(Command::Answered(Box::new(post), answer));
+            let answered = Instant::now();
+            let done = match answer {
+                // Nothing is to be decided: the outcome goes straight to the ledger.
+                Answer::Status { status, html, .. } if verdict(status) == Verdict::Delivered => {
+                    let site = post.batch.site();
+                    shared.settle.settle(Settlement { batch: post.batch, outcome: Outcome::Delivered }).await;
+                    Command::Delivered(Delivered { site, endpoint: post.endpoint, status, sent: now, answered, html })
+                }
+                answer => Command::Answered(Box::new(post), answer, answered),
+            };
+            let _ = commands.send(done);
         });
         true
     }
@@ -552,7 +627,53 @@ impl<S: Settle> Dispatcher<S> {
         });
     }
 
-    fn answered(&mut self, mut post: Post, answer: Answer) {
+    /// What every answer tells, whatever becomes of its POST.
+    fn heard(&mut self, site: SiteId, endpoint: usize, status: Option<u16>, sent: Instant, answered: Instant) {
+        let took = answered.saturating_duration_since(sent);
+        self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner).add(site, status, took);
+        let Some(endpoint) = self.endpoints.get_mut(endpoint) else { return };
+        let before = endpoint.limit.allowed();
+        endpoint.limit.answered(Load::of(status), sent, answered);
+        let allowed = endpoint.limit.allowed();
+        if allowed < before {
+            let host = endpoint.settings.url.host_str();
+            tracing::debug!(host, status, ?took, in_flight = allowed, "the endpoint is given less at a time");
+        }
+    }
+
+    fn delivered(&mut self, delivered: Delivered) {
+        let Delivered { site, endpoint, status, sent, answered, html } = delivered;
+        self.leave(endpoint);
+        self.heard(site, endpoint, Some(status), sent, answered);
+        let Some(&index) = self.by_id.get(&site) else { return };
+        let site = &mut self.sites[index];
+        site.in_flight = site.in_flight.saturating_sub(1);
+        if site.health != Health::Sending {
+            tracing::info!(site = site.settings.name, "the endpoint takes events again");
+        }
+        if html && !site.warned_html {
+            site.warned_html = true;
+            tracing::warn!(
+                site = site.settings.name,
+                hint = "compare url with window.stConfig.endpointUrl",
+                "the endpoint answers with a web page: is something in between?"
+            );
+        }
+        (site.health, site.failures, site.refused_in_a_row) = (Health::Sending, 0, 0);
+        (site.pauses, site.paused_at) = (0, None);
+        site.delivered += 1;
+        site.last_error = None;
+        self.reject_suspects(index);
+    }
+
+    fn answered(&mut self, mut post: Post, answer: Answer, at: Instant) {
+        let (said, status, asked, text) = match answer {
+            Answer::Status { status, retry_after, excerpt, .. } => {
+                (verdict(status), Some(status), retry_after, excerpt)
+            }
+            Answer::Nothing(reason) => (Verdict::Retry, None, None, reason),
+        };
+        self.heard(post.batch.site(), post.endpoint, status, post.sent.unwrap_or(at), at);
         let Some(&index) = self.by_id.get(&post.batch.site()) else { return };
         let now = Instant::now();
         let chance = self.chance();
@@ -560,38 +681,13 @@ impl<S: Settle> Dispatcher<S> {
         site.in_flight = site.in_flight.saturating_sub(1);
         let name = site.settings.name.clone();
         let retry_max = site.settings.endpoint.retry_max;
-        let (said, status, asked, text, html) = match answer {
-            Answer::Status { status, retry_after, excerpt, html } => {
-                (verdict(status), Some(status), retry_after, excerpt, html)
-            }
-            Answer::Nothing(reason) => (Verdict::Retry, None, None, reason, false),
-        };
-        let took = post.sent.map(|sent| now.duration_since(sent)).unwrap_or_default();
-        self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner).add(post.batch.site(), status, took);
         let shown = status.map_or_else(|| text.clone(), |status| format!("status {status} {text}").trim().to_owned());
-        if said != Verdict::Delivered {
-            site.last_error = Some(shown);
-        }
+        site.last_error = Some(shown);
         match said {
+            // Those are mostly settled where they are answered.
             Verdict::Delivered => {
-                if site.health != Health::Sending {
-                    tracing::info!(site = name, "the endpoint takes events again");
-                }
-                if html && !site.warned_html {
-                    site.warned_html = true;
-                    tracing::warn!(
-                        site = name,
-                        hint = "compare url with window.stConfig.endpointUrl",
-                        "the endpoint answers with a web page: is something in between?"
-                    );
-                }
-                (site.health, site.failures, site.refused_in_a_row) = (Health::Sending, 0, 0);
-                (site.pauses, site.paused_at) = (0, None);
-                site.delivered += 1;
-                site.last_error = None;
                 site.committing += 1;
                 self.commit(post.endpoint, post.batch, Outcome::Delivered);
-                self.reject_suspects(index);
             }
             Verdict::Retry => {
                 self.leave(post.endpoint);
@@ -690,7 +786,11 @@ impl<S: Settle> Dispatcher<S> {
     }
 
     fn next_wake(&mut self) -> Option<Instant> {
-        let mut wake = self.batcher.next_due();
+        // Only answers are waited for.
+        if self.is_closing(Instant::now()) {
+            return None;
+        }
+        let mut wake = [self.batcher.next_due(), self.last_start].into_iter().flatten().min();
         let mut sooner = |at: Instant| wake = Some(wake.map_or(at, |known| known.min(at)));
         for site in &self.sites {
             site.delayed.iter().for_each(|(at, _)| sooner(*at));
@@ -707,9 +807,10 @@ impl<S: Settle> Dispatcher<S> {
         wake
     }
 
-    fn nothing_more_can_be_sent(&self) -> bool {
+    fn nothing_more_can_be_sent(&self, now: Instant) -> bool {
+        let closing = self.is_closing(now);
         self.sites.iter().all(|site| {
-            let stuck = site.ready.is_empty() || site.health != Health::Sending;
+            let stuck = closing || site.ready.is_empty() || site.health != Health::Sending;
             site.in_flight == 0 && site.committing == 0 && stuck && site.lingering == 0
         })
     }
@@ -749,7 +850,7 @@ impl Site {
         Self {
             settings,
             endpoint,
-            ready: VecDeque::new(),
+            ready: Ready::default(),
             delayed: Vec::new(),
             suspects: Vec::new(),
             refused_in_a_row: 0,
@@ -769,9 +870,10 @@ impl Site {
 
     /// Events that wait for their POST.
     fn waiting(&self) -> usize {
-        let posts = self.ready.iter().chain(self.delayed.iter().map(|(_, post)| post));
+        let delayed = self.delayed.iter().map(|(_, post)| post);
         let suspects = self.suspects.iter().map(|(post, _, _)| post);
-        posts.chain(suspects).map(|post| post.batch.len()).sum::<usize>() + self.lingering
+        let set_aside: usize = delayed.chain(suspects).map(|post| post.batch.len()).sum();
+        self.ready.events + set_aside + self.lingering
     }
 
     /// Whether a failure says something new: what was under way when the site's pause began failed for the same reason,

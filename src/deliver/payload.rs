@@ -1,5 +1,6 @@
 //! The API's JSON: the one file that knows it (<https://help.silktide.com>, "How to record an event from a server").
 
+use std::borrow::Cow;
 use std::fmt;
 use std::hash::Hasher;
 
@@ -102,7 +103,7 @@ impl Serialize for OneEvent<'_> {
 
 /// Writes a POST's body. `hide_key`: for eyes, not for the endpoint.
 pub fn body(key: &PropertyKey, batch: &Batch, hide_key: bool, out: &mut Vec<u8>) {
-    let shown = if hide_key { redact(key.expose()) } else { key.expose().to_owned() };
+    let shown = if hide_key { Cow::Owned(redact(key.expose())) } else { Cow::Borrowed(key.expose()) };
     // Writing strings and numbers to memory can't fail.
     let _ = serde_json::to_writer(out, &Body { key: &shown, batch });
 }

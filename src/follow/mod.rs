@@ -7,6 +7,7 @@ pub mod archive;
 pub mod discover;
 pub mod file;
 pub mod identity;
+mod known;
 mod rotated;
 pub mod scan;
 pub mod source;
@@ -28,6 +29,7 @@ use crate::pipeline::{Pipeline, Site};
 use crate::visitor::repeats::Repeats;
 use file::Opened;
 use identity::Who;
+use known::Known;
 use scan::Scan;
 use source::{Buffers, Happened, Reader, Sink, Source, Turn};
 use watch::{Wake, Watches};
@@ -140,6 +142,8 @@ pub struct Follower<S> {
     new_patterns: BTreeSet<String>,
     /// What was said of paths that can't be followed: once, until it changes.
     troubles: BTreeMap<PathBuf, String>,
+    /// The names that were there at the last look.
+    found: Vec<PathBuf>,
     /// Other names under which notifications may report a log.
     real_paths: BTreeMap<PathBuf, PathBuf>,
     /// Readers whose site or log isn't followed any more: their place is known better than the ledger knows it, for what
@@ -173,19 +177,25 @@ pub struct Follower<S> {
     waiting: HashSet<LogId>,
     /// Logs that may be open at a time.
     open_max: usize,
-    /// The newest log that was in the ledger when it was last asked.
-    newest: LogId,
-    /// Pipelines by format and sites: logs that are read alike share one.
-    pipelines: HashMap<(String, Vec<SiteId>), Arc<Pipeline>>,
 }
 
 /// What became of an opened file.
 enum Adopted {
     Source(Box<Source>),
-    /// Its format can't be decided yet, or it can't be read; with what is remembered of it, where that is new.
-    NotYet(Option<Box<LogRow>>),
+    /// Its format can't be decided yet, or it can't be read.
+    NotYet,
     /// A backfill has taken a log in meanwhile, and it may be this one.
     Outrun,
+}
+
+/// What is known while names are looked at.
+struct Looking {
+    /// What the ledger knows, with what was added since it was asked.
+    known: Option<Known>,
+    /// Files that are open.
+    inodes: HashSet<(u64, u64)>,
+    /// Logs that are open.
+    logs: HashSet<LogId>,
 }
 
 /// Descriptors that are left for connections, the state and the system.
@@ -221,6 +231,7 @@ impl<S: Sink> Follower<S> {
             sources: Vec::new(),
             new_patterns,
             troubles: BTreeMap::new(),
+            found: Vec::new(),
             real_paths: BTreeMap::new(),
             parked: HashMap::new(),
             finished: HashSet::new(),
@@ -237,8 +248,6 @@ impl<S: Sink> Follower<S> {
             is_stuck: false,
             waiting: HashSet::new(),
             open_max: open_max(),
-            newest: LogId(0),
-            pipelines: HashMap::new(),
         })
     }
 
@@ -282,7 +291,6 @@ impl<S: Sink> Follower<S> {
         self.remember_looking(true)?;
         let before: BTreeSet<String> = self.targets.iter().map(|target| target.pattern.clone()).collect();
         Wishes { targets: self.targets, start: self.start, max_line: self.max_line } = wishes;
-        self.pipelines.clear();
         for mut source in std::mem::take(&mut self.sources) {
             let targets = self.matching(&source.row.path);
             let choice = targets.first().and_then(|index| self.targets.get(*index)).map(|target| &target.format);
@@ -304,7 +312,8 @@ impl<S: Sink> Follower<S> {
             for (index, site) in sites.iter().enumerate() {
                 source.readers.push(self.reader(Some(index), Some(site.id), log, at)?);
             }
-            source.go_on_with(self.pipeline(format, sites));
+            let pipeline = self.pipeline(format, sites);
+            source.go_on_with(pipeline);
             self.sink.update(source.row.clone());
             self.sources.push(source);
         }
@@ -342,12 +351,6 @@ impl<S: Sink> Follower<S> {
         sites
     }
 
-    /// The path of the lines of logs of this format and these sites.
-    fn pipeline(&mut self, format: Format, sites: Vec<Arc<Site>>) -> Arc<Pipeline> {
-        let key = (format.name().to_owned(), sites.iter().map(|site| site.id).collect());
-        Arc::clone(self.pipelines.entry(key).or_insert_with(|| Arc::new(Pipeline::new(format, sites))))
-    }
-
     /// Does something that needs the ledger; `None` where the state can't be written now: it is tried again.
     fn passing<T>(&mut self, act: impl FnOnce(&mut Self) -> Result<T, LedgerError>) -> Result<Option<T>, LedgerError> {
         match act(self) {
@@ -368,7 +371,6 @@ impl<S: Sink> Follower<S> {
     fn turns(&mut self, buffers: &mut Buffers) -> Result<bool, LedgerError> {
         let mut more = false;
         let mut truncated = Vec::new();
-        let held: HashSet<(u64, u64)> = self.sources.iter().map(|source| (source.row.dev, source.row.ino)).collect();
         let mut replaced = Vec::new();
         for index in 0..self.sources.len() {
             let source = &mut self.sources[index];
@@ -420,6 +422,9 @@ impl<S: Sink> Follower<S> {
                 }
                 Ok(Turn::Truncated) => {
                     self.sink.happened(Happened::Truncation);
+                    let inodes = self.sources.iter().map(|source| (source.row.dev, source.row.ino));
+                    let held: HashSet<(u64, u64)> = inodes.collect();
+                    let source = &mut self.sources[index];
                     match copy_of(source).filter(|(_, copy)| !held.contains(&(copy.dev, copy.ino))) {
                         Some((path, copy)) => {
                             tracing::info!(
@@ -475,7 +480,7 @@ impl<S: Sink> Follower<S> {
         if self.look_again {
             return Duration::ZERO;
         }
-        let mut poll = self.watches.poll_interval();
+        let mut poll = self.watches.poll_interval(self.sources.len());
         if !self.search.is_empty() {
             poll = poll.min(watch::FALLBACK_POLL);
         }
@@ -525,9 +530,12 @@ impl<S: Sink> Follower<S> {
     fn mark_due(&mut self, path: &Path) -> bool {
         let path = self.real_paths.get(path).map_or(path, PathBuf::as_path);
         let mut known = false;
-        for source in self.sources.iter_mut().filter(|source| source.path == path || source.leaving.is_some()) {
-            source.due = true;
-            known |= source.path == path;
+        let (whole, name) = (path.as_os_str(), path.file_name());
+        for source in &mut self.sources {
+            // A path is compared part by part; of ten thousand, nearly all differ in their last one.
+            let same = source.path.as_os_str() == whole || (source.path.file_name() == name && source.path == path);
+            source.due |= same || source.leaving.is_some();
+            known |= same;
         }
         known
     }
@@ -561,12 +569,12 @@ impl<S: Sink> Follower<S> {
                 moved.insert(source.path.clone());
             }
         }
-        let mut rows = None;
-        let open = self.sources.iter().filter(|source| source.leaving.is_none());
-        let open: HashSet<PathBuf> = open.map(|source| source.path.clone()).collect();
+        let open: HashSet<PathBuf> =
+            self.sources.iter().filter(|source| source.leaving.is_none()).map(|source| source.path.clone()).collect();
+        let mut looking = self.looking();
         for (path, targets) in found.iter().filter(|(path, _)| !open.contains(*path)) {
             moved.insert(path.clone());
-            self.open(path, targets, &mut rows)?;
+            self.open(path, targets, &mut looking)?;
         }
         self.find_what_was_rotated_since_the_last_look(&moved, &found)?;
         self.looked = Some(began);
@@ -576,11 +584,15 @@ impl<S: Sink> Follower<S> {
         }
         let unread = self.sources.iter().filter(|source| source.row.fingerprint.marks.is_empty());
         self.unread = unread.map(|source| source.row.id).collect();
-        self.real_paths = found
-            .keys()
-            .filter_map(|path| Some((std::fs::canonicalize(path).ok()?, path.clone())))
-            .filter(|(real, path)| real != path)
-            .collect();
+        // Where every name still has its file, no link leads elsewhere now.
+        if !moved.is_empty() || !found.keys().eq(self.found.iter()) {
+            self.real_paths = found
+                .keys()
+                .filter_map(|path| Some((std::fs::canonicalize(path).ok()?, path.clone())))
+                .filter(|(real, path)| real != path)
+                .collect();
+            self.found = found.keys().cloned().collect();
+        }
         let mut directories: BTreeSet<PathBuf> =
             patterns.iter().map(|pattern| discover::watched_directory(pattern)).collect();
         directories.extend(found.keys().filter_map(|path| path.parent().map(Path::to_path_buf)));
@@ -593,7 +605,7 @@ impl<S: Sink> Follower<S> {
     }
 
     /// Opens a log by its name, if it can be read and has a line to decide its format by.
-    fn open(&mut self, path: &Path, targets: &[usize], rows: &mut Option<Vec<LogRow>>) -> Result<(), LedgerError> {
+    fn open(&mut self, path: &Path, targets: &[usize], looking: &mut Looking) -> Result<(), LedgerError> {
         let opened = match self.open_file(path) {
             Ok(opened) => opened,
             Err(error) => {
@@ -604,9 +616,9 @@ impl<S: Sink> Follower<S> {
                 return Ok(());
             }
         };
-        if let Some(source) =
-            self.sources.iter_mut().find(|source| (source.row.dev, source.row.ino) == (opened.dev, opened.ino))
-        {
+        let inode = (opened.dev, opened.ino);
+        let held = looking.inodes.contains(&inode);
+        if let Some(source) = self.sources.iter_mut().find(|source| held && (source.row.dev, source.row.ino) == inode) {
             // Renamed to a name that is followed too, or a second name of one file.
             if !source.file.is_packed() && source.leaving.take().is_some() {
                 source.path = path.to_path_buf();
@@ -618,19 +630,21 @@ impl<S: Sink> Follower<S> {
         if opened.file.is_packed() && self.finished.contains(&(opened.dev, opened.ino, opened.modified)) {
             return Ok(());
         }
-        if rows.is_none() {
-            *rows = Some(self.logs()?);
-        }
-        let known: &[LogRow] = rows.as_deref().unwrap_or_default();
-        let known_and_whole: Vec<LogRow>;
-        let known = if self.cut.is_empty() {
-            known
-        } else {
-            known_and_whole = known.iter().filter(|row| !self.cut.contains(&row.id)).cloned().collect();
-            &known_and_whole
+        let known = match &mut looking.known {
+            Some(known) => known,
+            none => none.insert(Known::new(self.ledger.logs()?)),
         };
-        let held = |log| self.sources.iter().find(|source| source.row.id == log).map(|source| &source.file);
-        let who = match identity::identify(path, &opened, known, &held) {
+        let whole = |row: &LogRow| !self.cut.contains(&row.id);
+        let free = |(_, row): &(usize, &LogRow)| whole(row) && !looking.logs.contains(&row.id);
+        let who = match identity::stayed(&opened, known.at_inode(inode).filter(free)) {
+            Ok(Some(place)) => Ok(Who::Known(place)),
+            Ok(None) => {
+                let held = self.sources.iter().map(|source| (source.row.id, &source.file)).collect();
+                identity::identify(path, &opened, known.rows(), whole, &held)
+            }
+            Err(error) => Err(error),
+        };
+        let who = match who {
             Ok(who) => who,
             Err(error) => {
                 self.say_trouble(path, &error);
@@ -647,48 +661,39 @@ impl<S: Sink> Follower<S> {
             }
             return Ok(());
         }
-        let inode = (opened.dev, opened.ino);
         let adopted = self.adopt(path, path, opened, who, known, targets)?;
-        // What the ledger knows now is kept up here: asking it again for each of thousands of logs takes its time.
-        let mut remember = |row: &LogRow| {
-            let Some(rows) = rows.as_mut() else { return };
-            match rows.iter_mut().rfind(|known| known.id == row.id) {
-                Some(known) => known.clone_from(row),
-                None => rows.push(row.clone()),
-            }
-        };
         match adopted {
             Adopted::Source(mut source) => {
-                remember(&source.row);
                 if is_packed {
                     source.leaving = Some(Instant::now());
                 }
                 self.unopened.remove(&inode);
+                looking.inodes.insert((source.row.dev, source.row.ino));
+                looking.logs.insert(source.row.id);
                 self.sources.push(*source);
             }
-            Adopted::NotYet(row) => {
-                row.iter().for_each(|row| remember(row));
-                self.unopened.entry(inode).or_insert_with(|| (path.to_path_buf(), None));
-            }
+            Adopted::NotYet => drop(self.unopened.entry(inode).or_insert_with(|| (path.to_path_buf(), None))),
             Adopted::Outrun => {
-                *rows = None;
-                return self.open(path, targets, rows);
+                looking.known = None;
+                return self.open(path, targets, looking);
             }
         }
         Ok(())
     }
 
-    /// All logs of the ledger.
-    fn logs(&mut self) -> Result<Vec<LogRow>, LedgerError> {
-        let rows = self.ledger.logs()?;
-        self.newest = rows.last().map_or(LogId(0), |row| row.id);
-        Ok(rows)
+    /// What is open now; what the ledger knows is asked when it is needed.
+    fn looking(&self) -> Looking {
+        Looking {
+            known: None,
+            inodes: self.sources.iter().map(|source| (source.row.dev, source.row.ino)).collect(),
+            logs: self.sources.iter().map(|source| source.row.id).collect(),
+        }
     }
 
     /// Takes a log in; `false`: a backfill has taken one in since the logs were asked for.
-    fn add_log(&mut self, row: &mut LogRow) -> Result<bool, LedgerError> {
-        let Some(id) = self.ledger.add_log(row, self.newest)? else { return Ok(false) };
-        (row.id, self.newest) = (id, id);
+    fn add_log(&self, row: &mut LogRow, known: &Known) -> Result<bool, LedgerError> {
+        let Some(id) = self.ledger.add_log(row, known.newest())? else { return Ok(false) };
+        row.id = id;
         Ok(true)
     }
 
@@ -716,41 +721,46 @@ impl<S: Sink> Follower<S> {
         path: &Path,
         opened: Opened,
         who: Who,
-        rows: &[LogRow],
+        known: &mut Known,
         targets: &[usize],
     ) -> Result<Adopted, LedgerError> {
         let row = match &who {
-            Who::Known(index) | Who::CutBack(index, _) => rows.get(*index),
+            Who::Known(index) | Who::CutBack(index, _) => known.rows().get(*index),
             Who::New | Who::Copy => None,
-        };
-        let first = match first_bytes(&opened) {
-            Ok(first) => first,
-            Err(error) => {
-                self.say_trouble(path, &error);
-                return Ok(Adopted::NotYet(None));
-            }
         };
         let Some(choice) = targets.first().and_then(|index| self.targets.get(*index)).map(|target| &target.format)
         else {
-            return Ok(Adopted::NotYet(None));
+            return Ok(Adopted::NotYet);
         };
-        let Some(decided) = decide_format(choice, row.and_then(|row| row.format.as_deref()), &first) else {
+        let stored = row.and_then(|row| row.format.as_deref());
+        // Without its first bytes, where it was decided before.
+        let decided = match decide_format(choice, stored, &[]) {
+            Some(decided) => Some(decided),
+            None => match first_bytes(&opened) {
+                Ok(first) => decide_format(choice, stored, &first),
+                Err(error) => {
+                    self.say_trouble(path, &error);
+                    return Ok(Adopted::NotYet);
+                }
+            },
+        };
+        let Some(decided) = decided else {
             // It has its first line when it has another name, perhaps, and we aren't there to see it.
-            let mut made = None;
             let id = match row {
                 Some(row) => row.id,
                 None => {
                     let mut row = Self::new_row(name, &opened, 0);
-                    if !self.add_log(&mut row)? {
+                    if !self.add_log(&mut row, known)? {
                         return Ok(Adopted::Outrun);
                     }
-                    self.ledger.begin(None, row.id, 0, None)?;
-                    made = Some(Box::new(row.clone()));
-                    row.id
+                    let id = row.id;
+                    known.put(row);
+                    self.ledger.begin(None, id, 0, None)?;
+                    id
                 }
             };
             self.unopened.insert((opened.dev, opened.ino), (name.to_path_buf(), Some(id)));
-            return Ok(Adopted::NotYet(made));
+            return Ok(Adopted::NotYet);
         };
         if !decided.fits {
             tracing::warn!(
@@ -769,7 +779,7 @@ impl<S: Sink> Follower<S> {
                     Ok(offset) => offset,
                     Err(error) => {
                         self.say_trouble(path, &error);
-                        return Ok(Adopted::NotYet(None));
+                        return Ok(Adopted::NotYet);
                     }
                 }
             }
@@ -784,14 +794,14 @@ impl<S: Sink> Follower<S> {
                 self.search_after_truncation(row);
                 let mut row = row.clone();
                 row.fingerprint.marks.retain(|mark| mark.offset <= *offset);
-                if !self.add_log(&mut row)? {
+                if !self.add_log(&mut row, known)? {
                     return Ok(Adopted::Outrun);
                 }
                 row
             }
             _ => {
                 let mut row = Self::new_row(name, &opened, start);
-                if !self.add_log(&mut row)? {
+                if !self.add_log(&mut row, known)? {
                     return Ok(Adopted::Outrun);
                 }
                 row
@@ -818,6 +828,7 @@ impl<S: Sink> Follower<S> {
         );
         self.left_over.remove(&row.id);
         self.sink.update(row.clone());
+        known.put(row.clone());
         Ok(Adopted::Source(Box::new(Source {
             row,
             modified: opened.modified,
@@ -829,6 +840,19 @@ impl<S: Sink> Follower<S> {
             due: true,
             scan: Scan::default(),
         })))
+    }
+
+    /// The way of logs of one format that the same sites read: one for all of them, or ten thousand would each compile
+    /// and keep what they search for.
+    fn pipeline(&self, format: Format, sites: Vec<Arc<Site>>) -> Arc<Pipeline> {
+        let same = |known: &&Arc<Pipeline>| {
+            known.format.is(&format)
+                && known.sites.len() == sites.len()
+                && known.sites.iter().zip(&sites).all(|(one, other)| Arc::ptr_eq(one, other))
+        };
+        // Mostly that of the log before.
+        let known = self.sources.iter().rev().map(|source| &source.pipeline).find(same).map(Arc::clone);
+        known.unwrap_or_else(|| Arc::new(Pipeline::new(format, sites)))
     }
 
     fn new_row(path: &Path, opened: &Opened, start: u64) -> LogRow {

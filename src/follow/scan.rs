@@ -6,7 +6,7 @@ use std::io;
 use super::archive::Content;
 use super::file;
 use crate::format::{Format, Reading};
-use crate::lines::{Cut, Cutter};
+use crate::lines::{Cut, Cutter, Line};
 use crate::offsets::LogId;
 use crate::pipeline::{Pipeline, Taken};
 use crate::rules::Prefilter;
@@ -94,8 +94,9 @@ pub struct Block<'b> {
     /// The whole lines in lower case, from `lowered` on.
     lower: &'b mut Vec<u8>,
     lowered: Option<usize>,
-    /// Where the next line that may become an event begins and ends.
-    candidate: (usize, usize),
+    /// Those of them that may become events, by where they begin and end, and how many of these lie behind.
+    candidates: Vec<(usize, usize)>,
+    behind: usize,
     /// Whether the last line counts though it has no newline.
     finish: bool,
 }
@@ -103,38 +104,33 @@ pub struct Block<'b> {
 impl<'b> Block<'b> {
     /// Bytes that begin where the cutter wants them to; `lower` is room to work in.
     pub fn new(bytes: &'b [u8], lower: &'b mut Vec<u8>, finish: bool) -> Self {
-        Self { bytes, at: 0, lower, lowered: None, candidate: (0, 0), finish }
+        Self { bytes, at: 0, lower, lowered: None, candidates: Vec::new(), behind: 0, finish }
     }
 
-    /// Finds the next candidate from where it stands; `false`: there are no whole lines left.
-    fn find(&mut self, prefilter: &Prefilter) -> bool {
+    /// The next candidate from where it stands, or else the end of the whole lines; `None`: there are none left.
+    fn find(&mut self, prefilter: &Prefilter) -> Option<(usize, usize)> {
         let base = match self.lowered {
             Some(base) => base,
             None => {
                 let whole = memchr::memrchr(b'\n', &self.bytes[self.at..]).map_or(0, |end| end + 1);
-                self.lower.clear();
-                self.lower.extend_from_slice(&self.bytes[self.at..self.at + whole]);
-                self.lower.make_ascii_lowercase();
-                self.candidate = (self.at, self.at);
+                // One pass over the bytes: a copy that is then changed takes two.
+                self.lower.resize(whole, 0);
+                for (lower, byte) in self.lower.iter_mut().zip(&self.bytes[self.at..]) {
+                    *lower = byte.to_ascii_lowercase();
+                }
+                // All at once: what searches stays in the processor's caches, and then what parses does.
+                self.candidates = prefilter.find(self.lower);
                 *self.lowered.insert(self.at)
             }
         };
-        let (at, whole) = (self.at - base, self.lower.len());
-        if at >= whole {
-            return false;
+        let whole = base + self.lower.len();
+        if self.at >= whole {
+            return None;
         }
-        if self.at >= self.candidate.1 {
-            self.candidate = match prefilter.find(&self.lower[at..]) {
-                Some(found) => {
-                    let found = at + found;
-                    let start = memchr::memrchr(b'\n', &self.lower[at..found]).map_or(at, |before| at + before + 1);
-                    let end = memchr::memchr(b'\n', &self.lower[found..]).map_or(whole, |after| found + after + 1);
-                    (base + start, base + end)
-                }
-                None => (base + whole, base + whole),
-            };
+        while self.candidates.get(self.behind).is_some_and(|(_, end)| base + end <= self.at) {
+            self.behind += 1;
         }
-        true
+        Some(self.candidates.get(self.behind).map_or((whole, whole), |(start, end)| (base + start, base + end)))
     }
 }
 
@@ -195,9 +191,8 @@ impl Scan {
         let prefilter = prefilter.filter(|_| self.parsed >= PARSED_FIRST && !cutter.is_inside_a_long_line());
         let mut end = block.bytes.len();
         if let Some(prefilter) = prefilter
-            && block.find(prefilter)
+            && let Some((start, candidate_end)) = block.find(prefilter)
         {
-            let (start, candidate_end) = block.candidate;
             if block.at < start {
                 let (bytes, lines) = self.passable(&block.bytes[block.at..start], cutter.max_line());
                 if lines > 0 {
@@ -218,23 +213,24 @@ impl Scan {
         };
         block.at = end - rest.len();
         let Some(cut) = cut else { return Ok(None) };
-        self.mind_the_gap(subject, cut)?;
         self.parsed = self.parsed.saturating_add(1);
-        let taken = subject.pipeline.judge(cut, subject.log, &mut self.recall.reading);
+        let gap = std::mem::take(&mut self.gap);
+        let taken = match cut {
+            Cut::Line(line) => self.judge(subject, line, gap)?,
+            Cut::TooLong(_) => subject.pipeline.judge(cut, subject.log, &mut self.recall.reading),
+        };
         Ok(Some(Found::Line(cut, taken)))
     }
 
-    /// After lines that were passed over: of the two hours that the clocks call the same, they tell which it is.
-    fn mind_the_gap(&mut self, subject: Subject<'_>, next: Cut<'_>) -> io::Result<()> {
-        if !std::mem::take(&mut self.gap) {
-            return Ok(());
+    /// After a gap: of the two hours that the clocks call the same, the lines that were passed over tell which it is.
+    fn judge(&mut self, subject: Subject<'_>, line: Line<'_>, gap: bool) -> io::Result<Taken> {
+        let format = &subject.pipeline.format;
+        let mut entry = format.parse_in(&mut self.recall.reading, line.bytes);
+        if gap && entry.as_ref().is_some_and(|entry| entry.offset.is_none()) && format.is_ambiguous(line.bytes) {
+            self.recall = Recall::at(subject.file, format, line.span.start)?;
+            entry = format.parse_in(&mut self.recall.reading, line.bytes);
         }
-        if let Cut::Line(line) = next
-            && subject.pipeline.format.is_ambiguous(line.bytes)
-        {
-            self.recall = Recall::at(subject.file, &subject.pipeline.format, line.span.start)?;
-        }
-        Ok(())
+        Ok(subject.pipeline.judge_parsed(entry.as_ref(), line, subject.log))
     }
 
     /// How much of whole lines can be passed over, up to one that must be looked at all the same: bytes and lines.

@@ -188,6 +188,7 @@ fn variable(letter: &str, argument: Option<&str>, original: bool, last: bool, sp
     let own = lower.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
     let own = own.as_str();
     match letter {
+        "h" if lower == "c" => var(Slot::Ip, "peer_host", 3),
         "h" => var(Slot::Ip, "remote_host", 1),
         "a" if lower == "c" => var(Slot::Ip, "peer_ip", 2),
         "a" => var(Slot::Ip, "remote_ip", 0),
@@ -253,7 +254,11 @@ fn variable(letter: &str, argument: Option<&str>, original: bool, last: bool, sp
 /// `%t` in all its forms. `begin:` and `end:` say which moment; parts of one time are joined later.
 fn time(argument: Option<&str>, span: Range<usize>, items: &mut Vec<Item>) -> Result<(), FormatError> {
     let argument = argument.unwrap_or_default();
-    let (name, rank, form) = match (argument.strip_prefix("begin:"), argument.strip_prefix("end:")) {
+    let of = |moment: &str| match argument.strip_prefix(moment)? {
+        "" => Some(""),
+        form => form.strip_prefix(':'),
+    };
+    let (name, rank, form) = match (of("begin"), of("end")) {
         (Some(form), _) => ("time_begin", 0, form),
         (_, Some(form)) => ("time_end", 1, form),
         _ => ("time_begin", 0, argument),

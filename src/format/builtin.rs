@@ -65,6 +65,8 @@ const CADDY: &[(&str, &str)] = &[
     ("user", "user_id"),
     ("forwarded_for", "request.headers.X-Forwarded-For"),
     ("range", "request.headers.Range[0]"),
+    ("dnt", "request.headers.Dnt[0]"),
+    ("gpc", "request.headers.Sec-Gpc[0]"),
 ];
 
 /// Where Traefik's access log has them, with the headers that it is told to keep.
@@ -108,7 +110,10 @@ pub(super) fn format(name: &str, zone: &TimeZone) -> Option<Format> {
             // As people's servers really write them: as above, with a time that has lost its brackets, or with tabs.
             let bare = text.replace("%t", "%{%d/%b/%Y:%H:%M:%S %z}t");
             let tabs = text.replace(' ', "\t");
-            let ways = [text, &bare, &tabs].into_iter();
+            // And with the host alone, without its port. Nobody asks for the ident that `%l` would be: read as one, a line
+            // of `combined` by a user with spaces in the name would fit too.
+            let portless = text.replace("%v:%p %h %l", "%v %h -");
+            let ways = [text, &bare, &tabs].into_iter().chain((portless != text).then_some(portless.as_str()));
             let way = |text| Splitter::new(apache::items(text).ok()?, Tail::Open, true).ok();
             Some(split(text, ways.filter_map(way).collect()))
         }

@@ -56,6 +56,13 @@ impl Keys {
         let mut keys = Vec::new();
         let mut at = 0;
         for (field, path) in fields {
+            if let Some(close) = slip_of(field) {
+                return Err(FormatError {
+                    message: format!("unknown field `{field}`"),
+                    span: None,
+                    help: Some(format!("did you mean `{close}`?")),
+                });
+            }
             if path.is_empty() {
                 return Err(FormatError {
                     message: format!("`{field}` has an empty key"),
@@ -309,16 +316,11 @@ fn steps(path: &str) -> Vec<Step> {
     out
 }
 
-/// A name that is nearly a field's is more likely a slip than an extra of that name.
-pub(super) fn slip(fields: &[(String, String)]) -> Option<FormatError> {
-    let known = |name: &str| FIELDS.contains(&name) || name == "request";
-    fields.iter().map(|(name, _)| name).filter(|name| !known(name)).find_map(|name| {
-        let close =
-            FIELDS.into_iter().chain(["request"]).find(|field| strsim::damerau_levenshtein(field, name) == 1)?;
-        Some(FormatError {
-            message: format!("unknown field `{name}`"),
-            span: None,
-            help: Some(format!("did you mean `{close}`?")),
-        })
-    })
+/// A name that is nearly a field's is more likely a slip than an extra of that name: the field.
+pub fn slip_of(name: &str) -> Option<&'static str> {
+    let mut known = FIELDS.into_iter().chain(["request"]);
+    if known.clone().any(|field| field == name) {
+        return None;
+    }
+    known.find(|field| strsim::damerau_levenshtein(field, name) == 1)
 }

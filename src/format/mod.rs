@@ -36,6 +36,7 @@ use jiff::tz::TimeZone;
 
 pub use builtin::BUILTIN;
 pub use detect::detect;
+pub use json::slip_of;
 pub use reading::Reading;
 pub use unescape::unescape;
 
@@ -106,6 +107,11 @@ impl Format {
         Ok(Format::new(name, pattern, zone, Reader::Regex(Groups::new(pattern, time)?)))
     }
 
+    /// Why a `time` pattern can't be used; `None` if it can.
+    pub fn time_error(pattern: &str) -> Option<FormatError> {
+        time::Clock::from_pattern(pattern).err()
+    }
+
     /// Apache's `LogFormat`: the directive, or just its string.
     pub fn apache(name: &str, text: &str, zone: TimeZone) -> Result<Format, FormatError> {
         let splitter = Splitter::new(apache::items(text)?, Tail::Closed, true)?;
@@ -128,9 +134,6 @@ impl Format {
         time: Option<&str>,
         zone: TimeZone,
     ) -> Result<Format, FormatError> {
-        if let Some(slip) = json::slip(fields) {
-            return Err(slip);
-        }
         let keys = Keys::new(fields, time)?;
         needs_a_client_and_a_target(keys.slots(), "ip", "request")?;
         let text = keys.text();
@@ -220,6 +223,11 @@ impl Format {
     /// of a log. Empty for formats whose lines stand for themselves.
     pub fn directives(&self) -> &'static [&'static [u8]] {
         if matches!(self.inner.reader, Reader::W3c) { w3c::DIRECTIVES } else { &[] }
+    }
+
+    /// Whether both are one, and not only alike.
+    pub fn is(&self, other: &Format) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     /// Whether the line's time, having no offset, may be either of two: it is in an hour that the clocks repeat.
@@ -345,6 +353,12 @@ mod tests {
                 ["192.0.2.7", "2026-10-10T13:55:36Z", "/a?b", "/a", "b", "200", "5", "UA \"x\"", "docs.example.org"],
             ),
             (
+                "comments in between and around",
+                "# ours; 'not' theirs\nlog_format mine # the name\n escape=default # the default\n '$remote_addr [$time_local] ' # \"who\"; when\n '\"$request\" $status $body_bytes_sent #1 ' '\"$http_user_agent\" $host'; # end\n",
+                r#"192.0.2.7 [10/Oct/2026:13:55:36 +0000] "GET /a?b HTTP/1.1" 200 5 #1 "UA" docs.example.org"#,
+                ["192.0.2.7", "2026-10-10T13:55:36Z", "/a?b", "/a", "b", "200", "5", "UA", "docs.example.org"],
+            ),
+            (
                 "the bare string, parts side by side",
                 r#"$remote_addr $time_iso8601 $request_method $scheme://$host$uri$is_args$args $status "$http_user_agent""#,
                 r#"192.0.2.7 2026-10-10T13:55:36+00:00 GET https://docs.example.org/a?b=c 200 "UA""#,
@@ -445,6 +459,24 @@ mod tests {
                     "Mozilla/5.0 (X11)",
                     "docs.example.org",
                 ],
+            ),
+            (
+                "an end beside the beginning",
+                r#"%{begin}t %{end}t %{%H:%M}t %h "%r" %>s %b %{c}h"#,
+                r#"[10/Oct/2026:13:55:36 +0000] [10/Oct/2026:13:55:40 +0000] 13:55 192.0.2.7 "GET /a HTTP/1.1" 200 5 198.51.100.1"#,
+                ["192.0.2.7", "2026-10-10T13:55:36Z", "/a", "/a", "none", "200", "5", "none", "none"],
+            ),
+            (
+                "the end alone, in a zone by name",
+                r#"%{end:%a, %d %b %Y %H:%M:%S %Z}t %h "%r" %>s"#,
+                r#"Sat, 10 Oct 2026 13:55:36 GMT 192.0.2.7 "GET /a HTTP/1.1" 200"#,
+                ["192.0.2.7", "2026-10-10T13:55:36Z", "/a", "/a", "none", "200", "none", "none", "none"],
+            ),
+            (
+                "spaces in a decoded path before the protocol",
+                r#"%h "%m %U%q %H" %>s "%{User-Agent}i""#,
+                r#"192.0.2.7 "GET /a b HTTP/c.pdf?d HTTP/1.1" 200 "UA""#,
+                ["192.0.2.7", "none", "/a b HTTP/c.pdf?d", "/a b HTTP/c.pdf", "d", "200", "none", "UA", "none"],
             ),
             (
                 "a time in parts",
@@ -593,6 +625,27 @@ mod tests {
         ] {
             let got = show(&format, line.as_bytes(), &["time", "path", "status", "bytes", "user_agent"]);
             assert_eq!(got, ["2026-10-10T11:55:36Z", "/a", "200", "5", want], "{name}");
+        }
+    }
+
+    #[test]
+    fn a_host_in_front_needs_no_port_and_is_not_taken_for_the_client() {
+        let all = [
+            Format::builtin("combined", &TimeZone::UTC).unwrap(),
+            Format::builtin("vhost_combined", &TimeZone::UTC).unwrap(),
+        ];
+        let rest = r#"[10/Oct/2026:13:55:36 +0000] "GET /a HTTP/1.1" 200 5 "-" "UA""#;
+        for (start, name, want) in [
+            ("docs.example.org:443 192.0.2.7 - - ", "vhost_combined", ["docs.example.org", "192.0.2.7", "none"]),
+            ("docs.example.org 192.0.2.7 - - ", "vhost_combined", ["docs.example.org", "192.0.2.7", "none"]),
+            ("docs.example.org 192.0.2.7 - john doe ", "vhost_combined", ["docs.example.org", "192.0.2.7", "john doe"]),
+            ("192.0.2.7 - - ", "combined", ["none", "192.0.2.7", "none"]),
+            ("192.0.2.7 - john doe ", "combined", ["none", "192.0.2.7", "john doe"]),
+        ] {
+            let line = format!("{start}{rest}");
+            let format = detect(&all, &[line.as_bytes()]).unwrap();
+            assert_eq!(format.name(), name, "{start}");
+            assert_eq!(show(&format, line.as_bytes(), &["host", "ip", "user"]), want, "{start}");
         }
     }
 

@@ -27,27 +27,28 @@ type Quoted = (Range<usize>, Option<u8>);
 fn strings(text: &str, escaped: &mut bool) -> Result<Vec<Quoted>, FormatError> {
     let bytes = text.as_bytes();
     let start = text.len() - text.trim_start().len();
-    let mut end = start + text.trim().len();
+    let end = start + text.trim().len();
     let word = |at: usize| {
         let len = bytes[at..end].iter().position(u8::is_ascii_whitespace).unwrap_or(end - at);
         at..at + len
     };
+    // White space and comments.
     let skip = |mut at: usize, end: usize| {
-        while at < end && bytes[at].is_ascii_whitespace() {
-            at += 1;
+        loop {
+            match bytes[..end].get(at) {
+                Some(b) if b.is_ascii_whitespace() => at += 1,
+                Some(b'#') => at = comment_end(bytes, at, end),
+                _ => return at,
+            }
         }
-        at
     };
+    let start = if bytes[start..end].starts_with(b"#") { skip(start, end) } else { start };
     let mut at = start;
     let directive = &text[word(start)] == "log_format";
     if directive {
         at = skip(word(start).end, end);
         // The format's name.
         at = skip(word(at).end, end);
-        if bytes.get(end.wrapping_sub(1)) == Some(&b';') {
-            end -= 1;
-        }
-        at = at.min(end);
     }
     if text[at..end].starts_with("escape=") {
         let len = bytes[at..end].iter().position(u8::is_ascii_whitespace).unwrap_or(end - at);
@@ -79,15 +80,28 @@ fn strings(text: &str, escaped: &mut bool) -> Result<Vec<Quoted>, FormatError> {
     Ok(strings)
 }
 
+/// Where the comment that begins at `at` ends.
+fn comment_end(bytes: &[u8], at: usize, end: usize) -> usize {
+    memchr::memchr(b'\n', &bytes[at..end]).map_or(end, |newline| at + newline)
+}
+
 /// The strings if the text is nothing but strings in quotes. Without the directive around them, double quotes are only
 /// taken for nginx's where they are escaped inside or there is but one pair: else they are the log's.
 fn quoted(bytes: &[u8], mut at: usize, end: usize, directive: bool) -> Option<Vec<Quoted>> {
     let mut out = Vec::new();
     while at < end {
         let quote = bytes[at];
-        if quote.is_ascii_whitespace() || (quote == b';' && at + 1 == end) {
+        if quote.is_ascii_whitespace() {
             at += 1;
             continue;
+        }
+        if quote == b'#' && (directive || !out.is_empty()) {
+            at = comment_end(bytes, at, end);
+            continue;
+        }
+        if quote == b';' && (directive || at + 1 == end) {
+            // What stands behind the directive isn't its.
+            break;
         }
         if !matches!(quote, b'"' | b'\'') {
             return None;

@@ -113,6 +113,8 @@ enum Look {
     Digit,
     /// Digits or `-`, and then the delimiter after them.
     Number,
+    /// `HTTP/` and a version, or `-`, and then the delimiter after them.
+    Protocol,
 }
 
 /// Where a line stopped fitting.
@@ -200,6 +202,7 @@ impl Splitter {
             let next_look = pieces.get(at + 1).map_or(Look::Anything, |next| match &next.slot {
                 slot if slot.is_number() => Look::Number,
                 Slot::Time(Clock::Auto | Clock::Unix) => Look::Digit,
+                Slot::Protocol => Look::Protocol,
                 _ => Look::Anything,
             });
             let opens = if at == 0 { head.bytes.last() } else { pieces[at - 1].until.bytes.last() };
@@ -390,6 +393,15 @@ impl Splitter {
             Look::Fields => memchr::memchr(b'"', rest).is_none() || are_fields(rest),
             Look::Anything => true,
             Look::Digit => rest.first().is_some_and(u8::is_ascii_digit),
+            Look::Protocol => {
+                let version = rest
+                    .strip_prefix(b"HTTP/")
+                    .map(|rest| &rest[rest.iter().take_while(|b| b.is_ascii_digit() || **b == b'.').count()..]);
+                version.or_else(|| rest.strip_prefix(b"-")).is_some_and(|rest| match next.until.bytes.first() {
+                    None => rest.first().is_none_or(u8::is_ascii_whitespace),
+                    Some(_) => rest.starts_with(&next.until.bytes),
+                })
+            }
             Look::Number => {
                 let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
                 let after = match (digits, rest.first()) {
@@ -515,12 +527,25 @@ fn join_times(items: &mut Vec<Item>) -> Result<(), FormatError> {
             None => out.push(item),
         }
     }
+    let is_whole = |item: &Item| match item {
+        Item::Var(Var { time: Some(pattern), .. }) => Clock::from_pattern(pattern).is_ok(),
+        Item::Var(Var { slot, .. }) => matches!(slot, Slot::Time(_)),
+        Item::Text { .. } => false,
+    };
+    let told = out.iter().any(is_whole);
     for item in &mut out {
-        if let Item::Var(Var { time: Some(pattern), slot, span, .. }) = item {
-            *slot = Slot::Time(Clock::from_pattern(pattern).map_err(|mut error| {
-                error.span = Some(span.clone());
-                error
-            })?);
+        if let Item::Var(Var { time, slot, span, name, .. }) = item
+            && let Some(pattern) = time
+        {
+            match Clock::from_pattern(pattern) {
+                Ok(clock) => *slot = Slot::Time(clock),
+                // A clock without its day is no time, but may stand beside one.
+                Err(_) if told => *slot = Slot::Extra(Arc::from(name.as_str())),
+                Err(mut error) => {
+                    error.span = Some(span.clone());
+                    return Err(error);
+                }
+            }
         }
     }
     *items = out;

@@ -62,6 +62,11 @@ impl Clock {
             Clock::Auto => auto(text, zone, after),
             Clock::Unix => unix(text).map(Moment::from),
             Clock::Pattern(pattern) => {
+                if let Some((pattern, text, utc)) = without_zone_name(pattern, text) {
+                    let zone = if utc { &TimeZone::UTC } else { zone };
+                    let parsed = BrokenDownTime::parse(pattern, text).ok()?;
+                    return local(parsed.to_datetime().ok()?, zone, after).map(Moment::from);
+                }
                 let offset = trailing_offset(text);
                 let text = text.trim_ascii();
                 let parsed = BrokenDownTime::parse(pattern.as_bytes(), text).ok()?;
@@ -72,6 +77,16 @@ impl Clock {
             }
         }
     }
+}
+
+/// Pattern and text without the zone's name, and whether that is UTC's: `CET` isn't one zone's alone, so any other is
+/// taken for the format's. `None`: the pattern has none.
+fn without_zone_name(pattern: &str, text: &[u8]) -> Option<(String, Vec<u8>, bool)> {
+    let at = pattern.split(' ').position(|word| word == "%Z")?;
+    let mut words: Vec<&[u8]> = text.split(|b| *b == b' ').filter(|word| !word.is_empty()).collect();
+    let name = if at < words.len() { words.remove(at) } else { b"" };
+    let rest: Vec<&str> = pattern.split(' ').filter(|word| *word != "%Z").collect();
+    Some((rest.join(" "), words.join(&b' '), matches!(name, b"GMT" | b"UTC" | b"UCT" | b"Z")))
 }
 
 /// A moment, and how it was written.
@@ -94,7 +109,7 @@ fn auto(text: &[u8], zone: &TimeZone, after: Option<Timestamp>) -> Option<Moment
     text = text.strip_suffix(b"]").unwrap_or(text);
     match text {
         [_, _, b'/', ..] => clf(text, zone, after),
-        [_, _, _, _, b'-', ..] => iso(text, zone, after),
+        [_, _, _, _, b'-' | b'/', ..] => iso(text, zone, after),
         _ => unix(text).map(Moment::from),
     }
 }
@@ -120,9 +135,12 @@ fn clf(text: &[u8], zone: &TimeZone, after: Option<Timestamp>) -> Option<Moment>
     clock_of_day([year([*y3, *y2, *y1, *y0])?, month, two([*d1, *d0])?], rest, zone, after)
 }
 
-/// `2026-10-10T13:55:36+00:00`; fraction and offset may be missing, and a space may stand for the `T`.
+/// `2026-10-10T13:55:36+00:00`; fraction and offset may be missing, a space may stand for the `T`, and slashes for the
+/// hyphens.
 fn iso(text: &[u8], zone: &TimeZone, after: Option<Timestamp>) -> Option<Moment> {
-    let [y3, y2, y1, y0, b'-', m1, m0, b'-', d1, d0, b'T' | b't' | b' ', rest @ ..] = text else { return None };
+    let [y3, y2, y1, y0, b'-' | b'/', m1, m0, b'-' | b'/', d1, d0, b'T' | b't' | b' ', rest @ ..] = text else {
+        return None;
+    };
     clock_of_day([year([*y3, *y2, *y1, *y0])?, two([*m1, *m0])?, two([*d1, *d0])?], rest, zone, after)
 }
 
@@ -233,11 +251,12 @@ fn float(text: &[u8]) -> Option<Timestamp> {
     Timestamp::from_duration(SignedDuration::try_from_secs_f64(seconds).ok()?).ok()
 }
 
-/// A moment named without an offset. Of the two readings of an hour that is repeated in autumn, the earlier, unless
-/// the log is already well past it: lines may be out of order by a transfer's length, but not by most of an hour. A line
-/// before that is further ahead than the end of the repeated hour is a stray one and says nothing.
+/// A moment named without an offset. Of the two readings of an hour that is repeated in autumn, the one that keeps the
+/// log going forward: the earlier, unless the log is already past it by more than lines are out of order (by a
+/// transfer's length). A line before that is further ahead than the end of the repeated hour is a stray one and says
+/// nothing.
 fn local(civil: DateTime, zone: &TimeZone, after: Option<Timestamp>) -> Option<Timestamp> {
-    let (slack, stray) = (SignedDuration::from_mins(30), SignedDuration::from_mins(150));
+    let (slack, stray) = (SignedDuration::from_mins(5), SignedDuration::from_mins(150));
     let earlier = zone.to_ambiguous_zoned_datetime(civil).compatible().ok()?.timestamp();
     match after {
         Some(after) if slack < after.duration_since(earlier) && after.duration_since(earlier) < stray => {
@@ -313,6 +332,7 @@ mod tests {
             ("25 o'clock", "10/Oct/2026:25:55:36 +0000", None),
             ("iso", "2026-10-10T13:55:36+02:00", Some("2026-10-10T11:55:36Z")),
             ("iso zulu", "2026-10-10T13:55:36.123456Z", Some("2026-10-10T13:55:36.123456Z")),
+            ("slashes", "2026/10/10 13:55:36.25", Some("2026-10-10T11:55:36.25Z")),
             ("iso with a space, local", "2026-01-10 13:55:36", Some("2026-01-10T12:55:36Z")),
             ("seconds", "1791640536", Some("2026-10-10T13:55:36Z")),
             ("seconds and milliseconds", "1791640536.250", Some("2026-10-10T13:55:36.25Z")),
@@ -351,6 +371,15 @@ mod tests {
         assert_eq!(at("25/Oct/2026:02:10:00", Some("2026-10-25T00:10:05Z")), first);
         assert_eq!(at("25/Oct/2026:02:10:00", Some("2026-10-25T00:59:59Z")), second);
         assert_eq!(at("25/Oct/2026:02:10:00", Some("2099-01-01T00:00:00Z")), first, "a stray line before");
+        // A quiet log, twice through the hour.
+        let mut after = None;
+        let times = ["01:50", "02:10", "02:30", "02:50", "02:10", "02:30", "02:29", "02:50", "03:00"].map(|clock| {
+            let text = format!("25/Oct/2026:{clock}:00");
+            let time = Clock::Auto.read(text.as_bytes(), &berlin(), after).unwrap().time;
+            after = Some(time);
+            time.to_string()[11..16].to_owned()
+        });
+        assert_eq!(times, ["23:50", "00:10", "00:30", "00:50", "01:10", "01:30", "01:29", "01:50", "02:00"]);
     }
 
     proptest! {

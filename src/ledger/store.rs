@@ -220,6 +220,10 @@ struct Queue {
     /// The last try to write has failed.
     stuck: bool,
     closed: bool,
+    /// The writer waits for work: else it needn't be woken, which costs a system call each time.
+    idle: bool,
+    /// Threads that wait for the writer to take what there is.
+    held_up: usize,
 }
 
 #[derive(Debug)]
@@ -257,6 +261,17 @@ impl Drop for Writer {
         if let Some(thread) = lock(&self.thread).take() {
             // A writer that panicked has said so itself.
             let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    /// There is work for the writer.
+    fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
+        let wakes = std::mem::take(&mut queue.idle);
+        drop(queue);
+        if wakes {
+            self.filled.notify_one();
         }
     }
 }
@@ -483,8 +498,7 @@ impl Ledger {
         let mut queue = lock(&self.shared.queue);
         queue.logs.retain(|known| known.id != row.id);
         queue.logs.push(row);
-        drop(queue);
-        self.shared.filled.notify_one();
+        self.shared.wake(queue);
     }
 
     /// The `logs` patterns that were run with before, and when the follower last knew all that lay under their names.
@@ -524,12 +538,14 @@ impl Ledger {
     /// Those of the database.
     pub fn position(&self, site: Option<SiteId>, log: LogId) -> Result<Option<Position>, LedgerError> {
         self.ask(|db| {
-            db.query_row(
+            // Asked for each log at a start.
+            let mut query = db.prepare_cached(
                 "SELECT watermark, settled FROM range WHERE site = ?1 AND log = ?2 AND until_offset IS NULL",
-                params![site_number(site), log.0],
-                |row| Ok(Position { watermark: uint(row.get(0)?), settled: settled_from(&row.get::<_, String>(1)?) }),
-            )
-            .optional()
+            )?;
+            let position = |row: &rusqlite::Row<'_>| {
+                Ok(Position { watermark: uint(row.get(0)?), settled: settled_from(&row.get::<_, String>(1)?) })
+            };
+            query.query_row(params![site_number(site), log.0], position).optional()
         })
     }
 
@@ -541,7 +557,7 @@ impl Ledger {
         self.ask(|db| {
             // A backfill that claims what nobody has claimed must come before or after.
             let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let mut query = change.prepare(
+            let mut query = change.prepare_cached(
                 "SELECT from_offset, until_offset FROM range WHERE site = ?1 AND log = ?2 AND until_offset IS NOT NULL ORDER BY from_offset",
             )?;
             let claimed = query
@@ -696,18 +712,20 @@ impl Ledger {
         let mut queue = lock(&self.shared.queue);
         // A writer that is stuck isn't waited for, or nobody could stop us; the follower reads no more meanwhile.
         while queue.advances.len() >= QUEUE && !queue.closed && !queue.stuck {
+            queue.held_up += 1;
             queue = self.shared.emptied.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.held_up -= 1;
         }
         queue.advances.push_back(advance);
-        drop(queue);
-        self.shared.filled.notify_one();
+        self.shared.wake(queue);
     }
 
     /// These lines' events are delivered, or rejected where `rejections` says so; `done` is answered once that is
     /// committed.
     pub fn settle(&self, origins: Vec<Origin>, rejections: Vec<Rejection>, done: oneshot::Sender<()>) {
-        lock(&self.shared.queue).outcomes.push_back((origins, rejections, Some(done)));
-        self.shared.filled.notify_one();
+        let mut queue = lock(&self.shared.queue);
+        queue.outcomes.push_back((origins, rejections, Some(done)));
+        self.shared.wake(queue);
     }
 
     /// The stored repeat window, least recently used first.
@@ -778,8 +796,8 @@ impl Ledger {
                 return Err(LedgerError::Stuck(self.shared.path.clone()));
             }
             queue.syncs.push(done);
+            self.shared.wake(queue);
         }
-        self.shared.filled.notify_one();
         match synced.recv() {
             Ok(true) => Ok(()),
             Ok(false) => Err(LedgerError::Stuck(self.shared.path.clone())),
@@ -1173,21 +1191,25 @@ impl Writing {
                 && queue.syncs.is_empty()
                 && !queue.closed;
             if !idle {
-                let (closed, stuck) = (queue.closed, queue.stuck);
+                let (closed, stuck, held_up) = (queue.closed, queue.stuck, queue.held_up);
                 let work = std::mem::take(&mut *queue);
-                (queue.closed, queue.stuck) = (closed, stuck);
-                shared.emptied.notify_all();
+                (queue.closed, queue.stuck, queue.held_up) = (closed, stuck, held_up);
                 drop(queue);
+                if held_up > 0 {
+                    shared.emptied.notify_all();
+                }
                 if self.unsynced.is_some_and(|since| since.elapsed() >= SYNC_AFTER) {
                     self.sync_to_disk();
                 }
                 return Queue { closed, ..work };
             }
+            queue.idle = true;
             queue = match self.unsynced {
                 None => shared.filled.wait(queue).unwrap_or_else(PoisonError::into_inner),
                 Some(since) => {
                     let left = SYNC_AFTER.saturating_sub(since.elapsed());
                     if left.is_zero() {
+                        queue.idle = false;
                         drop(queue);
                         self.sync_to_disk();
                         queue = lock(&shared.queue);
@@ -1214,7 +1236,9 @@ impl Writing {
             if queue.closed || left.is_zero() {
                 return !queue.closed;
             }
+            queue.idle = true;
             queue = self.shared.filled.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+            queue.idle = false;
         }
     }
 

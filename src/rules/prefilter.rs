@@ -14,53 +14,89 @@ const SHORTEST: usize = 3;
 /// More literals than this from one regex aren't worth it either.
 const MOST: usize = 64;
 
+/// Literals from this length on are searched together, apart from shorter ones: they are what makes a search take many a
+/// byte for the beginning of something (with `\\x` among the extensions it takes twice as long).
+const LONG: usize = 4;
+
 /// Finds the lines that some rule may make an event of.
 #[derive(Debug, Clone)]
-pub struct Prefilter(Regex);
+pub struct Prefilter {
+    /// What candidates have, but for the next two.
+    texts: Vec<Regex>,
+    /// Lines with a percent sign are candidates.
+    percent: bool,
+    /// So are those with `\\/`.
+    slashes: bool,
+}
 
 impl Prefilter {
     /// From the rules of the site that reads the log; `None`: some rule may fit any line. `escaped_slashes`: the format
     /// may write `\/` for `/`.
     pub fn new(rules: &Rules, escaped_slashes: bool) -> Option<Self> {
-        let mut extensions: Vec<String> = Vec::new();
-        let mut literals: Vec<String> = Vec::new();
+        let mut texts: Vec<(usize, String)> = Vec::new();
+        let mut of_paths = false;
         for rule in rules.0.iter().filter(|rule| rule.event.is_some()) {
             let Conditions { extensions: wanted, path, .. } = &rule.conditions;
             if let Some(wanted) = wanted {
-                extensions.extend(wanted.iter().map(regex::escape));
+                // What follows a path is no letter or digit, whatever the format: else `.doc` would be in every referer
+                // from docs.example.org.
+                let text = |wanted: &str| (1 + wanted.len(), format!(r"\.{}(?:[^a-z0-9]|$)", regex::escape(wanted)));
+                texts.extend(wanted.iter().map(text));
             } else {
-                literals.extend(literals_of(path.as_ref()?.as_str())?);
+                texts.extend(literals_of(path.as_ref()?.as_str())?);
                 // The regex is asked about the decoded path.
-                literals.push("%".to_owned());
-                if escaped_slashes {
-                    literals.push(r"\\/".to_owned());
-                }
+                of_paths = true;
             }
         }
-        extensions.sort();
-        extensions.dedup();
-        literals.sort();
-        literals.dedup();
-        let mut parts = vec![r"\\[xu]".to_owned()];
-        if !extensions.is_empty() {
-            // What follows a path is no letter or digit, whatever the format: else `.doc` would be in every referer
-            // from docs.example.org.
-            parts.push(format!(r"\.(?:{})(?:[^a-z0-9]|$)", extensions.join("|")));
-        }
-        parts.extend(literals);
-        let pattern = format!("(?-u){}", parts.join("|"));
-        // Literals and classes of one byte always compile, but for a size beyond all reason.
-        Regex::new(&pattern).ok().map(Self)
+        texts.sort();
+        texts.dedup();
+        let (short, long): (Vec<_>, Vec<_>) = texts.into_iter().partition(|(len, _)| *len < LONG);
+        let any = |texts: Vec<(usize, String)>| {
+            let texts: Vec<String> = texts.into_iter().map(|(_, text)| text).collect();
+            // Literals and classes of one byte always compile, but for a size beyond all reason.
+            Regex::new(&format!("(?-u){}", texts.join("|"))).ok()
+        };
+        let texts = [long, short].into_iter().filter(|texts| !texts.is_empty()).map(any).collect::<Option<_>>()?;
+        Some(Self { texts, percent: of_paths, slashes: of_paths && escaped_slashes })
     }
 
-    /// Where in lower-cased bytes something begins that only a candidate has.
-    pub fn find(&self, lower: &[u8]) -> Option<usize> {
-        self.0.find(lower).map(|found| found.start())
+    /// The candidates among whole lines in lower case, in their order: where each begins and ends.
+    pub fn find(&self, lower: &[u8]) -> Vec<(usize, usize)> {
+        let mut found: Vec<(usize, usize)> = Vec::new();
+        for text in &self.texts {
+            each_line(lower, &mut found, |at| Some(text.find_at(lower, at)?.start()));
+        }
+        // Each is rare, and looked for by itself that costs next to nothing.
+        let is_escape = |at: &usize| match lower.get(at + 1) {
+            Some(b'x' | b'u') => true,
+            Some(b'/') => self.slashes,
+            _ => false,
+        };
+        each_line(lower, &mut found, |from| {
+            memchr::memchr_iter(b'\\', &lower[from..]).map(|at| from + at).find(is_escape)
+        });
+        if self.percent {
+            each_line(lower, &mut found, |from| Some(from + memchr::memchr(b'%', &lower[from..])?));
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
     }
 }
 
-/// Literals, escaped and in lower case, of which one must be in everything that a regex matches.
-fn literals_of(pattern: &str) -> Option<Vec<String>> {
+/// Adds the lines in which something is found; `next` looks for it from an offset on.
+fn each_line(lower: &[u8], lines: &mut Vec<(usize, usize)>, next: impl Fn(usize) -> Option<usize>) {
+    let mut from = 0;
+    while let Some(at) = next(from) {
+        let start = memchr::memrchr(b'\n', &lower[from..at]).map_or(from, |before| from + before + 1);
+        let end = memchr::memchr(b'\n', &lower[at..]).map_or(lower.len(), |after| at + after + 1);
+        lines.push((start, end));
+        from = end;
+    }
+}
+
+/// Literals, escaped and in lower case, with their lengths, of which one must be in everything that a regex matches.
+fn literals_of(pattern: &str) -> Option<Vec<(usize, String)>> {
     let hir = regex_syntax::ParserBuilder::new().utf8(false).build().parse(pattern).ok()?;
     [ExtractKind::Prefix, ExtractKind::Suffix].into_iter().find_map(|kind| {
         let found = Extractor::new().kind(kind).limit_total(4_096).extract(&hir);
@@ -68,7 +104,7 @@ fn literals_of(pattern: &str) -> Option<Vec<String>> {
             // What these stand for may be written as an escape: those lines are candidates anyway.
             let text = std::str::from_utf8(literal.as_bytes()).ok()?;
             let plain = text.len() >= SHORTEST && !text.bytes().any(|b| b <= b' ' || b"\"\\%\x7f".contains(&b));
-            plain.then(|| regex::escape(&text.to_ascii_lowercase()))
+            plain.then(|| (text.len(), regex::escape(&text.to_ascii_lowercase())))
         });
         let mut texts = texts.collect::<Option<Vec<_>>>()?;
         texts.sort();
@@ -94,7 +130,8 @@ mod tests {
             ("^/übersicht", Some(vec!["/übersicht"])),
             ("(?i)^/(?:api|form)/", Some(vec!["/api/", "/form/"])),
         ] {
-            let want: Option<Vec<String>> = want.map(|want| want.iter().map(|text| regex::escape(text)).collect());
+            let want: Option<Vec<_>> =
+                want.map(|want| want.iter().map(|text| (text.len(), regex::escape(text))).collect());
             assert_eq!(literals_of(pattern), want, "{pattern}");
         }
     }

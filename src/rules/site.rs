@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use url::{Host, Position, Url};
 
 use crate::entry::Entry;
@@ -9,6 +10,16 @@ use crate::entry::Entry;
 /// A list of hosts; `*.example.org` is any subdomain of example.org.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Hosts(Vec<String>);
+
+/// What a parser of URLs would drop, turn or stop at, were it not encoded: it strips control characters, and takes a
+/// backslash for a slash.
+const IN_PATH: &AsciiSet = &CONTROLS.add(b' ').add(b'\\').add(b'?').add(b'#');
+const IN_QUERY: &AsciiSet = &CONTROLS.add(b' ').add(b'#');
+
+/// Bytes as they may stand in a URL: those of the set and whatever isn't ASCII percent-encoded, valid UTF-8 or not.
+pub(super) fn encoded<'t>(bytes: &'t [u8], set: &'static AsciiSet) -> Cow<'t, str> {
+    percent_encode(bytes, set).into()
+}
 
 /// The comparable form of a host: no port, no last dot, lower case, IDN as punycode.
 fn plain(host: &str) -> Option<String> {
@@ -113,10 +124,8 @@ impl SiteContext {
     /// The requested URL: the base URL's scheme and host (or the requested host, where that is the site's), the path as
     /// logged, what stays of the query.
     pub fn own_url(&self, entry: &Entry<'_>) -> Option<String> {
-        let path = entry.text("path")?;
-        if !path.starts_with('/') {
-            return None;
-        }
+        let path = entry.path.as_deref().filter(|path| path.starts_with(b"/"))?;
+        let path = encoded(path, IN_PATH);
         let base = &self.base_url[..Position::BeforePath];
         let origin = match entry.text("host").filter(|host| self.hosts.contains(host)) {
             None => Cow::Borrowed(base),
@@ -128,7 +137,8 @@ impl SiteContext {
                 Cow::Owned(url[..Position::BeforePath].to_owned())
             }
         };
-        let query = entry.text("query").filter(|_| self.keep_query != KeepQuery::Only(Vec::new()));
+        let query = entry.query.as_deref().filter(|_| self.keep_query != KeepQuery::Only(Vec::new()));
+        let query = query.map(|query| encoded(query, IN_QUERY));
         let query_len = query.as_ref().map_or(0, |query| query.len() + 1);
         let mut text = String::with_capacity(origin.len() + path.len() + query_len);
         text.push_str(&origin);
@@ -146,7 +156,11 @@ impl SiteContext {
 
     /// The referer without credentials, fragment and what doesn't stay of its query; `None`: no http URL.
     pub fn clean_referer(&self, entry: &Entry<'_>) -> Option<String> {
-        clean(&entry.text("referer")?, &self.keep_query)
+        let referer = entry.referer.as_deref()?;
+        match std::str::from_utf8(referer) {
+            Ok(text) => clean(text, &self.keep_query),
+            Err(_) => clean(&encoded(referer, CONTROLS), &self.keep_query),
+        }
     }
 
     /// Where the visitor came from.
@@ -335,11 +349,22 @@ mod tests {
             ("query kept", "/a.pdf?utm=x&id=7&utm=y", vec!["id"], "https://docs.example.org/a.pdf?id=7"),
             ("encoding kept", "/caf%C3%A9%20menu.pdf", vec![], "https://docs.example.org/caf%C3%A9%20menu.pdf"),
             ("raw bytes encoded", "/a b\"é.pdf", vec![], "https://docs.example.org/a%20b%22%C3%A9.pdf"),
+            ("a backslash", "/a\\b.pdf", vec![], "https://docs.example.org/a%5Cb.pdf"),
+            ("controls", "/a\tb\n.pdf?c\td", vec!["c\td"], "https://docs.example.org/a%09b%0A.pdf?c%09d"),
             ("www", "http://www.docs.example.org:8080/a.pdf", vec![], "https://www.docs.example.org/a.pdf"),
             ("not ours", "http://other.example/a.pdf", vec![], "https://docs.example.org/a.pdf"),
         ] {
             assert_eq!(site(&keep).own_url(&entry(target, None)).as_deref(), Some(want), "{name}");
         }
+    }
+
+    #[test]
+    fn bytes_that_are_no_utf8_are_sent_as_what_they_are() {
+        let mut entry = Entry { referer: Some(Cow::Borrowed(b"https://docs.example.org/p\xe9")), ..Entry::default() };
+        entry.set_target(Cow::Borrowed(b"/caf\xe9.pdf?q=\xff"));
+        let site = SiteContext { keep_query: KeepQuery::All, ..site(&[]) };
+        assert_eq!(site.own_url(&entry).as_deref(), Some("https://docs.example.org/caf%E9.pdf?q=%FF"));
+        assert_eq!(site.page(&entry, None).as_deref(), Some("https://docs.example.org/p%E9"));
     }
 
     proptest::proptest! {

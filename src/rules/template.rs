@@ -1,13 +1,13 @@
 //! Templates of URLs and properties: `{base_url}{path}`, `{query.plan}`, `{path|basename|lower}`; `{{` is a brace.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
-use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode};
 use regex::bytes::Regex;
 
 use super::SiteContext;
 use super::condition::decoded_path;
+use super::site::encoded;
 use crate::entry::Entry;
 
 /// What may not stand raw in a URL.
@@ -23,6 +23,10 @@ const UNSAFE: &AsciiSet = &CONTROLS
     .add(b'{')
     .add(b'}')
     .add(b'#');
+/// The same of what means something else in a query than in a path or a referer.
+const UNSAFE_IN_QUERY: &AsciiSet = &UNSAFE.add(b'&').add(b'+');
+/// The same of text that isn't percent-encoded yet.
+const PLAIN: &AsciiSet = &UNSAFE_IN_QUERY.add(b'%').add(b'?');
 
 /// Why a template can't be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,21 +100,28 @@ impl Template {
         })
     }
 
-    /// Fills it in; `None`: a value is absent. For a URL, values are encoded where they must be.
+    /// Fills it in; `None`: a value is absent. For a URL, values are encoded as the place where they stand wants it.
     pub fn render(&self, entry: &Entry<'_>, site: &SiteContext, path: Option<&Regex>, for_url: bool) -> Option<String> {
         let mut out = String::new();
         for piece in &self.0 {
             match piece {
                 Piece::Literal(text) => out.push_str(text),
                 Piece::Value { name, filters, .. } => {
-                    let mut text = lookup(name, entry, site, path, for_url)?;
+                    let in_query = for_url && out.contains('?');
+                    let mut value = lookup(name, entry, site, path, in_query)?;
                     for filter in filters {
-                        text = filter.apply(&text)?;
+                        value = filter.apply(&String::from_utf8_lossy(&value))?.into_bytes();
                     }
-                    if for_url && name != "base_url" {
-                        out.extend(utf8_percent_encode(&text, UNSAFE));
-                    } else {
-                        out.push_str(&text);
+                    match (for_url, name.as_str()) {
+                        (false, _) => out.push_str(&String::from_utf8_lossy(&value)),
+                        (true, "base_url") => out.push_str(&String::from_utf8_lossy(&value)),
+                        (true, "target" | "query") => out.push_str(&encoded(&value, UNSAFE)),
+                        (true, "path" | "referer") if in_query => out.push_str(&encoded(&value, UNSAFE_IN_QUERY)),
+                        (true, "path" | "referer") => out.push_str(&encoded(&value, UNSAFE)),
+                        (true, name) if in_query && name.starts_with("query.") => {
+                            out.push_str(&encoded(&value, UNSAFE));
+                        }
+                        (true, _) => out.push_str(&encoded(&value, PLAIN)),
                     }
                 }
             }
@@ -142,34 +153,41 @@ fn value(inside: &str, at: usize) -> Result<Piece, TemplateError> {
     Ok(Piece::Value { name: name.to_owned(), span: at..at + name.len(), filters })
 }
 
-fn lookup(name: &str, entry: &Entry<'_>, site: &SiteContext, path: Option<&Regex>, for_url: bool) -> Option<String> {
+/// A value's bytes. `as_written`: a query's parameter with its encoding, since it goes into a query again.
+fn lookup(
+    name: &str,
+    entry: &Entry<'_>,
+    site: &SiteContext,
+    path: Option<&Regex>,
+    as_written: bool,
+) -> Option<Vec<u8>> {
     if name == "base_url" {
-        return Some(site.base_url.as_str().trim_end_matches('/').to_owned());
+        return Some(site.base_url.as_str().trim_end_matches('/').as_bytes().to_vec());
     }
     if name == "referer" {
-        return site.clean_referer(entry);
+        return site.clean_referer(entry).map(String::into_bytes);
     }
     if let Some(parameter) = name.strip_prefix("query.") {
-        let query = entry.text("query")?;
-        return query.split('&').find_map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(key) == parameter && !value.is_empty())
-                .then(|| if for_url { value.to_owned() } else { decode(value).into_owned() })
+        let query = entry.query.as_deref()?;
+        return query.split(|b| *b == b'&').find_map(|pair| {
+            let equals = memchr::memchr(b'=', pair)?;
+            let (key, value) = (&pair[..equals], &pair[equals + 1..]);
+            (decode(key) == parameter.as_bytes() && !value.is_empty())
+                .then(|| if as_written { value.to_vec() } else { decode(value) })
         });
     }
-    if let Some(text) = entry.text(name) {
-        return Some(text.into_owned());
+    if let Some(value) = entry.bytes_of(name) {
+        return Some(value.into_owned());
     }
     let decoded = decoded_path(entry);
     let group = path?.captures(&decoded)?.name(name)?;
-    Some(String::from_utf8_lossy(group.as_bytes()).into_owned()).filter(|text| !text.is_empty())
+    Some(group.as_bytes().to_vec()).filter(|bytes| !bytes.is_empty())
 }
 
-fn decode(text: &str) -> Cow<'_, str> {
-    match text.replace('+', " ") {
-        spaced if spaced != text => Cow::Owned(percent_decode_str(&spaced).decode_utf8_lossy().into_owned()),
-        _ => percent_decode_str(text).decode_utf8_lossy(),
-    }
+/// A part of a query as the form's field that it was.
+fn decode(text: &[u8]) -> Vec<u8> {
+    let spaced: Vec<u8> = text.iter().map(|&b| if b == b'+' { b' ' } else { b }).collect();
+    percent_decode(&spaced).collect()
 }
 
 impl Filter {
@@ -186,6 +204,8 @@ impl Filter {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use url::Url;
 
     use super::*;
@@ -218,6 +238,40 @@ mod tests {
         ] {
             let parsed = Template::parse(template).unwrap();
             assert_eq!(parsed.render(&entry, &site, Some(&path), false).as_deref(), want, "{template}");
+        }
+    }
+
+    #[test]
+    fn in_a_url_each_value_is_encoded_as_its_place_wants_it() {
+        let base_url = Url::parse("https://docs.example.org/").unwrap();
+        let site = SiteContext {
+            hosts: Hosts::of_base_url(&base_url),
+            base_url,
+            keep_query: KeepQuery::All,
+            page: Vec::new(),
+            view_width: None,
+        };
+        let path = Regex::new(r"(?-u)^/files/(?P<name>.+)\.pdf$").unwrap();
+        let mut entry = Entry {
+            user_agent: Some(Cow::Borrowed(b"A/1 (50% & +)")),
+            referer: Some(Cow::Borrowed(b"https://docs.example.org/p?a=1&b=2+3")),
+            ..Entry::default()
+        };
+        entry.set_target(Cow::Borrowed(b"/files/a%3Fb%25c%23d%20e+f&g%2F%E9h\xe9.pdf?q=x+y%26z"));
+        let encoded = "a%3Fb%25c%23d%20e%2Bf%26g/%E9h%E9";
+        for (template, want) in [
+            ("/n/{name}", format!("/n/{encoded}")),
+            ("/n?name={name}", format!("/n?name={encoded}")),
+            ("{path}", "/files/a%3Fb%25c%23d%20e+f&g%2F%E9h%E9.pdf".to_owned()),
+            ("/n?path={path}", "/n?path=/files/a%3Fb%25c%23d%20e%2Bf%26g%2F%E9h%E9.pdf".to_owned()),
+            ("/n/{query.q}", "/n/x%20y%26z".to_owned()),
+            ("/n?q={query.q}", "/n?q=x+y%26z".to_owned()),
+            ("/n?{query}", "/n?q=x+y%26z".to_owned()),
+            ("/n?from={referer}", "/n?from=https://docs.example.org/p?a=1%26b=2%2B3".to_owned()),
+            ("/n?ua={user_agent}", "/n?ua=A/1%20(50%25%20%26%20%2B)".to_owned()),
+        ] {
+            let parsed = Template::parse(template).unwrap();
+            assert_eq!(parsed.render(&entry, &site, Some(&path), true), Some(want), "{template}");
         }
     }
 

@@ -9,26 +9,27 @@ use crate::entry::Entry;
 /// The client's address; `None`: the log doesn't tell a usable one (a host name, `unix:`, nothing).
 ///
 /// Where the logged address is a trusted proxy's, the client is the right-most address of `forwarded_for` that isn't
-/// trusted: what stands further left was written by the client itself. All trusted: the left-most.
+/// trusted: what stands further left was written by the client itself. All trusted: the left-most. A proxy that says that
+/// it doesn't know (`unknown`, `_hidden`) leaves nobody: its own address is no visitor's.
 pub fn client(entry: &Entry<'_>, trusted: &[IpNet]) -> Option<IpAddr> {
-    let logged = entry.text("ip")?;
-    // nginx and Apache may log a whole X-Forwarded-For in the client's place.
-    let mut hops: Vec<&str> = logged.split(',').collect();
-    let nearest = address(hops.pop()?)?;
-    let is_trusted = |ip: &IpAddr| trusted.iter().any(|network| network.contains(ip));
-    if !is_trusted(&nearest) {
-        return Some(nearest);
-    }
     let forwarded = entry.text("forwarded_for").unwrap_or_default();
-    let mut farthest = nearest;
-    for hop in hops.into_iter().rev().chain(forwarded.rsplit(',')) {
-        let Some(ip) = address(forwarded_address(hop)) else { break };
-        farthest = ip;
-        if !is_trusted(&ip) {
+    let logged = entry.text("ip").unwrap_or_default();
+    // A list may stand in the client's place, and a log that has only the list gives its right-most as the client.
+    let hops = hops(&logged).chain(hops(&forwarded));
+    let mut farthest = None;
+    for hop in hops {
+        let ip = address(forwarded_address(hop))?;
+        farthest = Some(ip);
+        if !trusted.iter().any(|network| network.contains(&ip)) {
             break;
         }
     }
-    Some(farthest)
+    farthest
+}
+
+/// The elements of a list of addresses, the nearest first.
+fn hops(list: &str) -> impl Iterator<Item = &str> {
+    list.rsplit(',').filter(|hop| !hop.trim().is_empty())
 }
 
 /// The address in an element of `Forwarded` (RFC 7239: `for="[2001:db8::1]:80";proto=https`) or `X-Forwarded-For`.
@@ -61,6 +62,13 @@ pub fn canonical(ip: IpAddr) -> IpAddr {
         | [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d] => Ipv4Addr::new(a, b, c, d).into(),
         _ => ip,
     }
+}
+
+/// A network of such addresses as the IPv4 network that it is.
+fn canonical_network(network: IpNet) -> IpNet {
+    let IpAddr::V4(v4) = canonical(network.addr()) else { return network };
+    let bits = if network.addr().is_ipv4() { Some(network.prefix_len()) } else { network.prefix_len().checked_sub(96) };
+    bits.and_then(|bits| IpNet::new(v4.into(), bits).ok()).unwrap_or(network)
 }
 
 /// The part of an address that names a visitor: IPv6 clients change within their /64.
@@ -106,6 +114,7 @@ pub fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
         .map(|text| {
             text.parse::<IpNet>()
                 .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+                .map(canonical_network)
                 .map_err(|_| "not an address or network like 192.0.2.0/24, `private` or `loopback`".to_owned())
         })
         .collect()
@@ -133,15 +142,40 @@ mod tests {
             ("with a zone", "fe80::1%eth0", None, Some("fe80::1")),
             ("mapped", "::ffff:192.0.2.7", None, Some("192.0.2.7")),
             ("NAT64", "64:ff9b::c000:207", None, Some("192.0.2.7")),
+            ("no address of its own", "", Some("198.51.100.9, 203.0.113.1"), Some("203.0.113.1")),
+            ("a comma at the end", "10.0.0.1", Some("203.0.113.1, "), Some("203.0.113.1")),
+            ("an empty list", "10.0.0.1", Some(" , "), Some("10.0.0.1")),
+            ("a proxy that doesn't know", "10.0.0.1", Some("203.0.113.1, unknown"), None),
+            ("one that doesn't say", "10.0.0.1", Some("for=_hidden;proto=https"), None),
+            ("a client's nonsense further left", "10.0.0.1", Some("unknown, 203.0.113.1"), Some("203.0.113.1")),
+            ("a list in the client's place", "203.0.113.1, 10.0.0.2", None, Some("203.0.113.1")),
+            ("a list there, nobody trusted", "198.51.100.9, 203.0.113.1", None, Some("203.0.113.1")),
             ("a host name", "client.example.org", None, None),
             ("a socket", "unix:", None, None),
         ] {
             let entry = Entry {
-                ip: Some(Cow::Borrowed(ip.as_bytes())),
+                ip: Some(Cow::Borrowed(ip.as_bytes())).filter(|ip| !ip.is_empty()),
                 forwarded_for: forwarded.map(|text| Cow::Borrowed(text.as_bytes())),
                 ..Entry::default()
             };
             assert_eq!(client(&entry, &trusted), want.map(|want| want.parse().unwrap()), "{name}");
+        }
+    }
+
+    #[test]
+    fn networks_are_compared_in_the_form_that_addresses_get() {
+        for (text, ip, want) in [
+            ("::ffff:192.0.2.0/120", "192.0.2.7", true),
+            ("::ffff:192.0.2.7", "::ffff:192.0.2.7", true),
+            ("64:ff9b::c000:200/120", "192.0.2.7", true),
+            ("::ffff:192.0.2.0/120", "192.0.3.7", false),
+            ("192.0.2.0/24", "::ffff:192.0.2.7", true),
+            ("2001:db8::/32", "2001:db8::1", true),
+            ("::/0", "2001:db8::1", true),
+        ] {
+            let networks = parse_networks(text).unwrap();
+            let ip = canonical(ip.parse().unwrap());
+            assert_eq!(networks.iter().any(|network| network.contains(&ip)), want, "{text} and {ip}");
         }
     }
 }
