@@ -1591,6 +1591,26 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_that_is_given_up_is_nobody_elses() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path(), Role::Beside).unwrap();
+        let (site, log) = (ledger.site("docs").unwrap(), add_log(&ledger, &row()));
+        let other = add_log(&ledger, &LogRow { path: PathBuf::from("other"), ..row() });
+        let claim = |log, size| ledger.claim(Some(site), log, size, &[(0, size)], None).unwrap();
+        claim(log, 100);
+        ledger.advance(opened(100, &[(0, 10)]));
+        ledger.sync().unwrap();
+        // As of an archive whose end isn't known: there is nothing behind what was read before.
+        claim(log, u64::MAX >> 1);
+        ledger.advance(opened(u64::MAX >> 1, &[]));
+        ledger.sync().unwrap();
+        ledger.end_claim(Some(site), log, 100).unwrap();
+        claim(other, 1_000);
+        settle(&ledger, line(0, 10));
+        assert_eq!(claim(other, 1_000), [Range { from: 0, until: 1_000, settled: vec![], resumed: true }]);
+    }
+
+    #[test]
     fn of_two_processes_that_find_a_log_at_once_one_takes_it_in() {
         let folder = tempfile::tempdir().unwrap();
         let daemon = Ledger::open(folder.path(), Role::Daemon).unwrap();

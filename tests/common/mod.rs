@@ -247,6 +247,11 @@ impl Daemon {
         signal(&self.child, Signal::HUP);
     }
 
+    /// Sends it any signal.
+    pub fn signal(&self, which: Signal) {
+        signal(&self.child, which);
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
