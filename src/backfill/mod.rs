@@ -657,7 +657,7 @@ impl Work<'_> {
             Some(ledger) => ledger.logs()?,
             None => Vec::new(),
         };
-        let known = match identity::identify(&path, &opened, &rows, &HashMap::new())? {
+        let known = match identity::identify(&path, &opened, &rows, |_| true, &HashMap::new())? {
             Who::Known(index) | Who::CutBack(index, _) => rows.get(index),
             Who::New | Who::Copy => None,
         };

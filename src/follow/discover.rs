@@ -33,11 +33,17 @@ fn expand_or(pattern: &str, trouble: &mut impl FnMut(&Path, io::Error)) -> Vec<P
     let mut found = Vec::new();
     let mut take = |directory: &Path| match fs::read_dir(directory) {
         Ok(entries) => found.extend(
-            entries
-                .flatten()
-                .filter(|entry| wanted.matches(&entry.file_name().to_string_lossy()))
-                .map(|entry| directory.join(entry.file_name()))
-                .filter(|path| !path.is_dir()),
+            entries.flatten().filter(|entry| wanted.matches(&entry.file_name().to_string_lossy())).filter_map(
+                |entry| {
+                    let path = directory.join(entry.file_name());
+                    // What the directory says of an entry costs nothing; a link has to be followed.
+                    let is_folder = match entry.file_type() {
+                        Ok(kind) if !kind.is_symlink() => kind.is_dir(),
+                        _ => path.is_dir(),
+                    };
+                    (!is_folder).then_some(path)
+                },
+            ),
         ),
         Err(error) => trouble(directory, error),
     };
@@ -167,6 +173,12 @@ pub struct Sibling {
     pub inode: (u64, u64),
 }
 
+impl Sibling {
+    fn name(&self) -> &[u8] {
+        self.path.file_name().unwrap_or_default().as_encoded_bytes()
+    }
+}
+
 /// The rotated siblings of a log, oldest first by their last write. Where one lies there both as it was and compressed
 /// (somebody is compressing it, or keeps both), the compressed one is left out.
 pub fn siblings(path: &Path) -> Vec<PathBuf> {
@@ -181,8 +193,20 @@ pub struct Directories {
 
 #[derive(Debug)]
 struct Listing {
+    /// By the bytes of their names.
     files: Vec<Sibling>,
     is_whole: bool,
+}
+
+impl Listing {
+    /// Those among which a log's siblings are: their names begin as the log's does before its extension.
+    fn beside(&self, of: &Path) -> &[Sibling] {
+        let Some(stem) = of.file_stem() else { return &[] };
+        let begins = stem.as_encoded_bytes();
+        let first = self.files.partition_point(|file| file.name() < begins);
+        let rest = &self.files[first..];
+        &rest[..rest.partition_point(|file| file.name().starts_with(begins))]
+    }
 }
 
 /// Names that change while they are listed may be missed; a directory was quiet if it wasn't changed for this long.
@@ -193,7 +217,7 @@ impl Directories {
     pub fn siblings(&mut self, path: &Path) -> Vec<Sibling> {
         let Some(listing) = self.listing(path) else { return Vec::new() };
         let mut found: Vec<Sibling> =
-            listing.files.iter().filter(|file| is_sibling(&file.path, path)).cloned().collect();
+            listing.beside(path).iter().filter(|file| is_sibling(&file.path, path)).cloned().collect();
         let names: HashSet<PathBuf> = found.iter().map(|file| file.path.clone()).collect();
         found.retain(|file| unpacked_name(&file.path).is_none_or(|name| !names.contains(&name)));
         found.sort();
@@ -219,7 +243,8 @@ fn list(folder: &Path) -> Listing {
         let meta = entry.metadata().ok().filter(fs::Metadata::is_file)?;
         Some(Sibling { modified: meta.modified().ok(), path: entry.path(), inode: (meta.dev(), meta.ino()) })
     };
-    let files = entries.filter_map(file).collect();
+    let mut files: Vec<Sibling> = entries.filter_map(file).collect();
+    files.sort_unstable_by(|one, other| one.name().cmp(other.name()));
     let changed = fs::metadata(folder).and_then(|meta| meta.modified());
     let is_whole = match changed {
         // A time that is far ahead is a wrong clock's, and says nothing.

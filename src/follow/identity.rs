@@ -7,7 +7,7 @@ use std::path::Path;
 use super::archive::Content;
 use super::discover;
 use super::file::{self, Opened};
-use crate::ledger::{Fingerprint, HEAD_MAX, LogRow, MARK_MAX, Mark};
+use crate::ledger::{Fingerprint, HEAD_MAX, Head, LogRow, MARK_MAX, Mark};
 use crate::offsets::LogId;
 
 /// Bytes that are compared where nothing has been read yet.
@@ -69,16 +69,45 @@ pub fn agrees(file: &Content, fingerprint: &Fingerprint) -> io::Result<bool> {
     fingerprint.marks.last().map_or(Ok(true), |mark| mark_agrees(file, mark))
 }
 
-/// Finds out which of the known logs a file is. Those in `held` are open already, as another file.
+/// Which of the logs last seen at a file's inode it still is, as [`identify`] would say; `None`: that takes a look at all.
+///
+/// # Errors
+/// Those of the system.
+pub fn stayed<'r>(opened: &Opened, at_inode: impl Iterator<Item = (usize, &'r LogRow)>) -> io::Result<Option<usize>> {
+    let mut first_bytes = None;
+    for (index, row) in at_inode {
+        if first_bytes.is_none() {
+            first_bytes = Some(head(opened)?);
+        }
+        if matches!(agreement(opened, first_bytes.as_deref().unwrap_or_default(), &row.fingerprint)?, Agreement::Full) {
+            return Ok(Some(index));
+        }
+    }
+    Ok(None)
+}
+
+/// Finds out which of the known logs a file is, of those that are `wanted`. Those in `held` are open already, as another
+/// file.
 ///
 /// # Errors
 /// Those of the system: nothing is guessed about a file that can't be read.
-pub fn identify(path: &Path, opened: &Opened, rows: &[LogRow], held: &HashMap<LogId, &Content>) -> io::Result<Who> {
+pub fn identify(
+    path: &Path,
+    opened: &Opened,
+    rows: &[LogRow],
+    wanted: impl Fn(&LogRow) -> bool,
+    held: &HashMap<LogId, &Content>,
+) -> io::Result<Who> {
     let head = head(opened)?;
+    let mut begins = Head::new(&head);
     let mut same_content = Vec::new();
     let mut cut_back = None;
     let mut is_copy = false;
-    for (index, row) in rows.iter().enumerate() {
+    for (index, row) in rows.iter().enumerate().filter(|(_, row)| wanted(row)) {
+        // All but an archive's comparison with an open log begins with this, and of ten thousand logs few pass it.
+        if !row.fingerprint.agrees_with(&mut begins) && !(opened.file.is_packed() && held.contains_key(&row.id)) {
+            continue;
+        }
         if let Some(content) = held.get(&row.id) {
             // Only by its name: two logs may well begin with the same lines.
             if discover::is_sibling(path, &row.path) && row.fingerprint.head_len > 0 {

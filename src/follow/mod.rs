@@ -7,6 +7,7 @@ pub mod archive;
 pub mod discover;
 pub mod file;
 pub mod identity;
+mod known;
 mod rotated;
 pub mod scan;
 pub mod source;
@@ -28,6 +29,7 @@ use crate::pipeline::{Pipeline, Site};
 use crate::visitor::repeats::Repeats;
 use file::Opened;
 use identity::Who;
+use known::Known;
 use scan::Scan;
 use source::{Buffers, Happened, Reader, Sink, Source, Turn};
 use watch::{Wake, Watches};
@@ -140,6 +142,8 @@ pub struct Follower<S> {
     new_patterns: BTreeSet<String>,
     /// What was said of paths that can't be followed: once, until it changes.
     troubles: BTreeMap<PathBuf, String>,
+    /// The names that were there at the last look.
+    found: Vec<PathBuf>,
     /// Other names under which notifications may report a log.
     real_paths: BTreeMap<PathBuf, PathBuf>,
     /// Readers whose site or log isn't followed any more: their place is known better than the ledger knows it, for what
@@ -175,6 +179,16 @@ pub struct Follower<S> {
     open_max: usize,
 }
 
+/// What is known while names are looked at.
+struct Looking {
+    /// What the ledger knows, with what was added since it was asked.
+    known: Option<Known>,
+    /// Files that are open.
+    inodes: HashSet<(u64, u64)>,
+    /// Logs that are open.
+    logs: HashSet<LogId>,
+}
+
 /// Descriptors that are left for connections, the state and the system.
 const DESCRIPTORS_SPARED: usize = 128;
 
@@ -208,6 +222,7 @@ impl<S: Sink> Follower<S> {
             sources: Vec::new(),
             new_patterns,
             troubles: BTreeMap::new(),
+            found: Vec::new(),
             real_paths: BTreeMap::new(),
             parked: HashMap::new(),
             finished: HashSet::new(),
@@ -287,7 +302,8 @@ impl<S: Sink> Follower<S> {
             for (index, site) in sites.iter().enumerate() {
                 source.readers.push(self.reader(Some(index), Some(site.id), log, at, Some(at))?);
             }
-            source.go_on_with(Pipeline::new(format, sites));
+            let pipeline = self.pipeline(format, sites);
+            source.go_on_with(pipeline);
             self.sink.update(source.row.clone());
             self.sources.push(source);
         }
@@ -345,7 +361,6 @@ impl<S: Sink> Follower<S> {
     fn turns(&mut self, buffers: &mut Buffers) -> Result<bool, LedgerError> {
         let mut more = false;
         let mut truncated = Vec::new();
-        let held: HashSet<(u64, u64)> = self.sources.iter().map(|source| (source.row.dev, source.row.ino)).collect();
         let mut replaced = Vec::new();
         for index in 0..self.sources.len() {
             let source = &mut self.sources[index];
@@ -397,6 +412,9 @@ impl<S: Sink> Follower<S> {
                 }
                 Ok(Turn::Truncated) => {
                     self.sink.happened(Happened::Truncation);
+                    let inodes = self.sources.iter().map(|source| (source.row.dev, source.row.ino));
+                    let held: HashSet<(u64, u64)> = inodes.collect();
+                    let source = &mut self.sources[index];
                     match copy_of(source).filter(|(_, copy)| !held.contains(&(copy.dev, copy.ino))) {
                         Some((path, copy)) => {
                             tracing::info!(
@@ -452,7 +470,7 @@ impl<S: Sink> Follower<S> {
         if self.look_again {
             return Duration::ZERO;
         }
-        let mut poll = self.watches.poll_interval();
+        let mut poll = self.watches.poll_interval(self.sources.len());
         if !self.search.is_empty() {
             poll = poll.min(watch::FALLBACK_POLL);
         }
@@ -502,9 +520,12 @@ impl<S: Sink> Follower<S> {
     fn mark_due(&mut self, path: &Path) -> bool {
         let path = self.real_paths.get(path).map_or(path, PathBuf::as_path);
         let mut known = false;
-        for source in self.sources.iter_mut().filter(|source| source.path == path || source.leaving.is_some()) {
-            source.due = true;
-            known |= source.path == path;
+        let (whole, name) = (path.as_os_str(), path.file_name());
+        for source in &mut self.sources {
+            // A path is compared part by part; of ten thousand, nearly all differ in their last one.
+            let same = source.path.as_os_str() == whole || (source.path.file_name() == name && source.path == path);
+            source.due |= same || source.leaving.is_some();
+            known |= same;
         }
         known
     }
@@ -538,13 +559,12 @@ impl<S: Sink> Follower<S> {
                 moved.insert(source.path.clone());
             }
         }
-        let mut rows = None;
-        for (path, targets) in &found {
-            if self.sources.iter().any(|source| source.leaving.is_none() && source.path == *path) {
-                continue;
-            }
+        let open: HashSet<PathBuf> =
+            self.sources.iter().filter(|source| source.leaving.is_none()).map(|source| source.path.clone()).collect();
+        let mut looking = self.looking();
+        for (path, targets) in found.iter().filter(|(path, _)| !open.contains(*path)) {
             moved.insert(path.clone());
-            self.open(path, targets, &mut rows)?;
+            self.open(path, targets, &mut looking)?;
         }
         self.find_what_was_rotated_since_the_last_look(&moved, &found)?;
         self.looked = Some(began);
@@ -554,11 +574,15 @@ impl<S: Sink> Follower<S> {
         }
         let unread = self.sources.iter().filter(|source| source.row.fingerprint.marks.is_empty());
         self.unread = unread.map(|source| source.row.id).collect();
-        self.real_paths = found
-            .keys()
-            .filter_map(|path| Some((std::fs::canonicalize(path).ok()?, path.clone())))
-            .filter(|(real, path)| real != path)
-            .collect();
+        // Where every name still has its file, no link leads elsewhere now.
+        if !moved.is_empty() || !found.keys().eq(self.found.iter()) {
+            self.real_paths = found
+                .keys()
+                .filter_map(|path| Some((std::fs::canonicalize(path).ok()?, path.clone())))
+                .filter(|(real, path)| real != path)
+                .collect();
+            self.found = found.keys().cloned().collect();
+        }
         let mut directories: BTreeSet<PathBuf> =
             patterns.iter().map(|pattern| discover::watched_directory(pattern)).collect();
         directories.extend(found.keys().filter_map(|path| path.parent().map(Path::to_path_buf)));
@@ -571,7 +595,7 @@ impl<S: Sink> Follower<S> {
     }
 
     /// Opens a log by its name, if it can be read and has a line to decide its format by.
-    fn open(&mut self, path: &Path, targets: &[usize], rows: &mut Option<Vec<LogRow>>) -> Result<(), LedgerError> {
+    fn open(&mut self, path: &Path, targets: &[usize], looking: &mut Looking) -> Result<(), LedgerError> {
         let opened = match self.open_file(path) {
             Ok(opened) => opened,
             Err(error) => {
@@ -582,9 +606,9 @@ impl<S: Sink> Follower<S> {
                 return Ok(());
             }
         };
-        if let Some(source) =
-            self.sources.iter_mut().find(|source| (source.row.dev, source.row.ino) == (opened.dev, opened.ino))
-        {
+        let inode = (opened.dev, opened.ino);
+        let held = looking.inodes.contains(&inode);
+        if let Some(source) = self.sources.iter_mut().find(|source| held && (source.row.dev, source.row.ino) == inode) {
             // Renamed to a name that is followed too, or a second name of one file.
             if !source.file.is_packed() && source.leaving.take().is_some() {
                 source.path = path.to_path_buf();
@@ -596,19 +620,21 @@ impl<S: Sink> Follower<S> {
         if opened.file.is_packed() && self.finished.contains(&(opened.dev, opened.ino, opened.modified)) {
             return Ok(());
         }
-        if rows.is_none() {
-            *rows = Some(self.ledger.logs()?);
-        }
-        let known: &[LogRow] = rows.as_deref().unwrap_or_default();
-        let known_and_whole: Vec<LogRow>;
-        let known = if self.cut.is_empty() {
-            known
-        } else {
-            known_and_whole = known.iter().filter(|row| !self.cut.contains(&row.id)).cloned().collect();
-            &known_and_whole
+        let known = match &mut looking.known {
+            Some(known) => known,
+            none => none.insert(Known::new(self.ledger.logs()?)),
         };
-        let held = self.sources.iter().map(|source| (source.row.id, &source.file)).collect();
-        let who = match identity::identify(path, &opened, known, &held) {
+        let whole = |row: &LogRow| !self.cut.contains(&row.id);
+        let free = |(_, row): &(usize, &LogRow)| whole(row) && !looking.logs.contains(&row.id);
+        let who = match identity::stayed(&opened, known.at_inode(inode).filter(free)) {
+            Ok(Some(place)) => Ok(Who::Known(place)),
+            Ok(None) => {
+                let held = self.sources.iter().map(|source| (source.row.id, &source.file)).collect();
+                identity::identify(path, &opened, known.rows(), whole, &held)
+            }
+            Err(error) => Err(error),
+        };
+        let who = match who {
             Ok(who) => who,
             Err(error) => {
                 self.say_trouble(path, &error);
@@ -625,7 +651,6 @@ impl<S: Sink> Follower<S> {
             }
             return Ok(());
         }
-        let inode = (opened.dev, opened.ino);
         let mut source = self.adopt(path, path, opened, who, known, targets)?;
         if let Some(source) = source.as_mut().filter(|_| is_packed) {
             source.leaving = Some(Instant::now());
@@ -634,9 +659,19 @@ impl<S: Sink> Follower<S> {
             Some(_) => drop(self.unopened.remove(&inode)),
             None => drop(self.unopened.entry(inode).or_insert_with(|| (path.to_path_buf(), None))),
         }
+        looking.inodes.extend(source.iter().map(|source| (source.row.dev, source.row.ino)));
+        looking.logs.extend(source.iter().map(|source| source.row.id));
         self.sources.extend(source);
-        *rows = None;
         Ok(())
+    }
+
+    /// What is open now; what the ledger knows is asked when it is needed.
+    fn looking(&self) -> Looking {
+        Looking {
+            known: None,
+            inodes: self.sources.iter().map(|source| (source.row.dev, source.row.ino)).collect(),
+            logs: self.sources.iter().map(|source| source.row.id).collect(),
+        }
     }
 
     /// Opens a file, unless so many are open that nothing is left for the rest of the program.
@@ -663,32 +698,39 @@ impl<S: Sink> Follower<S> {
         path: &Path,
         opened: Opened,
         who: Who,
-        rows: &[LogRow],
+        known: &mut Known,
         targets: &[usize],
     ) -> Result<Option<Source>, LedgerError> {
         let row = match &who {
-            Who::Known(index) | Who::CutBack(index, _) => rows.get(*index),
+            Who::Known(index) | Who::CutBack(index, _) => known.rows().get(*index),
             Who::New | Who::Copy => None,
-        };
-        let first = match first_bytes(&opened) {
-            Ok(first) => first,
-            Err(error) => {
-                self.say_trouble(path, &error);
-                return Ok(None);
-            }
         };
         let Some(choice) = targets.first().and_then(|index| self.targets.get(*index)).map(|target| &target.format)
         else {
             return Ok(None);
         };
-        let Some(decided) = decide_format(choice, row.and_then(|row| row.format.as_deref()), &first) else {
+        let stored = row.and_then(|row| row.format.as_deref());
+        // Without its first bytes, where it was decided before.
+        let decided = match decide_format(choice, stored, &[]) {
+            Some(decided) => Some(decided),
+            None => match first_bytes(&opened) {
+                Ok(first) => decide_format(choice, stored, &first),
+                Err(error) => {
+                    self.say_trouble(path, &error);
+                    return Ok(None);
+                }
+            },
+        };
+        let Some(decided) = decided else {
             // It has its first line when it has another name, perhaps, and we aren't there to see it.
             let id = match row {
                 Some(row) => row.id,
                 None => {
                     let row = self.new_row(name, &opened, 0)?;
-                    self.ledger.begin(None, row.id, 0, None)?;
-                    row.id
+                    let id = row.id;
+                    known.put(row);
+                    self.ledger.begin(None, id, 0, None)?;
+                    id
                 }
             };
             self.unopened.insert((opened.dev, opened.ino), (name.to_path_buf(), Some(id)));
@@ -752,17 +794,31 @@ impl<S: Sink> Follower<S> {
         );
         self.left_over.remove(&row.id);
         self.sink.update(row.clone());
+        known.put(row.clone());
         Ok(Some(Source {
             row,
             modified: opened.modified,
             file: opened.file,
-            pipeline: Arc::new(Pipeline::new(decided.format, sites)),
+            pipeline: self.pipeline(decided.format, sites),
             readers,
             leaving: None,
             path: path.to_path_buf(),
             due: true,
             scan: Scan::default(),
         }))
+    }
+
+    /// The way of logs of one format that the same sites read: one for all of them, or ten thousand would each compile
+    /// and keep what they search for.
+    fn pipeline(&self, format: Format, sites: Vec<Arc<Site>>) -> Arc<Pipeline> {
+        let same = |known: &&Arc<Pipeline>| {
+            known.format.is(&format)
+                && known.sites.len() == sites.len()
+                && known.sites.iter().zip(&sites).all(|(one, other)| Arc::ptr_eq(one, other))
+        };
+        // Mostly that of the log before.
+        let known = self.sources.iter().rev().map(|source| &source.pipeline).find(same).map(Arc::clone);
+        known.unwrap_or_else(|| Arc::new(Pipeline::new(format, sites)))
     }
 
     fn new_row(&self, path: &Path, opened: &Opened, start: u64) -> Result<LogRow, LedgerError> {

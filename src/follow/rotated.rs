@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::Follower;
 use super::discover::{self, Directories, Sibling};
 use super::file;
 use super::identity::{self, Who};
+use super::known::Known;
 use super::source::{Sink, Source};
+use super::{Follower, Looking};
 use crate::ledger::{LedgerError, LogRow};
 use crate::offsets::{LogId, SiteId};
 
@@ -77,8 +78,9 @@ impl<S: Sink> Follower<S> {
         let sites: Vec<SiteId> = self.targets.iter().map(|target| target.site.id).collect();
         self.left_over = self.ledger.left_over(&sites)?.into_iter().filter(|id| !held.contains(id)).collect();
         let mut directories = Directories::default();
+        let mut looking = self.looking();
         for (name, read) in names {
-            self.search(&name, read, &mut directories)?;
+            self.search(&name, read, &mut directories, &mut looking)?;
             if !directories.has_all_siblings(&name) {
                 self.search_again(&name, read);
             }
@@ -106,8 +108,9 @@ impl<S: Sink> Follower<S> {
     ) -> Result<(), LedgerError> {
         let Some(looked) = self.looked else { return Ok(()) };
         let mut directories = Directories::default();
+        let mut looking = self.looking();
         for (name, since) in std::mem::take(&mut self.search) {
-            self.search(&name, since, &mut directories)?;
+            self.search(&name, since, &mut directories, &mut looking)?;
         }
         self.unopened.retain(|inode, (name, _)| {
             let is_there = |path: &Path| file::inode(path).is_ok_and(|there| there == *inode);
@@ -119,10 +122,10 @@ impl<S: Sink> Follower<S> {
             let news = directories.siblings(name).into_iter().any(|sibling| {
                 (is_new(&sibling) || self.unopened.contains_key(&sibling.inode))
                     && !found.contains_key(&sibling.path)
-                    && !self.holds(sibling.inode)
+                    && !looking.inodes.contains(&sibling.inode)
             });
             if news {
-                self.search(name, since, &mut directories)?;
+                self.search(name, since, &mut directories, &mut looking)?;
             }
             if !directories.has_all_siblings(name) {
                 self.search_again(name, since);
@@ -160,26 +163,32 @@ impl<S: Sink> Follower<S> {
         }
     }
 
-    fn holds(&self, inode: (u64, u64)) -> bool {
-        self.sources.iter().any(|source| (source.row.dev, source.row.ino) == inode)
-    }
-
     /// Looks among a name's siblings for the rest of logs that had this name, and for files that were written to after
     /// `since` and never seen.
-    fn search(&mut self, name: &Path, since: SystemTime, directories: &mut Directories) -> Result<(), LedgerError> {
+    fn search(
+        &mut self,
+        name: &Path,
+        since: SystemTime,
+        directories: &mut Directories,
+        looking: &mut Looking,
+    ) -> Result<(), LedgerError> {
         let targets: Vec<usize> =
             (0..self.targets.len()).filter(|index| discover::is_for(&self.targets[*index].pattern, name)).collect();
         if targets.is_empty() {
             return Ok(());
         }
-        let rows = self.ledger.logs()?;
+        let Looking { known, inodes, logs } = looking;
+        let known = match known {
+            Some(known) => known,
+            none => none.insert(Known::new(self.ledger.logs()?)),
+        };
         let mut missing = Vec::new();
-        for (index, row) in rows.iter().enumerate().filter(|(_, row)| row.path == name) {
+        for (index, row) in known.named(name) {
             if row.ended && !self.left_over.contains(&row.id) {
                 continue;
             }
             let is_under_its_name = file::inode(name).is_ok_and(|inode| inode == (row.dev, row.ino));
-            let is_held = self.sources.iter().any(|source| source.row.id == row.id);
+            let is_held = logs.contains(&row.id);
             let waits = self.unopened.get(&(row.dev, row.ino));
             let is_known_and_waits =
                 is_under_its_name && waits.is_some_and(|(_, log)| log.is_none_or(|log| log == row.id));
@@ -194,11 +203,14 @@ impl<S: Sink> Follower<S> {
         for sibling in directories.siblings(name) {
             let Sibling { path, inode, modified } = sibling;
             let followed_itself = self.targets.iter().any(|target| discover::is_for(&target.pattern, &path));
-            let is_held = self.holds(inode) || first.iter().any(|source| (source.row.dev, source.row.ino) == inode);
-            if is_held || self.finished.contains(&(inode.0, inode.1, modified)) {
+            if inodes.contains(&inode) || self.finished.contains(&(inode.0, inode.1, modified)) {
                 continue;
             }
             let is_news = modified.is_none_or(|written| written >= since) || self.unopened.contains_key(&inode);
+            // An old one can only be what is missing.
+            if !is_news && missing.is_empty() {
+                continue;
+            }
             let opened = match self.open_file(&path) {
                 Ok(opened) => opened,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -217,12 +229,12 @@ impl<S: Sink> Follower<S> {
             // The names may have moved on since they were listed: what was listed has another name by now.
             is_unsure |= inode != (opened.dev, opened.ino);
             let inode = (opened.dev, opened.ino);
-            if self.holds(inode) || first.iter().any(|source| (source.row.dev, source.row.ino) == inode) {
+            if inodes.contains(&inode) {
                 is_unsure = true;
                 continue;
             }
             let files = self.sources.iter().chain(&first).map(|source| (source.row.id, &source.file)).collect();
-            let who = match identity::identify(&path, &opened, &rows, &files) {
+            let who = match identity::identify(&path, &opened, known.rows(), |_| true, &files) {
                 Ok(who) => who,
                 Err(error) => {
                     is_unsure = true;
@@ -240,10 +252,12 @@ impl<S: Sink> Follower<S> {
             }
             if let Who::Known(index) | Who::CutBack(index, _) = &who {
                 missing.retain(|missing| missing != index);
-                self.cut.remove(&rows[*index].id);
+                self.cut.remove(&known.rows()[*index].id);
             }
-            let source = self.adopt(name, &path, opened, who, &rows, &targets)?;
-            if source.is_some() {
+            let source = self.adopt(name, &path, opened, who, known, &targets)?;
+            if let Some(source) = &source {
+                inodes.insert(inode);
+                logs.insert(source.row.id);
                 self.troubles.remove(&path);
                 self.unopened.remove(&inode);
             }
@@ -252,7 +266,8 @@ impl<S: Sink> Follower<S> {
         if is_unsure {
             self.search_again(name, since);
         } else {
-            for row in missing.iter().filter_map(|index| rows.get(*index)) {
+            for index in missing {
+                let Some(mut row) = known.rows().get(index).cloned() else { continue };
                 // That a log was cut has been said when it was noticed.
                 if !self.cut.remove(&row.id) {
                     let read = row.fingerprint.marks.last().map_or(0, |mark| mark.offset);
@@ -265,6 +280,8 @@ impl<S: Sink> Follower<S> {
                 // Said once; a backfill of the file goes on from this offset.
                 self.left_over.remove(&row.id);
                 self.ledger.give_up(row.id)?;
+                row.ended = true;
+                known.put(row);
             }
         }
         for source in &mut first {

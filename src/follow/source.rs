@@ -253,8 +253,8 @@ impl Source {
     }
 
     /// Other sites or another format hold from here on.
-    pub fn go_on_with(&mut self, pipeline: Pipeline) {
-        self.pipeline = Arc::new(pipeline);
+    pub fn go_on_with(&mut self, pipeline: Arc<Pipeline>) {
+        self.pipeline = pipeline;
         self.scan = Scan::default();
         self.due = true;
     }

@@ -29,6 +29,9 @@ pub enum Wake {
 
 /// How often all files are looked at where notifications work; they may still be lost, on network file systems always.
 pub const SAFETY_POLL: Duration = Duration::from_secs(10);
+/// A look at a file takes some microseconds: with thousands of them it is taken less often, so that idling costs nothing.
+const SAFETY_POLL_PER_FILE: Duration = Duration::from_millis(3);
+const SAFETY_POLL_MAX: Duration = Duration::from_secs(30);
 /// The same where a directory can't be watched.
 pub const FALLBACK_POLL: Duration = Duration::from_millis(500);
 
@@ -120,8 +123,12 @@ impl Watches {
         self.missed.swap(false, Ordering::AcqRel)
     }
 
-    /// How long the follower may sleep before it looks at all files by itself.
-    pub fn poll_interval(&self) -> Duration {
-        if self.watcher.is_none() || !self.failed.is_empty() { FALLBACK_POLL } else { SAFETY_POLL }
+    /// How long the follower may sleep before it looks at all files, so many, by itself.
+    pub fn poll_interval(&self, files: usize) -> Duration {
+        if self.watcher.is_none() || !self.failed.is_empty() {
+            return FALLBACK_POLL;
+        }
+        let files = u32::try_from(files).unwrap_or(u32::MAX);
+        SAFETY_POLL.max(SAFETY_POLL_PER_FILE.saturating_mul(files)).min(SAFETY_POLL_MAX)
     }
 }

@@ -222,6 +222,11 @@ impl Format {
         if matches!(self.inner.reader, Reader::W3c) { w3c::DIRECTIVES } else { &[] }
     }
 
+    /// Whether both are one, and not only alike.
+    pub fn is(&self, other: &Format) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// Whether the line's time, having no offset, may be either of two: it is in an hour that the clocks repeat.
     pub fn is_ambiguous(&self, line: &[u8]) -> bool {
         let Some(entry) = self.parse(line).filter(|entry| entry.offset.is_none()) else { return false };

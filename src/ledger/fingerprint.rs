@@ -55,6 +55,11 @@ impl Fingerprint {
         head.get(..self.head_len as usize).is_some_and(|head| self.head_len == 0 || hash(head) == self.head_hash)
     }
 
+    /// The same of a head that many fingerprints are held against.
+    pub fn agrees_with(&self, head: &mut Head<'_>) -> bool {
+        self.head_len == 0 || head.hash(self.head_len) == Some(self.head_hash)
+    }
+
     /// Adds the newest mark and thins out the older ones.
     pub fn push_mark(&mut self, mark: Mark) {
         self.marks.retain(|known| known.offset < mark.offset);
@@ -74,6 +79,31 @@ impl Fingerprint {
     }
 }
 
+/// A file's first bytes, hashed once for each length that is asked for: nearly always the same.
+#[derive(Debug)]
+pub struct Head<'h> {
+    bytes: &'h [u8],
+    last: Option<(u32, Option<u128>)>,
+}
+
+impl<'h> Head<'h> {
+    /// As many as the file has, up to [`HEAD_MAX`].
+    pub fn new(bytes: &'h [u8]) -> Self {
+        Self { bytes, last: None }
+    }
+
+    fn hash(&mut self, len: u32) -> Option<u128> {
+        match self.last {
+            Some((known, hash)) if known == len => hash,
+            _ => {
+                let hash = self.bytes.get(..len as usize).map(hash);
+                self.last = Some((len, hash));
+                hash
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +114,11 @@ mod tests {
         assert!(known.agrees_head(b"one line\nanother\n"));
         assert!(!known.agrees_head(b"one li"));
         assert!(!known.agrees_head(b"two line\nanother\n"));
+        let mut head = Head::new(b"one line\nanother\n");
+        for (len, want) in [(9, true), (17, true), (18, false), (9, true), (0, true)] {
+            let other = Fingerprint::of_head(&b"one line\nanother\n!"[..len]);
+            assert_eq!(other.agrees_with(&mut head), want, "{len} bytes");
+        }
         assert!(Fingerprint::of_head(b"").agrees_head(b"anything"));
     }
 

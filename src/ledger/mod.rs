@@ -12,7 +12,7 @@ mod store;
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::AddAssign;
 
-pub use fingerprint::{Fingerprint, HEAD_MAX, MARK_MAX, Mark};
+pub use fingerprint::{Fingerprint, HEAD_MAX, Head, MARK_MAX, Mark};
 pub use rejected::{Rejected, Rejection};
 pub use store::{Ledger, LedgerError, LedgerReader, LogRow, Position, Range, Role, SiteTotal, StatusRow};
 

@@ -16,7 +16,7 @@ CREATE TABLE range (
     unmatched INTEGER NOT NULL DEFAULT 0, excluded INTEGER NOT NULL DEFAULT 0, bot INTEGER NOT NULL DEFAULT 0,
     repeat INTEGER NOT NULL DEFAULT 0, event INTEGER NOT NULL DEFAULT 0
 );
-CREATE INDEX range_of ON range (site, log);
+CREATE INDEX range_of ON range (log, site);
 -- Ends of the lines whose events a backfill has settled, delta-coded, in the order of their commits.
 CREATE TABLE sent (range INTEGER NOT NULL, ends BLOB NOT NULL);
 CREATE INDEX sent_of ON sent (range);

@@ -511,12 +511,14 @@ impl Ledger {
     /// Those of the database.
     pub fn position(&self, site: Option<SiteId>, log: LogId) -> Result<Option<Position>, LedgerError> {
         self.ask(|db| {
-            db.query_row(
+            // Asked for each log at a start.
+            let mut query = db.prepare_cached(
                 "SELECT watermark, settled FROM range WHERE site = ?1 AND log = ?2 AND until_offset IS NULL",
-                params![site_number(site), log.0],
-                |row| Ok(Position { watermark: uint(row.get(0)?), settled: settled_from(&row.get::<_, String>(1)?) }),
-            )
-            .optional()
+            )?;
+            let position = |row: &rusqlite::Row<'_>| {
+                Ok(Position { watermark: uint(row.get(0)?), settled: settled_from(&row.get::<_, String>(1)?) })
+            };
+            query.query_row(params![site_number(site), log.0], position).optional()
         })
     }
 
@@ -526,7 +528,7 @@ impl Ledger {
     /// Those of the database.
     pub fn covered_until(&self, site: SiteId, log: LogId) -> Result<Option<u64>, LedgerError> {
         self.ask(|db| {
-            let mut query = db.prepare(
+            let mut query = db.prepare_cached(
                 "SELECT from_offset, until_offset FROM range WHERE site = ?1 AND log = ?2 AND until_offset IS NOT NULL ORDER BY from_offset",
             )?;
             let rows = query.query_map(params![site.0, log.0], |row| Ok((uint(row.get(0)?), uint(row.get(1)?))))?;
