@@ -239,7 +239,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
     let (reloads, asked) = channel();
     signals.forward(wakes.clone(), reloads.clone())?;
 
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let rooms = Arc::new(Rooms::default());
     let settler = Arc::new(Settler { ledger: ledger.clone(), rooms: Arc::clone(&rooms), wakes: Some(wakes.clone()) });
     let (path, state_dir, listen) = (config.path.clone(), config.state_dir.clone(), config.status_listen);

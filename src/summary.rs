@@ -13,7 +13,7 @@ use crate::event::Event;
 use crate::ledger::Counts;
 
 /// Distinct URLs that are counted at most; beyond, the rarest are forgotten.
-const URLS: usize = 50_000;
+const URLS: usize = 8_192;
 /// URLs that are shown.
 const TOP: usize = 10;
 /// Lines that don't fit, shown.
@@ -205,8 +205,14 @@ impl Summary {
             }
         }
         let mut top: Vec<(String, u64)> = std::mem::take(&mut self.plots.urls).into_iter().collect();
-        top.sort_by(|(url, count), (other_url, other)| other.cmp(count).then_with(|| url.cmp(other_url)));
-        top.truncate(TOP);
+        let rank = |(url, count): &(String, u64), (other_url, other): &(String, u64)| {
+            other.cmp(count).then_with(|| url.cmp(other_url))
+        };
+        if top.len() > TOP {
+            top.select_nth_unstable_by(TOP, rank);
+            top.truncate(TOP);
+        }
+        top.sort_by(rank);
         self.top_urls = top;
     }
 

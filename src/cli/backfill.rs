@@ -192,7 +192,7 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
             let mut repeats = Repeats::new(ledger.secret(), WINDOW_ENTRIES);
             repeats.restore(ledger.touches().map_err(|error| failed(&error))?.into_iter());
             let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
+                .worker_threads(1)
                 .enable_all()
                 .build()
                 .map_err(|error| failed(&error))?;

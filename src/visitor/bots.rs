@@ -111,7 +111,7 @@ static LISTS: LazyLock<Lists> = LazyLock::new(|| {
 });
 
 /// User agents that a thread remembers, and the longest that is worth it, in bytes.
-const REMEMBERED: usize = 512;
+const REMEMBERED: usize = 1_024;
 const REMEMBERED_MAX: usize = 256;
 
 /// A user agent and its group.
@@ -132,12 +132,17 @@ fn known_group(user_agent: &[u8]) -> Option<Group> {
         if known.is_empty() {
             known.resize(REMEMBERED, None);
         }
-        let place = hasher.hash_one(user_agent) as usize % REMEMBERED;
-        match known.get_mut(place) {
-            Some(Some((agent, group))) if **agent == *user_agent => *group,
-            Some(other) => other.insert((user_agent.into(), LISTS.group(user_agent))).1,
-            None => LISTS.group(user_agent),
+        // Two places for each: the last that was asked for, and the one before.
+        let place = hasher.hash_one(user_agent) as usize % REMEMBERED / 2 * 2;
+        let [last, before] = &mut known[place..place + 2] else { return LISTS.group(user_agent) };
+        let is_it = |known: &Option<Known>| known.as_ref().is_some_and(|(agent, _)| **agent == *user_agent);
+        if !is_it(last) {
+            std::mem::swap(last, before);
+            if !is_it(last) {
+                *last = Some((user_agent.into(), LISTS.group(user_agent)));
+            }
         }
+        last.as_ref().and_then(|(_, group)| *group)
     })
 }
 
