@@ -44,11 +44,19 @@ impl Random {
     }
 }
 
-/// Writes a log of about so many bytes, whole lines, to standard output.
+/// Writes a log of so many bytes, in whole lines, to standard output.
 pub fn generate(size: u64) -> io::Result<()> {
+    let mut out = io::BufWriter::with_capacity(1 << 20, io::stdout().lock());
+    let (bytes, lines, countable) = write(size, &mut out)?;
+    out.flush()?;
+    eprintln!("{bytes} bytes, {lines} lines, {countable} countable");
+    Ok(())
+}
+
+/// The same to anywhere; says how many bytes, lines and countable lines these are.
+pub fn write(size: u64, out: &mut impl Write) -> io::Result<(u64, u64, u64)> {
     // The long ones are rare: with the others a line is as long as on most servers.
     let browsers: Vec<&str> = BROWSERS.lines().filter(|agent| agent.len() <= 120).collect();
-    let mut out = io::BufWriter::with_capacity(1 << 20, io::stdout().lock());
     let mut random = Random(20_261_110);
     let (mut written, mut lines, mut countable) = (0, 0, 0);
     let mut buffer = Vec::new();
@@ -64,9 +72,7 @@ pub fn generate(size: u64) -> io::Result<()> {
         written += buffer.len() as u64;
         lines += 1;
     }
-    out.flush()?;
-    eprintln!("{written} bytes, {lines} lines, {countable} countable");
-    Ok(())
+    Ok((written, lines, countable))
 }
 
 /// A download that counts; its path has its number, which the sink looks for.
