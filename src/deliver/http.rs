@@ -140,7 +140,84 @@ fn reason(error: &reqwest::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// TLS for `localhost` that offers HTTP/2, and its certificate as PEM.
+    fn tls() -> (tokio_rustls::TlsAcceptor, String) {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        (Arc::new(config).into(), made.cert.pem())
+    }
+
+    /// Answers each request of a connection with 202.
+    async fn serve(stream: tokio::net::TcpStream, tls: tokio_rustls::TlsAcceptor, posts: Arc<AtomicUsize>) {
+        let mut connection = h2::server::handshake(tls.accept(stream).await.unwrap()).await.unwrap();
+        while let Some(Ok((request, mut answer))) = connection.accept().await {
+            posts.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(async move {
+                let mut body = request.into_body();
+                while body.data().await.is_some() {}
+                let accepted = http::Response::builder().status(202).body(()).unwrap();
+                answer.send_response(accepted, true).unwrap();
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn where_http_2_is_offered_posts_share_one_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (tls, pem) = tls();
+        let (connections, posts) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (opened, served) = (Arc::clone(&connections), Arc::clone(&posts));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                opened.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(serve(stream, tls.clone(), Arc::clone(&served)));
+            }
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let ca_file = folder.path().join("ca.pem");
+        std::fs::write(&ca_file, pem).unwrap();
+        let settings = EndpointSettings {
+            url: url::Url::parse(&format!("https://localhost:{port}/v1/events")).unwrap(),
+            linger: Duration::ZERO,
+            max_events: 1,
+            max_in_flight: 16,
+            timeout: Duration::from_secs(30),
+            retry_max: Duration::from_secs(1),
+            max_rate: 0,
+            max_age: Duration::ZERO,
+            proxy: None,
+            ca_file: Some(ca_file),
+        };
+        let client = client(&settings).unwrap();
+        let key = PropertyKey::new("8bce2be8c07a84a70e7104634b42878b".to_owned());
+        let post = || post(&client, settings.url.clone(), "a key", &key, b"{}".to_vec());
+        let accepted = |answer: Answer| matches!(answer, Answer::Status { status: 202, .. });
+        // What the endpoint offers is known after the first.
+        assert!(accepted(post().await));
+        let mut together = tokio::task::JoinSet::new();
+        for _ in 0..16 {
+            let (client, url, key) = (client.clone(), settings.url.clone(), key.clone());
+            together.spawn(async move { super::post(&client, url, "a key", &key, b"{}".to_vec()).await });
+        }
+        assert!(together.join_all().await.into_iter().all(accepted));
+        assert_eq!((posts.load(Ordering::Relaxed), connections.load(Ordering::Relaxed)), (17, 1));
+    }
 
     #[test]
     fn what_an_answer_quotes_of_the_visitor_is_not_shown() {

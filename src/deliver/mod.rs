@@ -40,6 +40,9 @@ const POISON_FAILURES: u32 = 20;
 /// …over this long, while others of its site were delivered, is set aside.
 const POISON_AFTER: Duration = Duration::from_secs(3600);
 
+/// Bytes of a body for each of its events: mostly enough, so that it grows in place.
+const BODY: usize = 768;
+
 /// How to reach an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointSettings {
@@ -604,7 +607,7 @@ impl<S: Settle> Dispatcher<S> {
         let (shared, commands) = (Arc::clone(&self.shared), self.commands.clone());
         shared.requests.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
-            let mut body = Vec::new();
+            let mut body = Vec::with_capacity(BODY * post.batch.len());
             payload::body(&key, &post.batch, false, &mut body);
             let idempotency_key = payload::idempotency_key(&post.batch);
             let answer = http::post(&client, url, &idempotency_key, &key, body).await;

@@ -14,6 +14,7 @@ pub mod source;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -142,8 +143,8 @@ pub struct Follower<S> {
     new_patterns: BTreeSet<String>,
     /// What was said of paths that can't be followed: once, until it changes.
     troubles: BTreeMap<PathBuf, String>,
-    /// The names that were there at the last look.
-    found: Vec<PathBuf>,
+    /// A hash of the names that were there at the last look.
+    found: u64,
     /// Other names under which notifications may report a log.
     real_paths: BTreeMap<PathBuf, PathBuf>,
     /// Readers whose site or log isn't followed any more: their place is known better than the ledger knows it, for what
@@ -232,7 +233,7 @@ impl<S: Sink> Follower<S> {
             sources: Vec::new(),
             new_patterns,
             troubles: BTreeMap::new(),
-            found: Vec::new(),
+            found: 0,
             real_paths: BTreeMap::new(),
             parked: HashMap::new(),
             finished: HashSet::new(),
@@ -579,10 +580,12 @@ impl<S: Sink> Follower<S> {
                 moved.insert(source.path.clone());
             }
         }
-        let open: HashSet<PathBuf> =
-            self.sources.iter().filter(|source| source.leaving.is_none()).map(|source| source.path.clone()).collect();
+        let open: HashSet<&Path> =
+            self.sources.iter().filter(|source| source.leaving.is_none()).map(|source| source.path.as_path()).collect();
+        let new: Vec<(&PathBuf, &Vec<usize>)> =
+            found.iter().filter(|(path, _)| !open.contains(path.as_path())).collect();
         let mut looking = self.looking();
-        for (path, targets) in found.iter().filter(|(path, _)| !open.contains(*path)) {
+        for (path, targets) in new {
             moved.insert(path.clone());
             self.open(path, targets, &mut looking)?;
         }
@@ -595,13 +598,14 @@ impl<S: Sink> Follower<S> {
         let unread = self.sources.iter().filter(|source| source.row.fingerprint.marks.is_empty());
         self.unread = unread.map(|source| source.row.id).collect();
         // Where every name still has its file, no link leads elsewhere now.
-        if !moved.is_empty() || !found.keys().eq(self.found.iter()) {
+        let names = BuildHasherDefault::<DefaultHasher>::default().hash_one(found.keys().collect::<Vec<_>>());
+        if !moved.is_empty() || names != self.found {
             self.real_paths = found
                 .keys()
                 .filter_map(|path| Some((std::fs::canonicalize(path).ok()?, path.clone())))
                 .filter(|(real, path)| real != path)
                 .collect();
-            self.found = found.keys().cloned().collect();
+            self.found = names;
         }
         let mut directories: BTreeSet<PathBuf> =
             patterns.iter().map(|pattern| discover::watched_directory(pattern)).collect();
@@ -995,4 +999,113 @@ fn copy_of(source: &Source) -> Option<(PathBuf, Opened)> {
 enum Flow {
     On,
     Stop,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::io::Write;
+    use std::rc::Rc;
+    use std::sync::mpsc::sync_channel;
+
+    use jiff::tz::TimeZone;
+
+    use super::*;
+    use crate::event::Event;
+    use crate::ledger::{Advance, Role};
+    use crate::rules::{Hosts, KeepQuery, PageSource, Rules, SiteContext};
+
+    /// Remembers the URLs of the events that it is given.
+    #[derive(Clone, Default)]
+    struct Seen(Rc<RefCell<Vec<String>>>);
+
+    impl Sink for Seen {
+        fn submit(&self, event: Event) {
+            self.0.borrow_mut().push(event.url);
+        }
+        fn has_room(&self, _site: SiteId) -> bool {
+            true
+        }
+        fn advance(&self, _advance: Advance) {}
+        fn already_sent(&self, _site: SiteId) {}
+        fn update(&self, _row: LogRow) {}
+    }
+
+    fn site(id: SiteId) -> Arc<Site> {
+        let base_url = url::Url::parse("https://docs.example.org").unwrap();
+        Arc::new(Site {
+            id,
+            name: "docs".to_owned(),
+            context: SiteContext {
+                hosts: Hosts::of_base_url(&base_url),
+                base_url,
+                keep_query: KeepQuery::Only(Vec::new()),
+                page: vec![PageSource::OwnUrl],
+                view_width: None,
+            },
+            hosts: None,
+            rules: Rules::downloads(vec![200]),
+            bots: None,
+            exclude_ips: Vec::new(),
+            trusted_proxies: Vec::new(),
+            respect_dnt: true,
+            repeat_window: Duration::ZERO,
+        })
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(12))]
+        /// However much waits in one log, a line of another waits for one block of it and no more, wherever the two stand
+        /// among the others.
+        #[test]
+        fn a_line_of_a_small_log_waits_no_longer_than_a_turn(
+            small in 1_usize..5,
+            big_at in 0_usize..5,
+            rounds in proptest::collection::vec(0_usize..4, 1..5),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let ledger = Ledger::open(&folder.path().join("state"), Role::Daemon).unwrap();
+            let line = |target: &str| format!(
+                "192.0.2.1 - - [10/Nov/2026:10:00:00 +0000] \"GET {target} HTTP/1.1\" 200 5 \"-\" \"Firefox\"\n"
+            );
+            // Logs are taken in the order of their names.
+            let big = folder.path().join(format!("{}-big.log", big_at.min(small)));
+            let blocks = rounds.len() + 2;
+            std::fs::write(&big, line("/page").repeat(blocks * source::BLOCK / line("/page").len())).unwrap();
+            let name = |at: usize| folder.path().join(format!("{at}-small.log"));
+            (0..small).for_each(|at| std::fs::write(name(at), "").unwrap());
+            let combined = Format::builtin("combined", &TimeZone::UTC).unwrap();
+            let target = Target {
+                pattern: format!("{}/*.log", folder.path().display()),
+                site: site(ledger.site("docs").unwrap()),
+                format: FormatChoice::Fixed(combined),
+            };
+            let (wake, wakes) = sync_channel(64);
+            let wishes = Wishes { targets: vec![target], start: Start::Beginning, max_line: 64 * 1024 };
+            let seen = Seen::default();
+            let repeats = Repeats::new([0; 16], 100);
+            let watches = Watches::new(wake.clone());
+            let mut follower = Follower::new(wishes, ledger, repeats, seen.clone(), watches, wakes).unwrap();
+            follower.look().unwrap();
+            let mut buffers = Buffers::default();
+            let read_of_big = |follower: &Follower<Seen>| {
+                follower.sources.iter().find(|source| source.path == big).map_or(0, Source::read_to)
+            };
+            let mut want = Vec::new();
+            for (round, at) in rounds.into_iter().enumerate() {
+                let at = at % small;
+                let target = format!("/{round}.pdf");
+                let mut file = std::fs::OpenOptions::new().append(true).open(name(at)).unwrap();
+                file.write_all(line(&target).as_bytes()).unwrap();
+                want.push(format!("https://docs.example.org{target}"));
+                wake.send(Wake::Written(vec![name(at)])).unwrap();
+                follower.wait(Duration::ZERO).unwrap();
+                let before = read_of_big(&follower);
+                proptest::prop_assert!(follower.turns(&mut buffers).unwrap(), "the big log has more");
+                proptest::prop_assert_eq!(&*seen.0.borrow(), &want, "in round {}", round);
+                let read = read_of_big(&follower) - before;
+                proptest::prop_assert!((1..=source::BLOCK as u64).contains(&read), "{} bytes in one turn", read);
+            }
+        }
+    }
 }
