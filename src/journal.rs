@@ -5,7 +5,7 @@
 //! given instead.
 //!
 //! The same WARN or ERROR about the same site or log is said once a minute, or again once an INFO has said that something
-//! changed there, but not for ever; what is not said is counted ([`Recurring`]). The last of them are kept for the status
+//! changed there, but not for ever; what is not said is counted (`Recurring`). The last of them are kept for the status
 //! page ([`recent`]).
 
 use std::collections::{HashMap, VecDeque};
