@@ -5,7 +5,7 @@
 //! given instead.
 //!
 //! The same WARN or ERROR about the same site or log is said once a minute, or again once an INFO has said that something
-//! changed there, but not for ever; what is not said is counted ([`Recurring`]). The last of them are kept for the status
+//! changed there, but not for ever; what is not said is counted (`Recurring`). The last of them are kept for the status
 //! page ([`recent`]).
 
 use std::collections::{HashMap, VecDeque};
@@ -177,6 +177,10 @@ impl Lines {
                 return;
             }
         }
+        // The lines of a configuration's diagnostics are no events of their own: the one that sums them up is.
+        if level <= Level::WARN && !(event.metadata().target() == ANSWER && facts.facts.is_empty()) {
+            self.keep(level, &facts, Timestamp::now());
+        }
         self.write(level, &facts);
     }
 
@@ -190,6 +194,9 @@ impl Lines {
             let mut facts = Facts { message: sketch.message, facts: sketch.about };
             facts.facts.push(("repeated", Fact::number(times.into())));
             facts.facts.push(("in", Fact::text(&format!("{}s", over.as_secs()))));
+            if sketch.level <= Level::WARN {
+                self.keep(sketch.level, &facts, Timestamp::now());
+            }
             self.write(sketch.level, &facts);
         }
     }
@@ -219,9 +226,6 @@ impl Lines {
 
     fn write(&self, level: Level, facts: &Facts) {
         let now = Timestamp::now();
-        if level <= Level::WARN {
-            self.keep(level, facts, now);
-        }
         let mut line = String::new();
         if self.journal {
             // sd-daemon(3): read from standard error, and taken off.

@@ -136,7 +136,9 @@ fn metrics_add_up_to_the_lines_and_name_the_reasons() {
         let status = || sandbox.run(&["status"]).expect_code(0).stdout;
         let is_refused = "configuration refused";
         if want == 0.0 {
-            assert!(get(&daemon, "/").2.contains("The configuration was refused"));
+            let page = get(&daemon, "/").2;
+            assert!(page.contains("The configuration was refused") && page.contains("configuration refused, the old"));
+            assert!(!page.contains("lgos"), "the diagnostics are in the journal: {page}");
             // The daemon leaves it beside its state once a second. The command itself needs a configuration that is right.
             sandbox.write("config.toml", &right);
             wait_for("the refusal in the status", SOON, || status().contains(is_refused));
