@@ -287,7 +287,8 @@ fn a_stop_on_a_full_disk_ends_says_so_and_doubles_at_most_what_was_in_flight() {
     assert!(said.contains("can't be written"), "{said}");
     // A start on the full disk waits as well.
     let daemon = sandbox.start("said-full");
-    wait_for("a word on the full disk", SOON, || daemon.stderr().contains("can't write the state"));
+    let says_so = |said: String| said.contains("can't write the state") || said.contains("can't go on");
+    wait_for("a word on the full disk", SOON, || says_so(daemon.stderr()));
 
     disk.empty();
     let distinct = || endpoint.delivered().into_iter().collect::<BTreeSet<_>>();

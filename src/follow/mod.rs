@@ -258,17 +258,20 @@ impl<S: Sink> Follower<S> {
     /// # Errors
     /// Those of the ledger: without it nothing could be remembered.
     pub fn run(mut self, ready: impl FnOnce(usize)) -> Result<(), LedgerError> {
-        let names = self.names_read_before(&BTreeSet::new())?;
-        self.look()?;
-        self.find_what_was_rotated_away(names)?;
-        self.know_patterns()?;
-        self.remember_looking(true)?;
-        ready(self.sources.len());
+        let mut ready = Some(ready);
         let mut buffers = Buffers::default();
         loop {
             // What can't be remembered isn't read.
             let stuck = self.ledger.is_stuck();
-            let more = !stuck && self.passing(|this| this.turns(&mut buffers))?.unwrap_or(false);
+            if !stuck
+                && ready.is_some()
+                && self.passing(Self::begin)?.is_some()
+                && let Some(ready) = ready.take()
+            {
+                ready(self.sources.len());
+            }
+            let begun = ready.is_none();
+            let more = begun && !stuck && self.passing(|this| this.turns(&mut buffers))?.unwrap_or(false);
             // A pipe or a directory that a pattern matches is no log.
             let is_there =
                 |trouble: &&String| !["No such file", "not a regular file"].iter().any(|no| trouble.contains(no));
@@ -281,11 +284,22 @@ impl<S: Sink> Follower<S> {
         }
     }
 
+    /// Finds all there is to follow, what was rotated away while nobody looked before all else. Where it couldn't be
+    /// remembered it is done again.
+    fn begin(&mut self) -> Result<(), LedgerError> {
+        let names = self.names_read_before(&BTreeSet::new())?;
+        self.look()?;
+        self.find_what_was_rotated_away(names)?;
+        self.know_patterns()?;
+        self.remember_looking(true)
+    }
+
     /// From now on these patterns aren't new.
     fn know_patterns(&mut self) -> Result<(), LedgerError> {
-        for pattern in std::mem::take(&mut self.new_patterns) {
-            self.ledger.add_pattern(&pattern)?;
+        for pattern in &self.new_patterns {
+            self.ledger.add_pattern(pattern)?;
         }
+        self.new_patterns.clear();
         Ok(())
     }
 
