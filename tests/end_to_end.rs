@@ -494,6 +494,22 @@ fn the_short_help_is_shorter_than_the_long_one() {
 }
 
 #[test]
+fn a_line_that_is_not_utf8_may_stand_on_the_command_line() {
+    use std::os::unix::ffi::OsStrExt;
+
+    let sandbox = Sandbox::new();
+    sandbox.configure(1, SITE);
+    let line = common::combined("192.0.2.7", 0, "/caf\u{e9}.pdf").replace('\n', "");
+    // The letter's two bytes as the one that they are in Latin-1.
+    let bytes: Vec<u8> = line.chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect();
+    let output =
+        sandbox.silktail().args(["explain", "--json"]).arg(std::ffi::OsStr::from_bytes(&bytes)).output().unwrap();
+    let explained: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(explained["fields"]["path"], json!("/caf\u{fffd}.pdf"), "{explained}");
+    assert_eq!(explained["payload"]["url"], json!(format!("{BASE}/caf%E9.pdf")), "{explained}");
+}
+
+#[test]
 fn explain_has_nothing_to_say_of_no_line() {
     let sandbox = Sandbox::new();
     for format in ["combined", "auto"] {

@@ -1,6 +1,8 @@
 //! `silktail explain`: what is read from a line, which rule decides, and the POST it becomes.
 
+use std::ffi::OsString;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,7 +27,7 @@ use crate::visitor::repeats::Repeats;
 pub struct Args {
     /// The line; without it, each line of standard input
     #[arg(value_name = "LINE", allow_hyphen_values = true)]
-    line: Option<String>,
+    line: Option<OsString>,
     /// The site whose rules are meant; else the one that `hosts` says, or the only one
     #[arg(long, value_name = "NAME")]
     site: Option<String>,

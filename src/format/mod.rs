@@ -419,6 +419,16 @@ mod tests {
     }
 
     #[test]
+    fn a_width_that_is_none_is_absent_and_no_reason_to_disbelieve_the_line() {
+        let text = r#"$remote_addr "$request" $status $cookie_view_width"#;
+        let format = Format::nginx("mine", text, TimeZone::UTC).unwrap();
+        for (width, want) in [("979", Some(979)), ("0", None), ("-5", None), ("wide", None), ("99999999999", None)] {
+            let line = format!(r#"192.0.2.7 "GET /a HTTP/1.1" 200 {width}"#);
+            assert_eq!(format.parse(line.as_bytes()).unwrap().view_width, want, "{width}");
+        }
+    }
+
+    #[test]
     fn log_format_errors_point_at_the_place() {
         for (name, format, span) in [
             ("side by side", "$remote_addr$status $request", Some("$remote_addr$status")),

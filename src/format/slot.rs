@@ -134,7 +134,10 @@ impl Slot {
                 None => return false,
             },
             // A client may send anything as its width: nonsense is no reason to disbelieve the line.
-            Slot::ViewWidth => entry.view_width = number(&value).and_then(|width| u32::try_from(width).ok()),
+            Slot::ViewWidth => {
+                let width = number(&value).and_then(|width| u32::try_from(width).ok());
+                entry.view_width = width.filter(|width| *width > 0);
+            }
             Slot::Request => entry.set_request(value),
             Slot::Target => entry.set_target(value),
             Slot::Path { decoded: true } => entry.path = Some(encode(value)),
