@@ -32,13 +32,18 @@ cargo build --release --locked
 silktail=$CARGO_TARGET_DIR/release/silktail
 
 # `silktail man` prints all pages one after the other; each names itself in its .TH line.
-"$silktail" man | awk -v to="$made/man" '
+mkdir "$made"/man/man{1,5}
+"$silktail" man | awk -v to="$made/man/man1" '
     /^\.ie \\n\(\.g/ { page = ""; head = "" }
     $1 == ".TH" { page = to "/" $2 ".1"; printf "%s", head > page }
     page == "" { head = head $0 "\n"; next }
     { print > page }'
-mkdir "$made/man.gz"
-for page in "$made"/man/*; do gzip -9n <"$page" >"$made/man.gz/${page##*/}.gz"; done
+"$silktail" man config >"$made/man/man5/silktail.toml.5"
+for page in "$made"/man/*/*; do
+    packed=$made/man.gz/${page#"$made/man/"}
+    mkdir -p "${packed%/*}"
+    gzip -9n <"$page" >"$packed.gz"
+done
 "$silktail" completions bash >"$made/completions/silktail.bash"
 "$silktail" completions zsh >"$made/completions/_silktail"
 "$silktail" completions fish >"$made/completions/silktail.fish"

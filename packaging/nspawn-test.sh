@@ -76,6 +76,26 @@ is() { [[ $(property "$1" "${3:-silktail.service}") == "$2" ]]; }
 install_deb() { within "apt-get install --yes $1 </dev/null >/root/apt.log 2>&1 || { cat /root/apt.log; exit 1; }"; }
 refuses() { ! "$@"; }
 
+# The commands of a section of a document, as they stand there.
+documented() { # documented FILE SECTION
+    awk -v section="## $2" '
+        /^```/ { open = !open; shell = open && $0 == "```sh"; next }
+        open { if (here && shell) print; next }
+        /^## / { here = $0 == section }' "$here/$1"
+}
+# Does what a line says, in a directory.
+follow_line() { # follow_line DIRECTORY LINE
+    echo "        $ $2"
+    within "cd $1; $2" </dev/null >"$work/nspawn/said" 2>&1 || { cat "$work/nspawn/said" >&2 && return 1; }
+}
+# Follows a section to the letter; programs aren't built in there.
+follow() { # follow FILE SECTION DIRECTORY
+    local line lines
+    mapfile -t lines < <(documented "$1" "$2" | grep -v '^cargo ')
+    ((${#lines[@]})) || { echo "$1 has no commands under: $2" >&2 && return 1; }
+    for line in "${lines[@]}"; do follow_line "$3" "$line"; done
+}
+
 wanted=()
 # A visitor downloads a file, which is an event.
 download() {
@@ -90,22 +110,22 @@ endpoint_up() {
 }
 endpoint_down() { inside systemctl stop endpoint.service; }
 
-if [[ ! -e $base/complete ]]; then
+packages=systemd,systemd-sysv,dbus,nginx-light,logrotate,curl,ca-certificates,man-db,procps,sudo
+if [[ ! -e $base/complete || $(<"$base/complete") != "$packages" ]]; then
     say "a Debian, for this run and later ones"
     rm -rf "$base"
     codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-stable}")
     mirror=$(apt-get indextargets --format '$(CODENAME) $(COMPONENT) $(REPO_URI)' 2>/dev/null |
         awk -v codename="$codename" '$1 == codename && $2 == "main" { print $3; exit }')
-    packages=systemd,systemd-sysv,dbus,nginx-light,logrotate,curl,ca-certificates,man-db,procps
     debootstrap --variant=minbase --include="$packages" "$codename" "$base" ${mirror:+"$mirror"} >"$log" 2>&1 ||
         skip "debootstrap failed: $(tail -n 1 "$log")"
-    touch "$base/complete"
+    echo "$packages" >"$base/complete"
 fi
 
 say "boot"
 rm -rf "$root"
 cp -a --reflink=auto "$base" "$root"
-cp "$deb" "$root/root/silktail.deb"
+cp "$deb" "$root/root/"
 : >"$root/root/posts"
 systemd-nspawn --directory "$root" --boot --register=no --keep-unit --private-network --console=read-only --quiet \
     </dev/null >"$log" 2>&1 &
@@ -116,34 +136,45 @@ answers() { inside systemctl show --property Version; }
 wait_for 60 answers
 wait_for 60 is ActiveState active nginx.service
 
-say "install: the user, the manual, nothing enabled or running"
-install_deb /root/silktail.deb
-within 'id silktail | grep --quiet adm
-    [[ $(stat --format "%U %G %a" /etc/silktail/config.toml /etc/silktail /var/lib/silktail | xargs) == \
-        "root silktail 640 root silktail 2750 silktail silktail 700" ]]
-    dpkg-query --show --showformat "\${Conffiles}" silktail | grep --quiet /etc/silktail/config.toml
-    man --where silktail silktail-backfill >/dev/null
-    silktail --version >/dev/null
-    ! systemctl is-enabled --quiet silktail && ! systemctl is-active --quiet silktail'
+freshly_installed() {
+    say "  installed: the user, the manual, nothing enabled or running"
+    within 'id silktail | grep --quiet adm
+        [[ $(stat --format "%U %G %a" /etc/silktail/config.toml /etc/silktail /var/lib/silktail | xargs) == \
+            "root silktail 640 root silktail 2750 silktail silktail 700" ]]
+        dpkg-query --show --showformat "\${Conffiles}" silktail | grep --quiet /etc/silktail/config.toml
+        man --where silktail silktail-backfill silktail-rejected-retry silktail.toml >/dev/null
+        silktail --version >/dev/null
+        ! systemctl is-enabled --quiet silktail && ! systemctl is-active --quiet silktail'
 
-say "an empty configuration is refused once, and not tried again"
-refuses inside systemctl start silktail.service 2>/dev/null
-is Result exit-code && is ExecMainStatus 2 && is NRestarts 0 && is ActiveState failed
-inside systemctl reset-failed silktail.service
+    say "  an empty configuration is refused once, and not tried again"
+    refuses inside systemctl start silktail.service 2>/dev/null
+    is Result exit-code && is ExecMainStatus 2 && is NRestarts 0 && is ActiveState failed
+    inside systemctl reset-failed silktail.service
+}
+# What the reader does in an editor; the endpoint is this machine's own.
+fill_in() {
+    sed -i -e 's|^url = .*|url = "http://127.0.0.1:8099/v1/events"\nlinger = "50ms"\nretry_max = "2s"|' \
+        -e 's|^base_url = .*FILL IN.*|base_url = "https://docs.example.org"|' \
+        -e 's|^property_key = .*FILL IN.*|property_key = "8bce2be8c07a84a70e7104634b42878b"|' "$config"
+}
 
-say "the README's steps: init, fill in, check, start"
+say "the README, to the letter"
 started=$SECONDS
-within 'silktail init | tee /etc/silktail/config.toml >/dev/null'
-sed -i -e 's|^url = .*|url = "http://127.0.0.1:8099/v1/events"\nlinger = "50ms"\nretry_max = "2s"|' \
-    -e 's|^base_url = .*FILL IN.*|base_url = "https://docs.example.org"|' \
-    -e 's|^property_key = .*FILL IN.*|property_key = "8bce2be8c07a84a70e7104634b42878b"|' "$config"
-endpoint_up
-within 'silktail check'
-inside systemctl enable --now silktail.service 2>/dev/null
-is ActiveState active && is SubState running
-download first
-wait_for 30 arrived first
-echo "        first event $((SECONDS - started)) s after the first step"
+mapfile -t lines < <(documented README.md "Set it up")
+for line in "${lines[@]}"; do
+    if [[ $line == *" status" ]]; then
+        download first
+        wait_for 30 arrived first
+        say "  first event $((SECONDS - started)) s after the first step"
+    fi
+    follow_line /root "$line"
+    case $line in
+    *"apt install"*) freshly_installed ;;
+    *" init "*) fill_in && endpoint_up ;;
+    *" enable --now "*) is ActiveState active && is SubState running ;;
+    esac
+done
+arrived first
 
 say "what the process may do: nothing that it doesn't need"
 pid=$(property MainPID)
@@ -152,7 +183,6 @@ within "grep --quiet '^CapEff:.*0000000000000000$' /proc/$pid/status
     grep --quiet '^NoNewPrivs:.*1$' /proc/$pid/status
     grep --quiet '^Seccomp:.*2$' /proc/$pid/status
     [[ \$(stat --format %U /proc/$pid) == silktail ]]"
-inside silktail status >/dev/null
 
 say "reload: a wrong configuration is refused and the old one goes on; a right one is taken"
 cp "$config" "$work/nspawn/right.toml"
@@ -230,12 +260,10 @@ wait_for 30 arrived stopped-and-rotated
 say "keys as credentials, by the drop-in"
 examples=/usr/share/doc/silktail/examples
 within "umask 077
-    grep --only-matching --max-count 1 '[0-9a-f]\{32\}' /etc/silktail/config.toml >/etc/silktail/docs.key
-    sed -i '0,/^property_key.*/s//property_key_file = \"docs.key\"/' /etc/silktail/config.toml
-    install -D -m 0644 $examples/credentials.conf /etc/systemd/system/silktail.service.d/credentials.conf
-    [[ \$(stat --format '%U %a' /etc/silktail/docs.key) == 'root 600' ]]
-    silktail check >/dev/null
-    systemctl daemon-reload && systemctl restart silktail.service"
+    grep --only-matching --max-count 1 '[0-9a-f]\{32\}' /etc/silktail/config.toml >/root/docs.key
+    sed -i '0,/^property_key.*/s//property_key_file = \"docs.key\"/' /etc/silktail/config.toml"
+follow docs/getting-started.md "Keys that only root can read" /root
+within "[[ \$(stat --format '%U %a' /etc/silktail/docs.key) == 'root 600' ]]; silktail check >/dev/null"
 download credential
 wait_for 30 arrived credential
 inside systemctl reload silktail.service
@@ -256,37 +284,44 @@ within "install -D -m 0644 $examples/read-all-logs.conf /etc/systemd/system/silk
 wait_for 30 arrived closed
 
 say "a second instance, by the template"
-cat >"$root/etc/silktail/second.toml" <<'TOML'
-state_dir = "/var/lib/silktail-second"
+cat >"$root/etc/silktail/shop.toml" <<'TOML'
+state_dir = "/var/lib/silktail-shop"
 
 [endpoint]
 url = "http://127.0.0.1:8099/v1/events"
 
 [[site]]
-name = "second"
-base_url = "https://second.example.org"
+name = "shop"
+base_url = "https://shop.example.org"
 property_key = "0f0e0d0c0b0a09080706050403020100"
 logs = ["/var/log/nginx/access.log"]
 TOML
-within 'systemctl enable --now silktail@second.service 2>/dev/null'
+follow docs/getting-started.md "Several instances" /root
 download both
 in_both() { [[ $(grep --count '/both\.pdf' "$root/root/posts") == 2 ]]; }
 wait_for 30 in_both
-inside silktail --config /etc/silktail/second.toml status >/dev/null
-inside systemctl stop silktail@second.service
+inside silktail --config /etc/silktail/shop.toml status >/dev/null
+inside systemctl stop silktail@shop.service
+
+say "a copy of the state"
+follow docs/upgrading.md "The state" /root
+within '[[ -s /var/lib/silktail.before/silktail.db ]] && rm -r /var/lib/silktail.before'
+download copied
+wait_for 30 arrived copied
 
 say "upgrade while it runs: started again, still enabled, the configuration untouched"
 dpkg-deb --raw-extract "$deb" "$root/root/next"
 sed -i 's/^Version: .*/&+next/' "$root/root/next/DEBIAN/control"
-dpkg-deb --build --root-owner-group -Znone "$root/root/next" "$root/root/next.deb" >/dev/null
+mkdir "$root/root/newer"
+dpkg-deb --build --root-owner-group -Znone "$root/root/next" "$root/root/newer/silktail_next.deb" >/dev/null
 pid=$(property MainPID)
 sum=$(sha256sum <"$config")
 download before-upgrade
-install_deb /root/next.deb
+follow docs/upgrading.md "With the package" /root/newer
 wait_for 30 is ActiveState active
 [[ $(property MainPID) != "$pid" && $(sha256sum <"$config") == "$sum" ]]
 inside systemctl is-enabled --quiet silktail.service
-refuses inside systemctl is-active --quiet silktail@second.service
+refuses inside systemctl is-active --quiet silktail@shop.service
 download upgraded
 wait_for 30 arrived before-upgrade
 wait_for 30 arrived upgraded
@@ -297,7 +332,7 @@ refuses within '[[ -e /usr/bin/silktail ]] || systemctl is-active --quiet silkta
 [[ -s $config && -e $root/var/lib/silktail/silktail.db ]]
 inside systemctl stop endpoint.service
 download removed
-install_deb /root/silktail.deb
+install_deb "/root/${deb##*/}"
 endpoint_up
 inside systemctl start silktail.service
 wait_for 30 arrived removed
@@ -321,4 +356,21 @@ within 'apt-get purge --yes silktail >/dev/null 2>&1
     left=(/etc/silktai[l] /var/lib/silktail* /usr/bin/silktai[l] /etc/systemd/system/*/silktail*.service)
     ((${#left[@]} == 0))
     [[ -s /var/log/nginx/access.log ]]'
+
+say "without a package, by the same program"
+# Drop-ins are the administrator's, and outlive a purge.
+within 'userdel silktail; rm -r /etc/systemd/system/silktail.service.d; rm /root/posts'
+install -D "$root/root/next/usr/bin/silktail" "$root/root/target/release/silktail"
+install -D -t "$root/root/systemd" -m 0644 "$here"/systemd/*
+follow docs/getting-started.md "From source" /root
+: >"$root/root/posts"
+within 'silktail init >/etc/silktail/config.toml'
+fill_in
+endpoint_up
+within 'silktail check >/dev/null && systemctl start silktail.service'
+download without
+wait_for 30 arrived without
+follow docs/upgrading.md "Without a package" /root
+download without-upgraded
+wait_for 30 arrived without-upgraded
 step=done

@@ -2,10 +2,13 @@
 //!
 //! `UPDATE=1 cargo test --test config` writes the messages anew: read them before you keep them.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on has failed")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use silktail::config::keys::{self, Key, Section, Unset};
 use silktail::config::{self, FormatChoice, Start};
 use silktail::rules::{KeepQuery, PageSource};
 
@@ -106,6 +109,115 @@ fn includes_variables_and_key_files_are_read() {
     let loaded = config::load(&path, &env).unwrap_or_else(|report| panic!("{}", report.render(false)));
     assert_eq!(loaded.config.state_dir, Path::new("/srv/x"));
     assert_eq!(loaded.config.sites[0].property_key.expose(), "8bce2be8c07a84a70e7104634b42878b");
+}
+
+/// The least configuration that has a table of each kind.
+fn one_of_each() -> toml::Table {
+    toml::toml! {
+        [endpoint]
+        url = "https://a.eu.silktide.com/v1/events"
+        [follow]
+        [status]
+        [formats.mine]
+        regex = "^(?P<ip>\\S+) (?P<time>\\S+ \\S+) \"(?P<request>[^\"]*)\" \"(?P<user_agent>[^\"]*)\"$"
+        [[site]]
+        name = "docs"
+        base_url = "https://docs.example.org"
+        property_key = "8bce2be8c07a84a70e7104634b42878b"
+        logs = ["/nowhere/docs.access.log"]
+        [[site.rule]]
+        event = "other"
+        [[test]]
+        line = "-"
+        [test.expect]
+        reason = "rule"
+    }
+}
+
+/// The table of a section in it.
+fn table_of<'t>(config: &'t mut toml::Table, section: &Section) -> &'t mut toml::Table {
+    fn at<'t>(table: &'t mut toml::Table, name: &str) -> &'t mut toml::Table {
+        match &mut table[name] {
+            toml::Value::Array(list) => list[0].as_table_mut().unwrap(),
+            other => other.as_table_mut().unwrap(),
+        }
+    }
+    match section.heading {
+        "The file itself" => config,
+        "[formats.NAME]" => at(at(config, "formats"), "mine"),
+        "[[site.rule]]" => at(at(config, "site"), "rule"),
+        "expect" => at(at(config, "test"), "expect"),
+        other => at(config, other.trim_matches(['[', ']'])),
+    }
+}
+
+/// What is made of it with a key set so in one of its tables.
+fn loaded_with(section: &Section, set: Option<(&Key, &str)>) -> Result<String, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = one_of_each();
+    if let Some((key, given)) = set {
+        let value = given.replace("/etc/ssl/certs", &folder.path().display().to_string());
+        let value: toml::Table = format!("{} = {value}", key.name).parse().unwrap();
+        let table = table_of(&mut config, section);
+        // What can't stand beside it.
+        let rivals: &[&str] = match (key.name, given) {
+            ("nginx" | "apache" | "json", _) => &["regex"],
+            ("property_key_file", _) => &["property_key"],
+            ("skip", "true") => &["event"],
+            _ => &[],
+        };
+        rivals.iter().for_each(|rival| drop(table.remove(*rival)));
+        table.extend(value);
+    }
+    fs::write(folder.path().join("docs.key"), "0f0e0d0c0b0a09080706050403020100\n").unwrap();
+    let own = rcgen::generate_simple_self_signed(["own.example.org".to_owned()]).unwrap();
+    fs::write(folder.path().join("own-ca.pem"), own.cert.pem()).unwrap();
+    let path = folder.path().join("config.toml");
+    fs::write(&path, config.to_string()).unwrap();
+    match config::load(&path, &no_env) {
+        Ok(mut loaded) => {
+            // Where it stands depends on what stands above it.
+            loaded.config.tests.iter_mut().for_each(|test| test.place.clear());
+            Ok(format!("{:?}", loaded.config).replace(&folder.path().display().to_string(), ""))
+        }
+        Err(report) => Err(report.render(false)),
+    }
+}
+
+fn keys() -> impl Iterator<Item = (&'static Section, &'static Key)> {
+    // An included file's keys are the main file's.
+    let sections = keys::SECTIONS.into_iter().filter(|section| section.heading != keys::INCLUDED.heading);
+    sections.flat_map(|section| section.keys.iter().map(move |key| (section, key)))
+}
+
+#[test]
+fn every_key_that_is_explained_is_taken_and_has_the_default_that_is_told() {
+    let without = loaded_with(&keys::ROOT, None).unwrap();
+    for (section, key) in keys() {
+        let name = format!("{} of {}", key.name, section.what);
+        if let Unset::Default(value) = key.unset {
+            assert_eq!(loaded_with(section, Some((key, value))).as_ref(), Ok(&without), "{name}: its default");
+        }
+        if !key.example.is_empty() {
+            let with = loaded_with(section, Some((key, key.example))).unwrap_or_else(|said| panic!("{name}: {said}"));
+            // Those change what others mean.
+            let shows = !matches!(key.name, "include" | "allow_http");
+            assert!(with != without || !shows, "{name}: the example changes nothing");
+        }
+    }
+}
+
+#[test]
+fn every_key_that_is_needed_is_asked_for() {
+    for (section, key) in keys().filter(|(_, key)| key.unset == Unset::Needed) {
+        let mut config = one_of_each();
+        table_of(&mut config, section).remove(key.name).unwrap_or_else(|| panic!("{} isn't there", key.name));
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("config.toml"), config.to_string()).unwrap();
+        let said = config::load(&folder.path().join("config.toml"), &no_env).expect_err(key.name).render(false);
+        let asked = format!("no `{}`", key.name);
+        assert!(said.contains(&asked) || key.name == "site" && said.contains("there is no site"), "{said}");
+    }
 }
 
 /// The messages of the problems that a configuration in `folder` has, each with its place.

@@ -106,7 +106,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// Reads old logs.
 pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     let config = load(config_path)?;
-    journal::start();
+    journal::start(journal::Form::Text);
     let chosen = choose(&config, args)?;
     if chosen.is_empty() {
         return Err(Failure::Failed("no log to read: no file matches any site's `logs`".to_owned()));

@@ -9,6 +9,7 @@ mod completions;
 mod demo;
 mod explain;
 mod init;
+mod man;
 mod owner;
 mod receive;
 mod rejected;
@@ -23,6 +24,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config};
+use crate::journal;
 
 /// Where the configuration is, unless `--config` says otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/silktail/config.toml";
@@ -103,10 +105,10 @@ pub enum Command {
     ///
     /// silktail completions bash > /etc/bash_completion.d/silktail
     Completions(completions::CompletionsArgs),
-    /// Print the man page
+    /// Print the man pages: the commands', or the configuration's
     ///
-    /// silktail man | man -l -
-    Man(completions::ManArgs),
+    /// silktail man | man -l -; silktail man config | man -l -
+    Man(man::Args),
 }
 
 /// Why a command failed, and with which exit status.
@@ -160,8 +162,9 @@ pub fn main() -> ExitCode {
         Command::Receive(args) => receive::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions(args) => completions::completions(&args),
-        Command::Man(args) => completions::man(&args),
+        Command::Man(args) => man::run(&args),
     };
+    journal::say_recurring(true);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Said(status)) => ExitCode::from(status),

@@ -65,7 +65,7 @@ struct Chosen {
 /// Lists, retries or drops.
 pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     let config = load(config_path)?;
-    journal::start();
+    journal::start(journal::Form::Text);
     let (What::List { chosen, .. } | What::Retry { chosen } | What::Drop { chosen, .. }) = &args.what;
     if let Some(name) = &chosen.site
         && !config.sites.iter().any(|site| site.name == *name)

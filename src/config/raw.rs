@@ -6,6 +6,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::keys::{self, Section};
 use super::report::Problem;
 
 /// Collects problems of one file.
@@ -41,7 +42,7 @@ impl Walk<'_> {
         });
     }
 
-    fn wrong_type(&mut self, value: &Value<'_>, name: &str, wanted: &str) {
+    pub fn wrong_type(&mut self, value: &Value<'_>, name: &str, wanted: &str) {
         let is = match value.get_ref() {
             DeValue::String(_) => "a string",
             DeValue::Integer(_) => "a number",
@@ -59,20 +60,30 @@ impl Walk<'_> {
 pub(super) struct Table<'t, 'i> {
     table: &'t DeTable<'i>,
     pub span: Range<usize>,
-    what: &'static str,
-    known: Vec<&'static str>,
+    section: &'static Section,
     taken: HashSet<&'static str>,
 }
 
 impl<'t, 'i> Table<'t, 'i> {
-    pub fn new(table: &'t DeTable<'i>, span: Range<usize>, what: &'static str) -> Self {
-        Self { table, span, what, known: Vec::new(), taken: HashSet::new() }
+    pub fn new(table: &'t DeTable<'i>, span: Range<usize>, section: &'static Section) -> Self {
+        Self { table, span, section, taken: HashSet::new() }
     }
 
     pub fn take(&mut self, name: &'static str) -> Option<&'t Value<'i>> {
-        self.known.push(name);
+        debug_assert!(self.section.key(name).is_some(), "`{name}` of {} is missing in keys.rs", self.section.what);
         self.taken.insert(name);
         self.table.iter().find(|(key, _)| key.get_ref() == name).map(|(_, value)| value)
+    }
+
+    /// Where an empty list stands.
+    pub fn empty_list(&self, name: &str) -> Option<Range<usize>> {
+        let (_, value) = self.table.iter().find(|(key, _)| key.get_ref() == name)?;
+        matches!(value.get_ref(), DeValue::Array(items) if items.is_empty()).then(|| value.span())
+    }
+
+    /// Where a key stands.
+    pub fn key_span(&self, name: &str) -> Option<Range<usize>> {
+        self.table.iter().find(|(key, _)| key.get_ref() == name).map(|(key, _)| key.span())
     }
 
     /// Whether something stands there, whatever its type.
@@ -123,7 +134,7 @@ impl<'t, 'i> Table<'t, 'i> {
         strings_of(walk, value, name)
     }
 
-    pub fn tables(&mut self, walk: &mut Walk<'_>, name: &'static str, what: &'static str) -> Vec<Table<'t, 'i>> {
+    pub fn tables(&mut self, walk: &mut Walk<'_>, name: &'static str, section: &'static Section) -> Vec<Table<'t, 'i>> {
         let Some(value) = self.take(name) else { return Vec::new() };
         let mut tables = Vec::new();
         let items: &[Value<'i>] = match value.get_ref() {
@@ -136,17 +147,22 @@ impl<'t, 'i> Table<'t, 'i> {
         };
         for item in items {
             match item.get_ref() {
-                DeValue::Table(table) => tables.push(Table::new(table, item.span(), what)),
+                DeValue::Table(table) => tables.push(Table::new(table, item.span(), section)),
                 _ => walk.wrong_type(item, name, "a table"),
             }
         }
         tables
     }
 
-    pub fn table(&mut self, walk: &mut Walk<'_>, name: &'static str, what: &'static str) -> Option<Table<'t, 'i>> {
+    pub fn table(
+        &mut self,
+        walk: &mut Walk<'_>,
+        name: &'static str,
+        section: &'static Section,
+    ) -> Option<Table<'t, 'i>> {
         let value = self.take(name)?;
         match value.get_ref() {
-            DeValue::Table(table) => Some(Table::new(table, value.span(), what)),
+            DeValue::Table(table) => Some(Table::new(table, value.span(), section)),
             _ => {
                 walk.wrong_type(value, name, "a table");
                 None
@@ -165,13 +181,13 @@ impl<'t, 'i> Table<'t, 'i> {
             if self.taken.contains(name) {
                 continue;
             }
-            let near = nearest(name, self.known.iter().copied());
+            let near = nearest(name, self.section.keys.iter().map(|key| key.name));
             let slip = near.is_some_and(|near| strsim::damerau_levenshtein(name, near) == 1);
-            let help = belongs_to(name)
-                .filter(|(what, _)| *what != self.what && !slip)
-                .map(|(_, place)| format!("it belongs {place}"))
+            let help = keys::only_section_of(name)
+                .filter(|section| section.what != self.section.what && !slip)
+                .map(|section| format!("it belongs {}", section.place))
                 .or_else(|| near.map(|near| format!("did you mean `{near}`?")));
-            let label = format!("not a key of {}", self.what);
+            let label = format!("not a key of {}", self.section.what);
             walk.error(key.span(), format!("unknown key `{name}`"), &label, help);
         }
     }
@@ -202,56 +218,6 @@ pub(super) fn strings_of(walk: &mut Walk<'_>, value: &Value<'_>, name: &str) -> 
             None
         }
     }
-}
-
-/// The tables, where each is, and the keys that only it has.
-const KEYS_OF: [(&str, &str, &[&str]); 6] = [
-    ("the configuration", "at the top of the file, before the first [table]", &["state_dir", "include"]),
-    (
-        "[endpoint]",
-        "to [endpoint]",
-        &[
-            "linger",
-            "max_events",
-            "max_in_flight",
-            "timeout",
-            "retry_max",
-            "max_rate",
-            "max_age",
-            "proxy",
-            "ca_file",
-            "allow_http",
-        ],
-    ),
-    ("[follow]", "to [follow]", &["start", "max_line"]),
-    ("[status]", "to [status]", &["listen"]),
-    (
-        "a site",
-        "to a [[site]], before its [[site.rule]]",
-        &[
-            "base_url",
-            "property_key",
-            "property_key_file",
-            "logs",
-            "hosts",
-            "view_width",
-            "page",
-            "keep_query",
-            "counting",
-            "bots",
-            "bots_extra",
-            "bots_allow",
-            "exclude_ips",
-            "trusted_proxies",
-            "respect_dnt",
-        ],
-    ),
-    ("a rule", "to a [[site.rule]]", &["extensions", "method", "referer", "properties", "skip"]),
-];
-
-/// The table that a key belongs to, and where that is.
-fn belongs_to(name: &str) -> Option<(&'static str, &'static str)> {
-    KEYS_OF.iter().find(|(_, _, keys)| keys.contains(&name)).map(|(what, place, _)| (*what, *place))
 }
 
 /// `did you mean …?`, where a known name was probably meant.

@@ -40,6 +40,9 @@ const POISON_FAILURES: u32 = 20;
 /// …over this long, while others of its site were delivered, is set aside.
 const POISON_AFTER: Duration = Duration::from_secs(3600);
 
+/// Bytes of a body for each of its events: mostly enough, so that it grows in place.
+const BODY: usize = 768;
+
 /// How to reach an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointSettings {
@@ -131,6 +134,10 @@ pub struct SiteSnapshot {
     pub state: &'static str,
     /// What went wrong last, until something is delivered.
     pub last_error: Option<String>,
+    /// What to do about it.
+    pub remedy: Option<&'static str>,
+    /// When something was last delivered in this run.
+    pub delivered_at: Option<Timestamp>,
     /// For how long it hasn't been `sending`.
     pub troubled_for: Option<Duration>,
 }
@@ -353,7 +360,9 @@ struct Site {
     lingering: usize,
     health: Health,
     delivered: u64,
+    delivered_at: Option<Timestamp>,
     last_error: Option<String>,
+    remedy: Option<&'static str>,
     /// Since when it hasn't been sending.
     troubled_since: Option<Instant>,
     warned_html: bool,
@@ -598,7 +607,7 @@ impl<S: Settle> Dispatcher<S> {
         let (shared, commands) = (Arc::clone(&self.shared), self.commands.clone());
         shared.requests.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
-            let mut body = Vec::new();
+            let mut body = Vec::with_capacity(BODY * post.batch.len());
             payload::body(&key, &post.batch, false, &mut body);
             let idempotency_key = payload::idempotency_key(&post.batch);
             let answer = http::post(&client, url, &idempotency_key, &key, body).await;
@@ -662,7 +671,8 @@ impl<S: Settle> Dispatcher<S> {
         (site.health, site.failures, site.refused_in_a_row) = (Health::Sending, 0, 0);
         (site.pauses, site.paused_at) = (0, None);
         site.delivered += 1;
-        site.last_error = None;
+        site.delivered_at = Some(Timestamp::now());
+        (site.last_error, site.remedy) = (None, None);
         self.reject_suspects(index);
     }
 
@@ -681,8 +691,11 @@ impl<S: Settle> Dispatcher<S> {
         site.in_flight = site.in_flight.saturating_sub(1);
         let name = site.settings.name.clone();
         let retry_max = site.settings.endpoint.retry_max;
-        let shown = status.map_or_else(|| text.clone(), |status| format!("status {status} {text}").trim().to_owned());
-        site.last_error = Some(shown);
+        // `rejected` keeps the answer as it was.
+        let discreet = status.map_or_else(|| text.clone(), |_| http::discreet(&text));
+        let shown = status.map_or_else(|| discreet.clone(), |status| format!("status {status} {discreet}"));
+        site.last_error = Some(shown.trim().to_owned());
+        site.remedy = Some(remedy(said, status));
         match said {
             // Those are mostly settled where they are answered.
             Verdict::Delivered => {
@@ -708,7 +721,7 @@ impl<S: Settle> Dispatcher<S> {
                     let pause = site.next_pause(now, asked, chance);
                     if site.health == Health::Sending {
                         let waiting_events = site.waiting() + post.batch.len();
-                        tracing::warn!(site = name, status, reason = text, wait = ?pause, waiting_events, "endpoint unavailable, will retry");
+                        tracing::warn!(site = name, status, reason = discreet, wait = ?pause, waiting_events, "endpoint unavailable, will retry");
                     }
                     site.health = Health::Pausing(now + pause);
                 }
@@ -752,10 +765,7 @@ impl<S: Settle> Dispatcher<S> {
     fn misconfigured(&mut self, index: usize, status: Option<u16>, now: Instant, chance: f64) {
         let site = &mut self.sites[index];
         if !matches!(site.health, Health::Misconfigured(_)) {
-            let hint = match status {
-                Some(300..=399) => "redirects aren't followed: compare url with window.stConfig.endpointUrl",
-                _ => "compare property_key with window.stConfig.propertyKey and url with window.stConfig.endpointUrl",
-            };
+            let hint = remedy(Verdict::Misconfigured, status);
             tracing::error!(site = site.settings.name, status, hint, "property refused, this site waits");
         }
         let pause = site.next_pause(now, None, chance);
@@ -833,6 +843,8 @@ impl<S: Settle> Dispatcher<S> {
                 Health::Misconfigured(_) => "misconfigured",
             },
             last_error: site.last_error.clone(),
+            remedy: site.remedy,
+            delivered_at: site.delivered_at,
             troubled_for: site.troubled_since.map(|since| now.duration_since(since)),
         });
         *self.shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = sites.collect();
@@ -862,7 +874,9 @@ impl Site {
             lingering: 0,
             health: Health::Sending,
             delivered: 0,
+            delivered_at: None,
             last_error: None,
+            remedy: None,
             troubled_since: None,
             warned_html: false,
         }
@@ -890,6 +904,23 @@ impl Site {
 
     fn is_idle(&self) -> bool {
         self.ready.is_empty() && self.delayed.is_empty() && self.in_flight == 0 && self.lingering == 0
+    }
+}
+
+/// What someone can do about an answer.
+fn remedy(said: Verdict, status: Option<u16>) -> &'static str {
+    match (said, status) {
+        (Verdict::Refused, _) => {
+            "`silktail rejected list` shows what was refused, `silktail explain` what becomes of a line"
+        }
+        (Verdict::Misconfigured, Some(300..=399)) => {
+            "redirects aren't followed: compare url with window.stConfig.endpointUrl"
+        }
+        (Verdict::Misconfigured, _) => {
+            "compare property_key with window.stConfig.propertyKey and url with window.stConfig.endpointUrl"
+        }
+        (_, None) => "tried again by itself; if it lasts, see whether this machine reaches the endpoint",
+        (_, Some(_)) => "tried again by itself, as slowly as the endpoint asks for; nothing is lost meanwhile",
     }
 }
 
