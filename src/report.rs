@@ -18,6 +18,8 @@ td, th { padding: .25rem .5rem; border-bottom: 1px solid var(--line); text-align
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.why { color: var(--soft); } td.url { word-break: break-all; }
 rect { fill: var(--bar); } text { fill: var(--ink); font: 12px system-ui, sans-serif; } .axis { stroke: var(--line); }
+svg { overflow: visible; }
+@media (max-width: 40rem) { text { font-size: 24px; } text.between { display: none; } }
 ";
 
 /// Days that one plot shows; of a longer time the last are shown.
@@ -142,7 +144,9 @@ fn columns(values: &[(String, u64)]) -> String {
             "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\"><title>{name}: {shown}</title></rect>"
         );
         if index % every == 0 {
-            let _ = writeln!(out, "<text x=\"{x:.1}\" y=\"{:.1}\">{name}</text>", HEIGHT + 34.0);
+            // On a telephone every second one has room.
+            let class = if index / every % 2 == 1 { " class=\"between\"" } else { "" };
+            let _ = writeln!(out, "<text x=\"{x:.1}\" y=\"{:.1}\"{class}>{name}</text>", HEIGHT + 38.0);
         }
     }
     let _ = writeln!(out, "<text x=\"0\" y=\"12\">most: {}</text>\n</svg>", grouped(most));

@@ -305,3 +305,40 @@ fn a_backfill_and_a_daemon_that_start_at_once_share_the_logs() {
         assert_eq!(endpoint.delivered(), urls(0..10 * LOGS), "round {round}: each once");
     }
 }
+
+#[test]
+fn stopped_in_the_middle_of_a_long_log_it_has_shown_how_far_it_is_and_counts_what_it_sent() {
+    const COUNT: u32 = 4_000;
+    // One at a time: what is read waits, and is far from the end of what is read at once.
+    let endpoint = Endpoint::scripted(|_, _| Answer::Slow(200, Duration::from_millis(1)));
+    let sandbox = Sandbox::new();
+    sandbox.configure_with(endpoint.port, "linger = \"0s\"\nmax_in_flight = 1", SITE);
+    gzip(&sandbox.path("access.log.1"), lines(0..COUNT).as_bytes());
+    let said = sandbox.path("progress");
+    let child = sandbox
+        .silktail()
+        .args(["backfill", "--yes", "--json", "--progress", "json"])
+        .stdout(Stdio::piped())
+        .stderr(fs::File::create(&said).unwrap())
+        .spawn()
+        .unwrap();
+    let shows = || -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(&said).unwrap();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    wait_for("a place in the middle", SOON, || {
+        shows().iter().any(|shown| {
+            let (at, total) = (shown["bytes"].as_u64().unwrap(), shown["total_bytes"].as_u64().unwrap());
+            total / 4 < at && at < total
+        })
+    });
+    common::signal(&child, rustix::process::Signal::INT);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let sent = json!(endpoint.delivered().len());
+    assert_eq!((&summary["delivered"], &summary["requests"]), (&sent, &sent));
+    endpoint.set_script(|_, _| Answer::Status(200));
+    sandbox.run(&["backfill", "--yes"]).expect_code(0);
+    assert_eq!(endpoint.delivered(), urls(0..COUNT), "each once");
+}

@@ -498,7 +498,6 @@ pub fn run(
             end = End::Left(why);
         }
         ledger.sync()?;
-        collector.state.borrow_mut().summary.requests = delivery.requests();
     }
     let mut state = collector.state.into_inner();
     state.written.and_then(|()| state.out.flush()).map_err(BackfillError::Write)?;

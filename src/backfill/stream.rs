@@ -74,6 +74,9 @@ pub(super) struct Current {
     /// What each reader has read of the segment so far, and until where.
     steps: Vec<Vec<Step>>,
     applied_to: u64,
+    /// Where the segment begins, and how much the progress showed then.
+    segment_from: u64,
+    shown_before: u64,
 }
 
 impl Stream {
@@ -104,6 +107,10 @@ impl Stream {
                 collector.recording.set(current.part.recording);
                 let full = current.apply(piece, &self.row, &self.pipeline, &self.waiting, collector, repeats);
                 if let Some(site) = full {
+                    // Here it may stay for a while.
+                    let shown = current.on_disk().min(self.on_disk).max(self.shown);
+                    collector.options.progress.bytes.fetch_add(shown - self.shown, Ordering::Relaxed);
+                    self.shown = shown;
                     if collector.state.borrow().limited {
                         self.settle_for_now(collector);
                         return Ok(Reached::Enough);
@@ -149,6 +156,8 @@ impl Stream {
         self.current = Some(Current {
             steps: part.readers.iter().map(|_| Vec::new()).collect(),
             applied_to: part.bounds.0,
+            segment_from: part.bounds.0,
+            shown_before: self.shown,
             part,
             stretch,
             segment: None,
@@ -169,6 +178,7 @@ impl Stream {
             self.row.fingerprint.push_mark(Mark::of(segment.read_to, &segment.tail));
             self.row.last_read = Timestamp::try_from(std::time::SystemTime::now()).ok();
             collector.update(self.row.clone());
+            current.applied_to = segment.read_to;
             let shown = segment.on_disk.min(self.on_disk).max(self.shown);
             collector.options.progress.bytes.fetch_add(shown - self.shown, Ordering::Relaxed);
             self.shown = shown;
@@ -186,6 +196,7 @@ impl Stream {
                         self.path.display()
                     ))));
                 }
+                (current.segment_from, current.shown_before) = (current.applied_to, self.shown);
                 current.pieces = std::mem::take(&mut segment.pieces).into_iter().peekable();
                 current.segment = Some(segment);
             }
@@ -235,6 +246,16 @@ impl Stream {
 }
 
 impl Current {
+    /// How many bytes on the disk it has come to, as far as it can be told within a segment.
+    fn on_disk(&self) -> u64 {
+        let Some(segment) = &self.segment else { return self.shown_before };
+        let from = self.segment_from;
+        let (done, all) = (self.applied_to.saturating_sub(from), segment.read_to.saturating_sub(from));
+        let bytes = u128::from(segment.on_disk.saturating_sub(self.shown_before));
+        let part = bytes * u128::from(done) / u128::from(all.max(1));
+        self.shown_before + u64::try_from(part).unwrap_or(0)
+    }
+
     /// Does what follows from a piece; a site: it has no room for more.
     fn apply(
         &mut self,

@@ -211,6 +211,7 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
             // What waits is read again by the run that goes on; what is under way gets its answer.
             runtime.block_on(delivery.stop(Duration::ZERO, crate::daemon::STOP_GRACE));
             ledger.sync().map_err(|error| failed(&error))?;
+            summary.requests = delivery.requests();
             (summary.delivered, summary.rejected) = *counts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             (summary, end)
         }

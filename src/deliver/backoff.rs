@@ -15,6 +15,16 @@ pub fn pause(failures: u32, max: Duration, retry_after: Option<Duration>, chance
     retry_after.map_or(jittered, |asked| asked.min(max).max(jittered))
 }
 
+/// A POST that failed this often…
+const POISON_FAILURES: u32 = 20;
+/// …over this long, while others of its site were delivered, is set aside.
+const POISON_AFTER: Duration = Duration::from_secs(3600);
+
+/// Whether it is the POST that is at fault, and not the endpoint.
+pub fn is_poison(failures: u32, failing_for: Duration, delivered_meanwhile: u64) -> bool {
+    failures >= POISON_FAILURES && failing_for >= POISON_AFTER && delivered_meanwhile > 0
+}
+
 /// Reads `Retry-After`: seconds, or an HTTP date.
 pub fn retry_after(header: &str, now: Timestamp) -> Option<Duration> {
     if let Ok(seconds) = header.trim().parse::<u64>() {
@@ -37,6 +47,22 @@ mod tests {
         assert_eq!(pause(u32::MAX, max, None, 1.0), max);
         assert_eq!(pause(1, max, Some(Duration::from_secs(7)), 1.0), Duration::from_secs(7));
         assert_eq!(pause(1, max, Some(Duration::from_secs(86_400)), 1.0), max, "capped");
+    }
+
+    #[test]
+    fn a_post_is_at_fault_where_it_fails_for_an_hour_and_others_do_not() {
+        let hour = Duration::from_secs(3600);
+        for (name, failures, failing_for, delivered, want) in [
+            ("often, long, others delivered", 20, hour, 1, true),
+            ("not often enough", 19, hour * 9, 1_000, false),
+            ("not long enough", 1_000, hour - Duration::from_secs(1), 1_000, false),
+            ("the endpoint is away for days", 1_000, hour * 48, 0, false),
+        ] {
+            assert_eq!(is_poison(failures, failing_for, delivered), want, "{name}");
+        }
+        // With the usual pauses twenty tries take about an hour.
+        let tries = (1..20).map(|failures| pause(failures, Duration::from_secs(300), None, 1.0)).sum::<Duration>();
+        assert!(tries > hour / 2 && tries < hour * 2, "{tries:?}");
     }
 
     #[test]

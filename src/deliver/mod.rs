@@ -35,10 +35,6 @@ use verdict::{Verdict, verdict};
 const SITE_PAUSES_AFTER: u32 = 5;
 /// After this many refusals in a row, with nothing delivered, it is the set-up and not the events.
 const SETUP_IS_WRONG_AFTER: usize = 20;
-/// A POST that failed this often…
-const POISON_FAILURES: u32 = 20;
-/// …over this long, while others of its site were delivered, is set aside.
-const POISON_AFTER: Duration = Duration::from_secs(3600);
 
 /// Bytes of a body for each of its events: mostly enough, so that it grows in place.
 const BODY: usize = 768;
@@ -710,8 +706,8 @@ impl<S: Settle> Dispatcher<S> {
                 if post.since.is_none() {
                     (post.since, post.delivered_then) = (Some(now), site.delivered);
                 }
-                let old = post.since.is_some_and(|since| now.duration_since(since) >= POISON_AFTER);
-                if post.failures >= POISON_FAILURES && old && site.delivered > post.delivered_then {
+                let failing_for = post.since.map(|since| now.duration_since(since)).unwrap_or_default();
+                if backoff::is_poison(post.failures, failing_for, site.delivered - post.delivered_then) {
                     self.reject(index, post, status, text);
                     return;
                 }
