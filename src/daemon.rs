@@ -1,31 +1,35 @@
 //! `silktail run`: wires follower, delivery and ledger together, and takes them apart again at a stop.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals as Hooked;
+use tokio::sync::Semaphore;
 
 use crate::config::{self, Config};
-use crate::deliver::{DeliverError, Delivery, SiteSettings};
+use crate::deliver::{DeliverError, Delivery, Outcome, Settle, Settlement, SiteSettings};
 use crate::event::Event;
-use crate::follow::source::{Happened, Sink, counts_of};
+use crate::follow::source::{Happened, Place, Sink, counts_of};
 use crate::follow::watch::{Wake, Watches};
 use crate::follow::{Follower, FormatChoice, Start, Target, Wishes};
 use crate::format::{BUILTIN, Format};
+use crate::journal::{self, ANSWER};
 use crate::ledger::{Advance, Ledger, LedgerError, LogRow, Role};
 use crate::lines::Cut;
 use crate::oddities::{Fit, FitChange, FrontProxy, Proxied};
-use crate::offsets::{LogId, SiteId};
+use crate::offsets::{LogId, Origin, SiteId};
 use crate::outbox::{Rooms, Settler};
 use crate::pipeline;
-use crate::status::counters::Counters;
-use crate::status::{live, server};
+use crate::status::access::{Listen, Token};
+use crate::status::counters::{Counters, Sum};
+use crate::status::live;
+use crate::status::logs::size_of;
+use crate::status::server::{self, Listening};
 use crate::visitor::repeats::Repeats;
 
 /// How long a stop may take: what is in flight is waited for this long.
@@ -47,7 +51,7 @@ pub enum DaemonError {
     Start(#[from] std::io::Error),
     /// The status page's address.
     #[error("cannot listen on {0} for [status]: {1}; choose another address, or stop what listens there")]
-    Listen(SocketAddr, #[source] std::io::Error),
+    Listen(Listen, #[source] std::io::Error),
     /// The follower's thread is gone.
     #[error("the follower ended unexpectedly; nothing is lost, start again and report this")]
     FollowerGone,
@@ -143,10 +147,27 @@ pub fn delivery_site(site: &config::Site, id: SiteId) -> SiteSettings {
     }
 }
 
+/// A settler that lets those who watch know.
+#[derive(Debug)]
+struct Watching {
+    settler: Settler,
+    counters: Arc<Counters>,
+}
+
+impl Settle for Watching {
+    async fn settle(&self, settlement: Settlement) {
+        let origins: Vec<Origin> = settlement.batch.events().map(|event| event.origin).collect();
+        let rejected = settlement.outcome != Outcome::Delivered;
+        self.settler.settle(settlement).await;
+        self.counters.settled(origins.len() as u64, rejected);
+        self.counters.logs().settled(&origins);
+    }
+}
+
 struct Outlet {
     ledger: Ledger,
     rooms: Arc<Rooms>,
-    delivery: Arc<Delivery<Settler>>,
+    delivery: Arc<Delivery<Watching>>,
     counters: Arc<Counters>,
     /// Whether systemd wants to hear that the follower comes round.
     watchdog: bool,
@@ -163,6 +184,7 @@ struct Watched {
 impl Sink for Outlet {
     fn submit(&self, event: Event) {
         self.rooms.enter(event.origin.site);
+        self.counters.logs().opened(event.origin, Instant::now());
         self.delivery.submit(event);
     }
 
@@ -184,10 +206,14 @@ impl Sink for Outlet {
 
     fn already_sent(&self, _site: SiteId) {}
 
-    fn happened(&self, what: Happened) {
+    fn happened(&self, what: Happened<'_>) {
         match what {
-            Happened::Rotation => drop(self.counters.rotations.fetch_add(1, Ordering::Relaxed)),
-            Happened::Truncation => drop(self.counters.truncations.fetch_add(1, Ordering::Relaxed)),
+            Happened::Rotation(path) => self.counters.happened(path, |life| life.rotations += 1),
+            Happened::Truncation(path) => self.counters.happened(path, |life| life.truncations += 1),
+            Happened::GivenUp { path, unread } => self.counters.happened(path, |life| {
+                life.given_up += 1;
+                life.unread += unread;
+            }),
             Happened::Turn { files, unreadable } => {
                 self.counters.turn(files, unreadable);
                 if self.watchdog {
@@ -196,6 +222,14 @@ impl Sink for Outlet {
                 }
             }
         }
+    }
+
+    fn stands(&self, log: LogId, place: Place) {
+        self.counters.logs().stands(log, place);
+    }
+
+    fn left(&self, log: LogId) {
+        self.counters.logs().left(log);
     }
 
     fn saw(&self, row: &LogRow, pipeline: &pipeline::Pipeline, taken: &pipeline::Taken, cut: Cut<'_>) {
@@ -241,9 +275,12 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let rooms = Arc::new(Rooms::default());
-    let settler = Arc::new(Settler { ledger: ledger.clone(), rooms: Arc::clone(&rooms), wakes: Some(wakes.clone()) });
-    let (path, state_dir, listen) = (config.path.clone(), config.state_dir.clone(), config.status_listen);
     let counters = Arc::new(Counters::default());
+    let settler = Settler { ledger: ledger.clone(), rooms: Arc::clone(&rooms), wakes: Some(wakes.clone()) };
+    let settler = Arc::new(Watching { settler, counters: Arc::clone(&counters) });
+    let (path, state_dir) = (config.path.clone(), config.state_dir.clone());
+    let (listen, token) = config.status.clone().map(|status| (status.listen, status.token)).unzip();
+    let token = Arc::new(Mutex::new(token.flatten()));
     let (wishes, deliveries) = take_apart(config, &ledger)?;
     let names = Arc::new(Mutex::new(names_of(&deliveries)));
     let delivery = {
@@ -258,18 +295,15 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
         watchdog: std::env::var_os("WATCHDOG_USEC").is_some(),
         watched: Mutex::default(),
     };
-    let listener = match listen {
+    let listening = match &listen {
         None => None,
-        Some(address) => {
-            let bound = runtime.block_on(server::bind(address));
-            Some(bound.map_err(|error| DaemonError::Listen(address, error))?)
+        Some(listen) => {
+            let bound = runtime.block_on(Listening::bind(listen));
+            Some(bound.map_err(|error| DaemonError::Listen(listen.clone(), error))?)
         }
     };
-    let status = match &listener {
-        None => None,
-        Some(listener) => Some(format!("http://{}/", listener.local_addr()?)),
-    };
-    if let (Some(listener), Some(address)) = (listener, &status) {
+    let status = listening.as_ref().map(Listening::address).transpose()?;
+    if let (Some(listening), Some(address)) = (listening, &status) {
         tracing::info!(address, "status page and metrics");
         let shown = server::Shown {
             state_dir: state_dir.clone(),
@@ -278,13 +312,16 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
             rooms: Arc::clone(&rooms),
             names: Arc::clone(&names),
             counters: Arc::clone(&counters),
+            token: Arc::clone(&token),
+            turns: Semaphore::new(1),
         };
-        runtime.spawn(server::serve(listener, Arc::new(shown)));
+        runtime.spawn(server::serve(listening, Arc::new(shown)));
     }
     let reloader = Reloader {
         path,
         state_dir: state_dir.clone(),
-        listen,
+        listen: listen.clone(),
+        token,
         counters: Arc::clone(&counters),
         ledger: ledger.clone(),
         delivery: Arc::clone(&delivery),
@@ -297,8 +334,16 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
         }
     })?;
     let follower = Follower::new(wishes, ledger.clone(), repeats, outlet, Watches::new(wakes), woken)?;
-    let live =
-        runtime.spawn(live::publish(live::path(&state_dir), names, Arc::clone(&delivery), Arc::clone(&rooms), status));
+    let live = runtime.spawn(live::publish(
+        live::path(&state_dir),
+        names,
+        Arc::clone(&delivery),
+        Arc::clone(&rooms),
+        Arc::clone(&counters),
+        status,
+    ));
+    let summary = Arc::new(Mutex::new(Summary::new(Arc::clone(&counters), Arc::clone(&rooms))));
+    let minutes = runtime.spawn(say_each_minute(Arc::clone(&summary)));
     let thread = std::thread::Builder::new().name("follower".into()).spawn(move || {
         follower.run(|files| {
             counters.following.store(true, Ordering::Relaxed);
@@ -310,15 +355,21 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
     let followed = thread.join().map_err(|_| DaemonError::FollowerGone);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     live.abort();
+    minutes.abort();
     // It may be gone already, or have panicked and said so.
     let _ = reloads.send(Ask::End);
     let _ = reloading.join();
     // What can't be remembered isn't waited for.
     let grace = if ledger.is_stuck() { Duration::from_secs(1) } else { STOP_GRACE };
-    let unsent = runtime.block_on(delivery.stop(grace));
+    let unsent = runtime.block_on(delivery.stop(grace / 2, grace));
     runtime.shutdown_timeout(Duration::from_secs(1));
     live::remove(&state_dir);
+    if let Some(Listen::Unix(path)) = &listen {
+        // A socket that is left behind is taken over at the next start.
+        let _ = std::fs::remove_file(path);
+    }
     ledger.sync()?;
+    summary.lock().unwrap_or_else(PoisonError::into_inner).say();
     if unsent > 0 {
         tracing::info!(events = unsent, "stopped; what wasn't sent is read again at the next start");
     } else {
@@ -358,47 +409,53 @@ fn names_of(deliveries: &[SiteSettings]) -> Vec<(SiteId, String)> {
 struct Reloader {
     path: PathBuf,
     state_dir: PathBuf,
-    listen: Option<SocketAddr>,
+    listen: Option<Listen>,
+    token: Arc<Mutex<Option<Token>>>,
     counters: Arc<Counters>,
     ledger: Ledger,
-    delivery: Arc<Delivery<Settler>>,
+    delivery: Arc<Delivery<Watching>>,
     names: Arc<Mutex<Vec<(SiteId, String)>>>,
     wakes: SyncSender<Wake>,
 }
 
 impl Reloader {
     fn reload(&self) {
-        let applied = self.try_reload();
-        self.counters.reload(applied);
+        let refused = self.try_reload().err();
+        self.counters.reload(refused);
     }
 
-    /// Whether the configuration was taken into use; why not has been said.
-    fn try_reload(&self) -> bool {
+    /// Takes the configuration into use; or why not, in few words: the rest has been said.
+    fn try_reload(&self) -> Result<(), String> {
         let path = self.path.display();
         let env = |name: &str| std::env::var(name).ok();
         let loaded = match config::load(&self.path, &env) {
             Ok(loaded) => loaded,
             Err(report) => {
                 // The diagnostics as `check` gives them, each line in the journal.
-                report.render(false).lines().filter(|line| !line.is_empty()).for_each(|line| tracing::error!("{line}"));
+                let lines = report.render_problems(false);
+                for line in lines.lines().filter(|line| !line.is_empty()) {
+                    tracing::error!(target: ANSWER, "{line}");
+                }
                 let hint = "mend it and reload again; `silktail check` says the same";
-                tracing::error!(%path, errors = report.errors, hint, "configuration refused, the old one goes on");
-                return false;
+                tracing::error!(target: ANSWER, %path, errors = report.errors, hint, "configuration refused, the old one goes on");
+                let plural = if report.errors == 1 { "" } else { "s" };
+                return Err(format!("{path} has {} error{plural}", report.errors));
             }
         };
-        for (key, changed) in [
-            ("state_dir", loaded.config.state_dir != self.state_dir),
-            ("[status] listen", loaded.config.status_listen != self.listen),
-        ] {
+        let listen = loaded.config.status.as_ref().map(|status| status.listen.clone());
+        for (key, changed) in
+            [("state_dir", loaded.config.state_dir != self.state_dir), ("[status] listen", listen != self.listen)]
+        {
             if changed {
                 let hint = "restart the service, or take the change back";
-                tracing::error!(%path, hint, "`{key}` can't change while running: configuration refused, the old one goes on");
-                return false;
+                tracing::error!(target: ANSWER, %path, hint, "`{key}` can't change while running: configuration refused, the old one goes on");
+                return Err(format!("`{key}` can't change while running"));
             }
         }
-        for line in loaded.warnings.render(false).lines().filter(|_| loaded.warnings.warnings > 0) {
-            tracing::warn!("{line}");
+        for line in loaded.warnings.render_problems(false).lines().filter(|line| !line.is_empty()) {
+            tracing::warn!(target: ANSWER, "{line}");
         }
+        let token = loaded.config.status.as_ref().and_then(|status| status.token.clone());
         let taken = take_apart(loaded.config, &self.ledger).map_err(DaemonError::from);
         let applied = taken.and_then(|(wishes, deliveries)| {
             let names = names_of(&deliveries);
@@ -409,16 +466,58 @@ impl Reloader {
         });
         match applied {
             Ok(wishes) => {
-                tracing::info!(%path, "configuration reloaded");
+                *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
+                tracing::info!(target: ANSWER, %path, "configuration reloaded");
                 // A stop that comes in between wins.
                 let _ = self.wakes.send(Wake::Reload(Box::new(wishes)));
-                true
+                Ok(())
             }
             Err(error) => {
-                tracing::error!(%path, %error, "configuration refused, the old one goes on");
-                false
+                tracing::error!(target: ANSWER, %path, %error, "configuration refused, the old one goes on");
+                Err(error.to_string())
             }
         }
+    }
+}
+
+/// What has happened since it was last said.
+#[derive(Debug)]
+struct Summary {
+    counters: Arc<Counters>,
+    rooms: Arc<Rooms>,
+    said: Sum,
+    at: Instant,
+}
+
+impl Summary {
+    fn new(counters: Arc<Counters>, rooms: Arc<Rooms>) -> Self {
+        Self { said: counters.sum(), counters, rooms, at: Instant::now() }
+    }
+
+    /// Says it, if there is something to say.
+    fn say(&mut self) {
+        let now = self.counters.sum();
+        let in_seconds = std::mem::replace(&mut self.at, Instant::now()).elapsed().as_secs_f64().round() as u64;
+        let Sum { lines, events, delivered, rejected } = now.since(&std::mem::replace(&mut self.said, now));
+        if lines + delivered + rejected == 0 {
+            return;
+        }
+        let logs = self.counters.logs().clone();
+        let lag_bytes: u64 = logs.standing(self.at, size_of).iter().map(|log| log.lag_bytes).sum();
+        let waiting = self.rooms.total();
+        tracing::info!(lines, events, delivered, rejected, waiting, lag_bytes, in_seconds, "summary");
+    }
+}
+
+/// The summary, and the warnings that were only counted.
+async fn say_each_minute(summary: Arc<Mutex<Summary>>) {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let mut minutes = tokio::time::interval_at(tokio::time::Instant::now() + MINUTE, MINUTE);
+    minutes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        minutes.tick().await;
+        summary.lock().unwrap_or_else(PoisonError::into_inner).say();
+        journal::say_recurring(false);
     }
 }
 

@@ -86,6 +86,11 @@ impl Rooms {
         self.lock().sites.get(&site).map_or(0, |held| held.events)
     }
 
+    /// Events of all sites that wait or are in flight.
+    pub fn total(&self) -> usize {
+        self.lock().total
+    }
+
     /// Waits until a site has room, for as long as `patience` at most.
     pub fn wait_for_room(&self, site: SiteId, patience: Duration) {
         self.wait(patience, |open| open.sites.get(&site).is_none_or(|held| !held.full));

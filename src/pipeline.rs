@@ -204,14 +204,20 @@ impl Pipeline {
     }
 
     /// The site whose line this is. The first site in file order wins.
+    ///
+    /// Where the format has no host, the lines are the only site's; of several, nobody's.
     pub fn route(&self, entry: &Entry<'_>) -> Option<usize> {
-        let routed = self.format.gives("host");
-        self.sites.iter().position(|site| match &site.hosts {
-            Some(hosts) if routed => {
-                entry.host.as_deref().is_some_and(|host| hosts.contains(&String::from_utf8_lossy(host)))
-            }
-            _ => true,
+        let untold = self.sites.len() == 1 && !self.format.gives("host");
+        self.sites.iter().position(|site| match (&site.hosts, entry.host.as_deref()) {
+            (None, _) => true,
+            (Some(hosts), Some(host)) => hosts.contains(&String::from_utf8_lossy(host)),
+            (Some(_), None) => untold,
         })
+    }
+
+    /// Whether sites share lines that can't be told apart.
+    pub fn lacks_the_host(&self) -> bool {
+        self.sites.len() > 1 && !self.format.gives("host")
     }
 
     /// A line that tells no host is the only site's, if that takes every host.

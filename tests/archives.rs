@@ -175,6 +175,34 @@ fn a_part_of_the_time_may_be_asked_of_standard_input() {
 }
 
 #[test]
+fn parts_of_standard_input_may_be_sent_one_after_the_other() {
+    for packing in PACKINGS {
+        let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+        // Where every request counts, nothing but what is remembered of the log keeps it from counting twice.
+        sandbox.configure(endpoint.port, &format!("{SITE}repeat_window = \"0s\"\n"));
+        let input = pack(&lines(0..100), packing);
+        let backfill = |more: &[&str], input: &[u8]| {
+            with_input(&sandbox, &[&["backfill", "--yes", "--json", "-"], more].concat(), input)
+        };
+        backfill(&["--until", "2026-11-10T10:00:20Z"], &input).expect_code(0);
+        assert_eq!(endpoint.delivered(), urls(0..20), "{packing}: until");
+        backfill(&["--since", "2026-11-10T10:00:50Z"], &input).expect_code(0);
+        backfill(&["--limit", "10"], &input).expect_code(0);
+        assert_eq!(endpoint.delivered().len(), 80, "{packing}: limit");
+        let all = backfill(&[], &input).expect_code(0).json();
+        assert_eq!((&all["event"], endpoint.delivered()), (&json!(20), urls(0..100)), "{packing}");
+        let again = backfill(&[], &input).expect_code(0).json();
+        assert_eq!((&again["event"], &again["already_sent"]), (&json!(0), &json!(100)), "{packing}: again");
+        // The same log as a file is the same log.
+        write(&sandbox.path("access.log"), &input);
+        sandbox.run(&["backfill", "--yes"]).expect_code(0);
+        assert_eq!(endpoint.delivered(), urls(0..100), "{packing}: as a file");
+        let cut = backfill(&[], &pack(&lines(200..3_000), packing)[..9_000]);
+        assert_eq!(cut.code, i32::from(packing != "plain"), "{packing}: {cut:#?}");
+    }
+}
+
+#[test]
 fn a_log_and_its_copies_in_one_run_are_one_log() {
     let site = SITE.replace("[[site]]\n", "[[site]]\nrepeat_window = \"0s\"\n");
     for rehearsal in [false, true] {
@@ -198,6 +226,69 @@ fn a_log_and_its_copies_in_one_run_are_one_log() {
             assert_eq!(endpoint.delivered(), want);
         }
     }
+}
+
+#[test]
+fn standard_input_is_read_once_and_needs_no_last_newline() {
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+    sandbox.configure(endpoint.port, SITE);
+    for args in [&["backfill", "-"][..], &["backfill", "--yes", "-", "-"]] {
+        with_input(&sandbox, args, b"").expect_code(2);
+    }
+    with_input(&sandbox, &["backfill", "--yes", "-"], b"").expect_code(0);
+    with_input(&sandbox, &["backfill", "--yes", "-"], lines(0..1).trim_end().as_bytes()).expect_code(0);
+    assert_eq!(endpoint.delivered(), urls(0..1), "its last line is whole without a newline");
+}
+
+#[test]
+fn a_refused_site_is_given_up_when_its_queue_is_full_and_the_others_of_its_log_are_finished() {
+    const SITES: &str = r#"
+[[site]]
+name = "one"
+base_url = "https://one.example.org"
+property_key = "8bce2be8c07a84a70e7104634b428701"
+logs = ["LOGS/access.log"]
+format = "vhost_combined"
+hosts = ["one.example.org"]
+
+[[site]]
+name = "two"
+base_url = "https://two.example.org"
+property_key = "8bce2be8c07a84a70e7104634b428702"
+logs = ["LOGS/access.log"]
+format = "vhost_combined"
+hosts = ["two.example.org"]
+"#;
+    let of_one = |body: &Value| body["propertyKey"].as_str().unwrap().ends_with("01");
+    let endpoint = Endpoint::scripted(move |_, body| Answer::Status(if of_one(body) { 403 } else { 200 }));
+    let sandbox = Sandbox::new();
+    sandbox.configure_with(endpoint.port, "linger = \"0s\"", SITES);
+    // More than may wait in memory.
+    let log: String = lines(0..6_000)
+        .lines()
+        .enumerate()
+        .map(|(n, line)| format!("{}.example.org:443 {line}\n", ["one", "two"][n % 2]))
+        .collect();
+    write(&sandbox.path("access.log.1"), &pack(&log, "gz"));
+    let done = sandbox.run(&["backfill", "--yes", "--json"]).expect_code(1);
+    assert!(done.stderr.contains("property_key"), "{done:#?}");
+    let of = |n: u32| format!("https://{}.example.org/files/{n}.pdf", ["one", "two"][n as usize % 2]);
+    let sorted = |range: std::ops::Range<u32>, step: usize| {
+        let mut urls: Vec<String> = range.step_by(step).map(of).collect();
+        urls.sort();
+        urls
+    };
+    assert_eq!(endpoint.delivered(), sorted(1..6_000, 2), "the other site's");
+    endpoint.set_script(|_, _| Answer::Status(200));
+    sandbox.run(&["backfill", "--yes"]).expect_code(0);
+    assert_eq!(endpoint.delivered(), sorted(0..6_000, 1), "each once");
+    // Standard input, of one site, doesn't wait for ever either.
+    endpoint.set_script(|_, _| Answer::Status(403));
+    let input = lines(10_000..16_000);
+    with_input(&sandbox, &["backfill", "--yes", "--site", "one", "-"], input.as_bytes()).expect_code(0);
+    let input = input.replace("192.0", "one.example.org:443 192.0");
+    let done = with_input(&sandbox, &["backfill", "--yes", "--site", "one", "-"], input.as_bytes()).expect_code(1);
+    assert!(done.stderr.contains("property_key"), "{done:#?}");
 }
 
 #[test]

@@ -478,6 +478,66 @@ fn an_answer_without_end_takes_no_memory() {
     }
 }
 
+#[test]
+fn an_outage_of_any_length_takes_no_memory_and_everything_arrives_once_after_it() {
+    const A_SECOND: u32 = 2_000;
+    // `SILKTAIL_OUTAGE_SECONDS=600 cargo test --test endpoint_faults an_outage`
+    let seconds: u32 = std::env::var("SILKTAIL_OUTAGE_SECONDS").map_or(5, |text| text.parse().unwrap());
+    for files in [1, 1_000] {
+        let endpoint = Endpoint::scripted(|_, _| Answer::Status(503));
+        let sandbox = Sandbox::new();
+        let keys = "linger = \"20ms\"\nretry_max = \"1s\"";
+        sandbox.configure_with(endpoint.port, keys, &SITE.replace("access.log", "*.log"));
+        for file in 0..files {
+            sandbox.write(&format!("{file}.log"), "");
+        }
+        let daemon = sandbox.start("said");
+        says(&daemon, "ready");
+        let mut resident = Vec::new();
+        let mut open_files = 0;
+        let began = Instant::now();
+        for tenth in 0..seconds * 10 {
+            let due = began + Duration::from_millis(100) * tenth;
+            wait_for("the next tenth of a second", SOON, || Instant::now() >= due);
+            // Ten events of a visitor on a page, each tenth in another log.
+            let n = tenth * A_SECOND / 10;
+            let page = "https://docs.example.org/manuals.html";
+            let line = |n: u32| {
+                let ip = format!("198.{}.{}.{}", 18 + n / 10 / 62_500 % 2, n / 10 / 250 % 250, n / 10 % 250);
+                combined_by(&ip, n / A_SECOND, &format!("/files/{n}.pdf"), page, BROWSER)
+            };
+            let text: String = (n..n + A_SECOND / 10).map(line).collect();
+            sandbox.append(&format!("{}.log", tenth % files), &text);
+            resident.push(daemon.resident());
+            open_files = open_files.max(fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count());
+        }
+        let count = (seconds * A_SECOND) as usize;
+        let seen = Arc::new(Mutex::new((vec![0_u8; count], 0)));
+        let marked = Arc::clone(&seen);
+        endpoint.set_script(move |_, body| {
+            let (seen, total) = &mut *marked.lock().unwrap();
+            for event in body["events"].as_array().unwrap() {
+                let name = event["url"].as_str().unwrap().rsplit('/').next().unwrap();
+                seen[name.trim_end_matches(".pdf").parse::<usize>().unwrap()] += 1;
+                *total += 1;
+            }
+            Answer::Status(200)
+        });
+        let deadline = SOON + Duration::from_secs(u64::from(seconds));
+        wait_for("all of it", deadline, || seen.lock().unwrap().1 >= count);
+        daemon.stop();
+        assert!(seen.lock().unwrap().0.iter().all(|times| *times == 1), "each once");
+        // When what may wait is full, after the first seconds, it stays as it is.
+        let full = resident[resident.len() * 3 / 5];
+        let last = *resident.last().unwrap();
+        eprintln!(
+            "{files} logs, {count} events: {full} KiB, at the end of the outage {last} KiB, {open_files} files open"
+        );
+        assert!(last < full + 4 * 1024, "{files} logs: from {full} KiB to {last} KiB");
+        assert!(open_files < files as usize + 64, "{files} logs: {open_files} files open");
+    }
+}
+
 /// A certificate authority, and what a server needs to show a certificate of it.
 struct Authority {
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,

@@ -129,3 +129,28 @@ fn check_says_how_many_lines_fit_and_whether_a_proxy_seems_to_stand_in_front() {
     assert!(done.stderr.contains("none of the known formats fits: 20 of 20 recent lines"), "{done:#?}");
     assert!(done.stdout.contains("no known format, 0 of 20 recent lines fit"), "{done:#?}");
 }
+
+#[test]
+fn lines_that_tell_no_host_are_none_of_the_sites_that_share_a_log() {
+    let sandbox = Sandbox::new();
+    let site = |name: &str| {
+        format!(
+            "[[site]]\nname = \"{name}\"\nbase_url = \"https://{name}.example.org\"\nproperty_key = \"{KEY}\"\n\
+             logs = [\"LOGS/access.log\"]\nhosts = [\"{name}.example.org\"]\n"
+        )
+    };
+    let line = combined("192.0.2.7", 0, "/files/report.pdf");
+    sandbox.write("access.log", &line.repeat(3));
+    sandbox.configure(1, &(site("docs") + &site("shop")));
+    let done = sandbox.run(&["check", "--strict"]).expect_code(1);
+    assert!(done.stderr.contains("sites share it, and `combined` has no host"), "{done:#?}");
+    let explained = sandbox.run_with_input(&["explain", "--json"], &line).expect_code(0).json();
+    assert_eq!((&explained["outcome"], &explained["reason"]), (&"excluded".into(), &"host".into()), "{explained}");
+    assert!(explained["site"].is_null(), "{explained}");
+    let done = sandbox.run(&["backfill", "--dry-run"]).expect_code(0);
+    assert_eq!(done.stdout, "", "nobody's lines are sent");
+    // The only site of a log takes its lines, whatever its hosts.
+    sandbox.configure(1, &site("docs"));
+    let explained = sandbox.run_with_input(&["explain", "--json"], &line).expect_code(0).json();
+    assert_eq!((&explained["outcome"], &explained["site"]), (&"event".into(), &"docs".into()), "{explained}");
+}

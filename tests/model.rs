@@ -384,6 +384,7 @@ fn each_row_of_the_table_of_faults_is_a_test_and_each_test_a_row() {
         include_str!("endpoint_faults.rs"),
         include_str!("rotation.rs"),
         include_str!("state_faults.rs"),
+        include_str!("backfill_runs.rs"),
         include_str!("model.rs"),
     ];
     let mut tests: BTreeSet<&str> = sources

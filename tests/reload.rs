@@ -94,6 +94,7 @@ fn a_wrong_configuration_is_refused_whole_with_its_diagnostics() {
         sandbox.write("config.toml", &wrong.replace("https://docs.example.org", "https://changed.example.org"));
         reload(&daemon, REFUSED);
         assert!(daemon.stderr().contains(said), "{name}: no {said} in\n{}", daemon.stderr());
+        assert!(!daemon.stderr().contains("nothing was started"), "{name}: it runs\n{}", daemon.stderr());
     }
     sandbox.append("docs.log", &lines(1..2));
     endpoint.wait_delivered(2);
@@ -121,10 +122,10 @@ fn a_site_that_waits_for_its_set_up_tries_at_once_when_it_is_mended() {
     assert_eq!(endpoint.delivered(), sorted(urls("docs", 0..20)));
 }
 
-/// `SILKTAIL_TEST_RELOADS=100` for the long run.
+/// `SILKTAIL_TEST_RELOADS=1000` for a longer run.
 #[test]
 fn reloads_under_load_lose_nothing_and_double_nothing() {
-    let reloads: u32 = std::env::var("SILKTAIL_TEST_RELOADS").ok().and_then(|count| count.parse().ok()).unwrap_or(12);
+    let reloads: u32 = std::env::var("SILKTAIL_TEST_RELOADS").ok().and_then(|count| count.parse().ok()).unwrap_or(100);
     let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
     let config = |turn: u32| {
         let shop = if turn % 3 == 1 { String::new() } else { site("shop", "shop.log") };

@@ -349,3 +349,63 @@ fn killed_at_any_moment_under_load_none_is_lost_and_only_what_was_in_flight_is_d
     assert_eq!(lost, 0);
     assert!(doubled <= kills as usize * IN_FLIGHT, "{doubled} doubled");
 }
+
+#[test]
+fn a_power_cut_loses_none_and_doubles_only_what_was_sent_just_before() {
+    const JUST_BEFORE: Duration = Duration::from_secs(2);
+    let endpoint = Endpoint::scripted(|_, _| Answer::Slow(200, Duration::from_millis(2)));
+    let sandbox = Sandbox::new();
+    sandbox.configure_with(endpoint.port, "linger = \"5ms\"\nmax_in_flight = 2", SITE);
+    sandbox.write("access.log", "");
+    let mut written = 0;
+    let mut write = |count: u32| {
+        sandbox.append("access.log", &lines(written..written + count));
+        written += count;
+        written
+    };
+    let mut daemon = Some(sandbox.start("said"));
+    let copy = sandbox.path("copy.db");
+    for cut in 0..3 {
+        let began = Instant::now();
+        wait_for("some seconds of traffic", SOON, || {
+            write(5);
+            began.elapsed() > Duration::from_secs(3)
+        });
+        // What is in the database itself, without its log, has been synced; but not while it is being copied there.
+        let running = daemon.take().unwrap();
+        let mut at = Instant::now();
+        wait_for("a state that is whole", SOON, || {
+            running.signal(rustix::process::Signal::STOP);
+            at = Instant::now();
+            fs::copy(sandbox.path("state/silktail.db"), &copy).unwrap();
+            running.signal(rustix::process::Signal::CONT);
+            let db = rusqlite::Connection::open(&copy).unwrap();
+            let whole = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get::<_, String>(0));
+            whole.is_ok_and(|verdict| verdict == "ok")
+        });
+        running.kill();
+        endpoint.wait_hung_up();
+        for name in ["silktail.db-wal", "silktail.db-shm"] {
+            let _ = fs::remove_file(sandbox.path("state").join(name));
+        }
+        fs::copy(&copy, sandbox.path("state/silktail.db")).unwrap();
+        let before = endpoint.posts();
+        let known: BTreeSet<String> = before.iter().flat_map(common::Post::urls).collect();
+        daemon = Some(sandbox.start("said"));
+        let all = write(1) as usize;
+        let distinct = || endpoint.delivered().into_iter().collect::<BTreeSet<_>>().len();
+        wait_for("everything", SOON, || distinct() == all);
+        // Whatever would be sent again has been sent before what came last.
+        let again: BTreeSet<String> = endpoint.posts()[before.len()..]
+            .iter()
+            .flat_map(common::Post::urls)
+            .filter(|url| known.contains(url))
+            .collect();
+        let long_before = before.iter().filter(|post| post.is_delivered() && post.at + JUST_BEFORE < at);
+        let doubled: Vec<String> = long_before.flat_map(common::Post::urls).filter(|url| again.contains(url)).collect();
+        assert_eq!(doubled, Vec::<String>::new(), "cut {cut}: sent long before, and sent again");
+        eprintln!("cut {cut}: {all} events, {} doubled", again.len());
+    }
+    daemon.unwrap().stop();
+    assert_eq!(endpoint.delivered().into_iter().collect::<BTreeSet<_>>().len(), written as usize, "nothing foreign");
+}

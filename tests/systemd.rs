@@ -114,7 +114,7 @@ fn the_template_differs_from_the_unit_in_its_instance_alone() {
     let named: Vec<String> = settings("silktail.service")
         .into_iter()
         .map(|line| match line.as_str() {
-            "StateDirectory=silktail" => "StateDirectory=silktail-%i".to_owned(),
+            "StateDirectory=silktail" | "RuntimeDirectory=silktail" => format!("{line}-%i"),
             "ExecReload=/usr/bin/silktail check" | "ExecStart=/usr/bin/silktail run" => {
                 format!("{line} --config /etc/silktail/%i.toml")
             }

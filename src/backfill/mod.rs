@@ -768,6 +768,8 @@ impl Work<'_> {
             max_line,
             shown: 0,
             current: None,
+            waiting: Vec::new(),
+            left: None,
         })))
     }
 

@@ -59,6 +59,10 @@ pub(super) struct Stream {
     pub on_disk: u64,
     pub shown: u64,
     pub current: Option<Current>,
+    /// Sites that wait for their set-up to be mended: the others read on without them, and they from here another time.
+    pub waiting: Vec<SiteId>,
+    /// Why they wait.
+    pub left: Option<String>,
 }
 
 /// The part that is being read.
@@ -85,7 +89,8 @@ impl Stream {
         loop {
             let Some(current) = &mut self.current else {
                 match self.parts.pop_front() {
-                    Some(part) => self.begin(part)?,
+                    Some(part) if self.has_readers(&part) => self.begin(part)?,
+                    Some(_) => {}
                     None => return self.finish(collector).map(Reached::End),
                 }
                 continue;
@@ -97,15 +102,26 @@ impl Stream {
             }
             if let Some(piece) = current.pieces.next() {
                 collector.recording.set(current.part.recording);
-                let full = current.apply(piece, &self.row, &self.pipeline, collector, repeats);
+                let full = current.apply(piece, &self.row, &self.pipeline, &self.waiting, collector, repeats);
                 if let Some(site) = full {
                     if collector.state.borrow().limited {
                         self.settle_for_now(collector);
                         return Ok(Reached::Enough);
                     }
-                    if let Some(why) = wait_for_room(site, collector, stop) {
-                        self.settle_for_now(collector);
-                        return Ok(Reached::End(End::Left(why)));
+                    match wait_for_room(site, collector, stop) {
+                        Room::Free => {}
+                        Room::Stopped => {
+                            self.settle_for_now(collector);
+                            return Ok(Reached::End(End::Left(STOPPED.to_owned())));
+                        }
+                        Room::Hopeless(why) => {
+                            self.settle_for_now(collector);
+                            self.waiting.push(site);
+                            self.left = Some(why.clone());
+                            if !self.current.as_ref().is_some_and(|current| self.has_readers(&current.part)) {
+                                return Ok(Reached::End(End::Left(why)));
+                            }
+                        }
                     }
                 }
                 continue;
@@ -118,6 +134,13 @@ impl Stream {
                 return Ok(Reached::End(End::Left(STOPPED.to_owned())));
             }
         }
+    }
+
+    /// Whether a part is anybody's who doesn't wait.
+    fn has_readers(&self, part: &Part) -> bool {
+        let sites = part.readers.iter().filter_map(|reader| site_of(reader, &self.pipeline));
+        let mut sites = sites.peekable();
+        sites.peek().is_none() || sites.any(|site| !self.waiting.contains(&site))
     }
 
     fn begin(&mut self, part: Part) -> Result<(), Trouble> {
@@ -139,7 +162,7 @@ impl Stream {
         let Some(current) = &mut self.current else { return Ok(None) };
         if let Some(segment) = current.segment.take() {
             collector.recording.set(current.part.recording);
-            current.settle(segment.read_to, &self.row, &self.pipeline, collector);
+            current.settle(segment.read_to, &self.row, &self.pipeline, &self.waiting, collector);
             if self.parts.is_empty() {
                 self.read_to = segment.read_to;
             }
@@ -180,7 +203,7 @@ impl Stream {
         if let Some(current) = &mut self.current {
             let to = current.applied_to;
             collector.recording.set(current.part.recording);
-            current.settle(to, &self.row, &self.pipeline, collector);
+            current.settle(to, &self.row, &self.pipeline, &self.waiting, collector);
             if self.parts.is_empty() {
                 self.read_to = to;
             }
@@ -207,7 +230,7 @@ impl Stream {
         };
         self.read_to = self.size;
         collector.state.borrow_mut().summary.bytes += size.min(archive::UNKNOWN - 1);
-        Ok(End::Done)
+        Ok(self.left.take().map_or(End::Done, End::Left))
     }
 }
 
@@ -218,20 +241,22 @@ impl Current {
         piece: Piece,
         row: &LogRow,
         pipeline: &Pipeline,
+        waiting: &[SiteId],
         collector: &Collector<'_>,
         repeats: &mut Repeats,
     ) -> Option<SiteId> {
         self.applied_to = piece.end();
         let readers = &mut self.part.readers;
+        let waits = |reader: &Reader| site_of(reader, pipeline).is_some_and(|site| waiting.contains(&site));
         match piece {
             Piece::Passed { lines, .. } => {
-                if let Some(owner) = readers.iter().position(|reader| reader.site.is_some()) {
+                if let Some(owner) = readers.iter().position(|reader| reader.site.is_some() && !waits(reader)) {
                     source::pass(lines, &mut self.steps[owner]);
                 }
                 None
             }
             Piece::Line { span, taken, bytes } => {
-                let owner = readers.iter().position(|reader| reader.site == taken.site)?;
+                let owner = readers.iter().position(|reader| reader.site == taken.site && !waits(reader))?;
                 let cut = if taken.outcome == crate::pipeline::Outcome::TooLong {
                     Cut::TooLong(span)
                 } else {
@@ -246,32 +271,55 @@ impl Current {
     }
 
     /// Everything before `read_to` has been read.
-    fn settle(&mut self, read_to: u64, row: &LogRow, pipeline: &Pipeline, collector: &Collector<'_>) {
+    fn settle(
+        &mut self,
+        read_to: u64,
+        row: &LogRow,
+        pipeline: &Pipeline,
+        waiting: &[SiteId],
+        collector: &Collector<'_>,
+    ) {
         for (reader, steps) in self.part.readers.iter_mut().zip(&mut self.steps) {
+            let site = site_of(reader, pipeline);
+            if site.is_some_and(|site| waiting.contains(&site)) {
+                continue;
+            }
             let steps = std::mem::take(steps);
             if read_to > reader.cutter.offset() {
                 reader.cutter = crate::lines::Cutter::new(read_to, reader.cutter.max_line());
-                let site = reader.site.and_then(|index| pipeline.sites.get(index)).map(|site| site.id);
                 collector.advance(Advance { site, log: row.id, read_to, steps });
             }
         }
     }
 }
 
-/// Waits until a site's queue takes another event. Something: why that is hopeless.
-fn wait_for_room(site: SiteId, collector: &Collector<'_>, stop: &dyn Fn() -> bool) -> Option<String> {
-    let Outlet::Send { delivery, rooms, .. } = collector.outlet else { return None };
+fn site_of(reader: &Reader, pipeline: &Pipeline) -> Option<SiteId> {
+    reader.site.and_then(|index| pipeline.sites.get(index)).map(|site| site.id)
+}
+
+/// Whether a site's queue takes another event.
+enum Room {
+    Free,
+    /// Somebody has asked to stop.
+    Stopped,
+    /// It won't: why, and what to do.
+    Hopeless(String),
+}
+
+/// Waits until a site's queue takes another event, or that is hopeless.
+fn wait_for_room(site: SiteId, collector: &Collector<'_>, stop: &dyn Fn() -> bool) -> Room {
+    let Outlet::Send { delivery, rooms, .. } = collector.outlet else { return Room::Free };
     let mut patience = Patience::new(rooms, &[site]);
     while !collector.has_room(site) {
         if stop() {
-            return Some(STOPPED.to_owned());
+            return Room::Stopped;
         }
         if let Some(why) = patience.lost(delivery, rooms, &[site]) {
-            return Some(why);
+            return Room::Hopeless(why);
         }
         rooms.wait_for_room(site, std::time::Duration::from_millis(200));
     }
-    None
+    Room::Free
 }
 
 /// Another handle of a plain log, to look whether it is still what it was.

@@ -106,7 +106,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// Reads old logs.
 pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     let config = load(config_path)?;
-    journal::start();
+    journal::start(journal::Form::Text);
     let chosen = choose(&config, args)?;
     if chosen.is_empty() {
         return Err(Failure::Failed("no log to read: no file matches any site's `logs`".to_owned()));
@@ -208,8 +208,8 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
             let outlet = Outlet::Send { delivery: Arc::clone(&delivery), rooms, ledger: ledger.clone() };
             let (mut summary, end) =
                 backfill::run(jobs, &outlet, repeats, &options, &stop).map_err(|error| failed(&error))?;
-            let grace = if end == End::Done { crate::daemon::STOP_GRACE } else { Duration::from_secs(2) };
-            runtime.block_on(delivery.stop(grace));
+            // What waits is read again by the run that goes on; what is under way gets its answer.
+            runtime.block_on(delivery.stop(Duration::ZERO, crate::daemon::STOP_GRACE));
             ledger.sync().map_err(|error| failed(&error))?;
             (summary.delivered, summary.rejected) = *counts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             (summary, end)
@@ -416,7 +416,9 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
             )));
         }
         if stdin {
-            of_stdin = Some(sites);
+            if of_stdin.replace(sites).is_some() {
+                return Err(Failure::Usage("standard input can be read once: `-` stands here twice".to_owned()));
+            }
             continue;
         }
         if !path.is_file() {

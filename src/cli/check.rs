@@ -1,11 +1,13 @@
 //! `silktail check`: the configuration, and, as far as it can be seen from here, the logs.
 
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::owner::{self, Reach};
 use super::test::expectations;
 use super::{Failure, load, print, printable, say};
+use crate::config::Config;
 use crate::daemon::{WINDOW_ENTRIES, format_choice, pipeline_site};
 use crate::follow::scan::Recall;
 use crate::follow::{FormatChoice, decide_format, discover, file};
@@ -37,6 +39,7 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
         say(&format!("warning: {text}"));
     };
     let mut out = String::new();
+    let shared = shared(&config);
     let owner = owner::of_state(&config.state_dir);
     for site in &config.sites {
         out.push_str(&format!("site {}\n", site.name));
@@ -73,7 +76,13 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
                             of - fit
                         ));
                     }
-                    Ok(Looked::Lines { format, fit, of, misfit, proxied, .. }) => {
+                    Ok(Looked::Lines { format, fit, of, misfit, proxied, host, .. }) => {
+                        if !host && shared.contains(&path) {
+                            warn(format!(
+                                "{shown}: sites share it, and `{format}` has no host: its lines can be given to none of \
+                                 them; log the host, as vhost_combined does"
+                            ));
+                        }
                         out.push_str(&format!("  {shown}: `{format}`, {fit} of {of} recent lines fit\n"));
                         if let Some(line) = misfit {
                             let line: String = printable(&line).chars().take(300).collect();
@@ -102,12 +111,24 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     if failed > 0 || args.strict && warnings > 0 { Err(Failure::Said(1)) } else { Ok(()) }
 }
 
+/// The logs that several sites read.
+fn shared(config: &Config) -> HashSet<PathBuf> {
+    let mut once = HashSet::new();
+    let logs = config.sites.iter().flat_map(|site| {
+        let paths = site.logs.iter().flat_map(|pattern| discover::expand(pattern));
+        paths.collect::<HashSet<_>>()
+    });
+    logs.filter(|path| !once.insert(path.clone())).collect()
+}
+
 enum Looked {
     Packed,
     Empty,
     /// `known`: by its first lines, the log is in a format that is known.
     Lines {
         known: bool,
+        /// Its format has the host.
+        host: bool,
         format: String,
         fit: usize,
         of: usize,
@@ -132,7 +153,7 @@ fn look(path: &Path, choice: &FormatChoice, site: &Arc<Site>) -> std::io::Result
         return Ok(Looked::Empty);
     };
     let format = decided.format.name().to_owned();
-    let decided_by_fit = decided.fits;
+    let (decided_by_fit, host) = (decided.fits, decided.format.gives("host"));
     let length: u64 = lines.iter().map(|line| line.len() as u64 + 1).sum();
     let mut recall = Recall::at(&opened.file, &decided.format, end - length)?;
     let pipeline = Pipeline::new(decided.format, vec![Arc::clone(site)]);
@@ -152,5 +173,5 @@ fn look(path: &Path, choice: &FormatChoice, site: &Arc<Site>) -> std::io::Result
     let proxied = proxied.or_else(|| clients.finding().filter(|_| clients.is_enough()));
     // The first lines may be another format's than the recent ones.
     let known = decided_by_fit || fit * 2 > lines.len();
-    Ok(Looked::Lines { known, format, fit, of: lines.len(), misfit, proxied })
+    Ok(Looked::Lines { known, host, format, fit, of: lines.len(), misfit, proxied })
 }

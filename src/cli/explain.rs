@@ -1,7 +1,7 @@
 //! `silktail explain`: what is read from a line, which rule decides, and the POST it becomes.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -97,6 +97,8 @@ struct Explainer {
 }
 
 struct Explained<'a> {
+    /// The only site that is in question.
+    only: Option<&'a str>,
     line: String,
     format: &'a Format,
     pipeline: &'a Pipeline,
@@ -124,6 +126,7 @@ impl Explainer {
         let formats = config.formats.clone();
         let mut pipelines: Vec<Pipeline> = Vec::new();
         let mut readings = Vec::new();
+        let mut logs_of: Vec<Vec<PathBuf>> = Vec::new();
         let mut keys = Vec::new();
         for (index, site) in config.sites.into_iter().enumerate() {
             if only.is_some_and(|name| name != site.name) {
@@ -143,12 +146,23 @@ impl Explainer {
             });
             let from_input = || Some((decide_format(&choice, None, input)?, Reading::default()));
             let Some((decided, reading)) = from_log.or_else(from_input) else { continue };
+            let mut paths: Vec<PathBuf> = site.logs.iter().flat_map(|pattern| discover::expand(pattern)).collect();
+            paths.extend(site.logs.iter().map(PathBuf::from));
             let site = Arc::new(pipeline_site(site, id));
-            match pipelines.iter_mut().find(|pipeline| pipeline.format.name() == decided.format.name()) {
-                Some(pipeline) => pipeline.sites.push(site),
+            let name = decided.format.name();
+            // Sites that share a log have one pipeline, as when it is followed.
+            let together = pipelines.iter().zip(&logs_of).position(|(pipeline, logs)| {
+                pipeline.format.name() == name && paths.iter().any(|path| logs.contains(path))
+            });
+            match together {
+                Some(at) => {
+                    pipelines[at].sites.push(site);
+                    logs_of[at].extend(paths);
+                }
                 None => {
                     pipelines.push(Pipeline::new(decided.format, vec![site]));
                     readings.push(reading);
+                    logs_of.push(paths);
                 }
             }
         }
@@ -182,7 +196,12 @@ impl Explainer {
             Outcome::Event(event) => self.payload(event.as_ref().clone()),
             _ => None,
         };
+        let only = match self.pipelines.as_slice() {
+            [Pipeline { sites, .. }] if sites.len() == 1 => sites.first().map(|site| site.name.as_str()),
+            _ => None,
+        };
         Explained {
+            only,
             line: String::from_utf8_lossy(line.bytes).into_owned(),
             format: &pipeline.format,
             pipeline,
@@ -235,11 +254,8 @@ impl Explained<'_> {
     }
 
     fn site(&self) -> Option<&str> {
-        let only = match self.pipeline.sites.as_slice() {
-            [only] => Some(only),
-            _ => None,
-        };
-        self.taken.site.map(|index| &self.pipeline.sites[index]).or(only).map(|site| site.name.as_str())
+        let own = self.taken.site.map(|index| self.pipeline.sites[index].name.as_str());
+        own.or(self.only)
     }
 
     fn fields(&self) -> Option<Map<String, Value>> {

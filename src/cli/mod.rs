@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config};
+use crate::journal;
 
 /// Where the configuration is, unless `--config` says otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/silktail/config.toml";
@@ -163,6 +164,7 @@ pub fn main() -> ExitCode {
         Command::Completions(args) => completions::completions(&args),
         Command::Man(args) => man::run(&args),
     };
+    journal::say_recurring(true);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Said(status)) => ExitCode::from(status),

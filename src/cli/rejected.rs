@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -64,7 +65,7 @@ struct Chosen {
 /// Lists, retries or drops.
 pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     let config = load(config_path)?;
-    journal::start();
+    journal::start(journal::Form::Text);
     let (What::List { chosen, .. } | What::Retry { chosen } | What::Drop { chosen, .. }) = &args.what;
     if let Some(name) = &chosen.site
         && !config.sites.iter().any(|site| site.name == *name)
@@ -233,7 +234,7 @@ fn retry(config: &crate::config::Config, ledger: &Ledger, rejected: Vec<Rejected
                 _ = int.recv() => stopped = true,
             }
         }
-        delivery.stop(crate::daemon::STOP_GRACE).await;
+        delivery.stop(Duration::ZERO, crate::daemon::STOP_GRACE).await;
         ledger.sync().map_err(|error| failed(&error))?;
         let (delivered, refused) = counts();
         print(&format!("{delivered} delivered, {refused} refused again, {} left\n", all - delivered - refused))?;

@@ -13,6 +13,11 @@ pub struct Args {
     /// The broken state file is kept beside the new one. Logs are then begun as `start` says.
     #[arg(long)]
     state_reset: bool,
+    /// How log lines are written
+    ///
+    /// They go to standard error; where that is the journal, each line has its priority there.
+    #[arg(long, value_name = "FORM", env = "SILKTAIL_LOG_FORMAT", default_value = "text")]
+    log_format: journal::Form,
 }
 
 /// Runs the daemon.
@@ -21,7 +26,7 @@ pub fn run(config: &Path, args: &Args) -> Result<(), Failure> {
     let signals =
         daemon::Signals::catch().map_err(|error| Failure::Failed(format!("cannot handle signals: {error}")))?;
     let config = load(config)?;
-    journal::start();
+    journal::start(args.log_format);
     if args.state_reset {
         match Ledger::reset(&config.state_dir) {
             Ok(Some(aside)) => tracing::warn!(kept_at = %aside.display(), "state set aside, beginning anew"),

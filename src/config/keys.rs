@@ -209,14 +209,31 @@ pub const STATUS: Section = Section {
     what: "[status]",
     place: "to [status]",
     meaning: "Metrics, health and a status page. A change needs a restart.",
-    keys: &[key(
-        "listen",
-        "address and port",
-        Means("nothing listens"),
-        "\"127.0.0.1:9464\"",
-        "Where they are served: `/` (the page), `/metrics`, `/healthz`, `/readyz`. Loopback, unless you know who else \
-         reaches it.",
-    )],
+    keys: &[
+        key(
+            "listen",
+            "address and port, or socket",
+            Means("nothing listens"),
+            "\"127.0.0.1:9464\"",
+            "Where they are served: `/` (the page), `/metrics`, `/healthz`, `/readyz`. Loopback, or a Unix socket \
+             (`unix:/run/silktail/status.sock`); any other address needs a token.",
+        ),
+        key(
+            "token",
+            "text",
+            Means("none is asked for"),
+            "\"…\"",
+            "Who asks for the page or the metrics must send it: `Authorization: Bearer TOKEN`, or as the password of any \
+             user. At least 16 visible characters.",
+        ),
+        key(
+            "token_file",
+            "path",
+            Means("none"),
+            "\"status.token\"",
+            "A file that holds the token instead: in `$CREDENTIALS_DIRECTORY`, else beside the file that names it.",
+        ),
+    ],
 };
 
 /// `[formats.NAME]`.

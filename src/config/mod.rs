@@ -6,7 +6,6 @@ mod raw;
 mod report;
 mod resolve;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +18,7 @@ pub use resolve::{load, parse_duration};
 use crate::deliver::{EndpointSettings, PropertyKey};
 use crate::format::Format;
 use crate::rules::{Hosts, Rules, SiteContext};
+use crate::status::access::{Listen, Token};
 use crate::visitor::bots::Bots;
 
 /// A configuration in which nothing can be invalid any more.
@@ -33,13 +33,22 @@ pub struct Config {
     /// How logs are followed.
     pub follow: Follow,
     /// Where metrics, health and the status page are; `None`: nowhere.
-    pub status_listen: Option<SocketAddr>,
+    pub status: Option<Status>,
     /// The user's formats, in file order.
     pub formats: Vec<Format>,
     /// In file order: the first that fits a host wins.
     pub sites: Vec<Site>,
     /// What the user expects of lines, in file order.
     pub tests: Vec<Expectation>,
+}
+
+/// Where metrics, health and the status page are, and who may see them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// Where it listens.
+    pub listen: Listen,
+    /// What those who ask must know; `None`: whoever reaches it may see it.
+    pub token: Option<Token>,
 }
 
 /// What the user expects of a line (`[[test]]`).

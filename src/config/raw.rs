@@ -42,7 +42,7 @@ impl Walk<'_> {
         });
     }
 
-    fn wrong_type(&mut self, value: &Value<'_>, name: &str, wanted: &str) {
+    pub fn wrong_type(&mut self, value: &Value<'_>, name: &str, wanted: &str) {
         let is = match value.get_ref() {
             DeValue::String(_) => "a string",
             DeValue::Integer(_) => "a number",
@@ -73,6 +73,17 @@ impl<'t, 'i> Table<'t, 'i> {
         debug_assert!(self.section.key(name).is_some(), "`{name}` of {} is missing in keys.rs", self.section.what);
         self.taken.insert(name);
         self.table.iter().find(|(key, _)| key.get_ref() == name).map(|(_, value)| value)
+    }
+
+    /// Where an empty list stands.
+    pub fn empty_list(&self, name: &str) -> Option<Range<usize>> {
+        let (_, value) = self.table.iter().find(|(key, _)| key.get_ref() == name)?;
+        matches!(value.get_ref(), DeValue::Array(items) if items.is_empty()).then(|| value.span())
+    }
+
+    /// Where a key stands.
+    pub fn key_span(&self, name: &str) -> Option<Range<usize>> {
+        self.table.iter().find(|(key, _)| key.get_ref() == name).map(|(key, _)| key.span())
     }
 
     /// Whether something stands there, whatever its type.

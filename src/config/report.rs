@@ -44,8 +44,16 @@ impl Report {
         Self { errors, warnings: problems.len() - errors, sources, problems, main }
     }
 
-    /// The whole report as text. Property keys are redacted in quoted lines.
+    /// The whole report as text, with what it comes to.
     pub fn render(&self, colour: bool) -> String {
+        let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
+        let counts = format!("{}, {}", plural(self.errors, "error"), plural(self.warnings, "warning"));
+        let end = if self.errors > 0 { "; nothing was started" } else { "" };
+        format!("{}{}: {counts}{end}\n", self.render_problems(colour), self.main)
+    }
+
+    /// The problems as text. Property keys and tokens are hidden in quoted lines.
+    pub fn render_problems(&self, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let mut out = String::new();
         for problem in &self.problems {
@@ -67,10 +75,6 @@ impl Report {
             out.push_str(&renderer.render(&[group]));
             out.push_str("\n\n");
         }
-        let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
-        let counts = format!("{}, {}", plural(self.errors, "error"), plural(self.warnings, "warning"));
-        let end = if self.errors > 0 { "; nothing was started" } else { "" };
-        out.push_str(&format!("{}: {counts}{end}\n", self.main));
         out
     }
 }
@@ -86,8 +90,8 @@ pub(super) fn line_and_column(text: &str, at: usize) -> String {
 /// A stretch of text that became another: where it was, how long, and how long what stands there now is.
 type Change = (usize, usize, usize);
 
-/// Hides what may be a property key: whatever is written behind that name, and elsewhere a run of letters and digits as
-/// long as one, or a shorter one on a line that speaks of keys.
+/// Hides what may be a property key or a token: whatever is written behind those names, and elsewhere a run of letters and
+/// digits as long as a key, or a shorter one on a line that speaks of keys.
 fn redact_keys(text: &str) -> (String, Vec<Change>) {
     let mut out = String::with_capacity(text.len());
     let mut changes = Vec::new();
@@ -139,7 +143,8 @@ fn redact_keys(text: &str) -> (String, Vec<Change>) {
     (out, changes)
 }
 
-/// Where in a line property keys stand, in order: what `property_key`, or nearly that, is set to, quotes left out.
+/// Where in a line property keys and tokens stand, in order: what `property_key` or `token`, or nearly that, is set to,
+/// quotes left out.
 /// `open` is a string that an earlier line began. A `${NAME}` is no key.
 fn key_values(line: &str, open: &mut Option<&'static str>) -> Vec<Range<usize>> {
     let mut found = Vec::new();
@@ -169,7 +174,8 @@ fn key_values(line: &str, open: &mut Option<&'static str>) -> Vec<Range<usize>> 
         let value = from..stop.unwrap_or(end).max(from);
         from = value.end + stop.map_or(0, |_| quote.map_or(0, str::len));
         let text = &line[value.clone()];
-        if !text.is_empty() && !(text.starts_with("${") && text.ends_with('}')) {
+        let is_variable = text.starts_with("${") && text.ends_with('}');
+        if !text.is_empty() && !is_variable {
             found.push(value);
         }
         if open.is_some() || from >= end {
@@ -179,7 +185,7 @@ fn key_values(line: &str, open: &mut Option<&'static str>) -> Vec<Range<usize>> 
     found
 }
 
-/// Where the value of the next key begins, from `from` on, that is called `property_key` or nearly so.
+/// Where the value of the next key begins, from `from` on, that is called `property_key` or `token`, or nearly so.
 fn next_key_value(line: &str, from: usize) -> Option<usize> {
     let mut from = from;
     loop {
@@ -188,7 +194,8 @@ fn next_key_value(line: &str, from: usize) -> Option<usize> {
         let name = name.rsplit(|c: char| !c.is_ascii_alphanumeric() && !"_-".contains(c)).next().unwrap_or_default();
         let lower = name.to_ascii_lowercase();
         let value = equals + 1 + line[equals + 1..].len() - line[equals + 1..].trim_start().len();
-        if strsim::damerau_levenshtein(&lower, "property_key") <= 3 && !lower.ends_with("file") {
+        let is_key = strsim::damerau_levenshtein(&lower, "property_key") <= 3 && !lower.ends_with("file");
+        if is_key || strsim::damerau_levenshtein(&lower, "token") <= 1 {
             return Some(value);
         }
         from = equals + 1;
@@ -239,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_property_key_is_set_to_is_hidden_and_nothing_else() {
+    fn whatever_a_property_key_or_token_is_set_to_is_hidden_and_nothing_else() {
         for (text, want) in [
             ("property_key = \"8bce2be8-c07a-84a7-0e71-04634b42878b\" # x", "property_key = \"8bce…878b\" # x"),
             ("property_key = \"s3cret\"", "property_key = \"…\""),
@@ -255,6 +262,13 @@ mod tests {
             ("property_key = \"${SILKTAIL_KEY}\"", "property_key = \"${SILKTAIL_KEY}\""),
             ("property_key = \"\"", "property_key = \"\""),
             ("property_key_file = \"docs.key\"", "property_key_file = \"docs.key\""),
+            ("token = \"open sesame\"", "token = \"…\""),
+            (
+                "status = { listen = \"x\", token='open sesame', a = 1 }",
+                "status = { listen = \"x\", token='…', a = 1 }",
+            ),
+            ("token=\"open sesame", "token=\"…"),
+            ("token_file = \"status.token\"\ntoken = \"\"", "token_file = \"status.token\"\ntoken = \"\""),
             ("properties = { plan = \"x\" }", "properties = { plan = \"x\" }"),
         ] {
             assert_eq!(redact_keys(text).0, want, "{text}");

@@ -1,7 +1,6 @@
 //! From the TOML as written to the configuration as used.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use url::Url;
 use super::keys;
 use super::raw::{Table, Value, Walk, did_you_mean, strings_of};
 use super::report::{Problem, Report, Source};
-use super::{Config, Expectation, Follow, FormatChoice, Loaded, Site, Start, Want};
+use super::{Config, Expectation, Follow, FormatChoice, Loaded, Site, Start, Status, Want};
 use crate::deliver::{EndpointSettings, PropertyKey};
 use crate::entry::FIELDS;
 use crate::follow::discover;
@@ -25,6 +24,7 @@ use crate::pipeline::FATES;
 use crate::rules::{
     Conditions, Extensions, Hosts, KeepQuery, PageSource, RefererCondition, Rule, Rules, SiteContext, Template,
 };
+use crate::status::access::{Listen, Token};
 use crate::visitor::bots::{Bots, Group};
 use crate::visitor::client::parse_networks;
 
@@ -208,7 +208,7 @@ impl Resolver<'_> {
         let endpoint_table = root.table(&mut self.walk(first.source), "endpoint", &keys::ENDPOINT);
         let (endpoint, allow_http) = self.endpoint(endpoint_table, first.source);
         let follow = self.follow(&mut root, first.source);
-        let status_listen = self.status(&mut root, first.source);
+        let status = self.status(&mut root, first);
         let test_tables = root.tables(&mut self.walk(first.source), "test", &keys::TEST);
         let tests: Vec<(Expectation, Option<Range<usize>>)> =
             test_tables.into_iter().filter_map(|table| self.expectation(table, first)).collect();
@@ -249,7 +249,7 @@ impl Resolver<'_> {
             state_dir: state_dir?,
             endpoint: endpoint.clone(),
             follow,
-            status_listen,
+            status,
             formats,
             sites: sites.into_iter().map(|placed| placed.site).collect(),
             tests: tests.into_iter().map(|(test, _)| test).collect(),
@@ -369,11 +369,15 @@ impl Resolver<'_> {
     }
 
     fn duration(&mut self, table: &mut Table<'_, '_>, source: usize, name: &'static str) -> Option<Duration> {
-        let (text, span) = table.string(&mut self.walk(source), name)?;
-        let parsed = parse_duration(&text);
+        let value = table.take(name)?;
+        let Some(text) = value.get_ref().as_str() else {
+            self.walk(source).wrong_type(value, name, "a duration in quotes, like \"2s\"");
+            return None;
+        };
+        let parsed = parse_duration(text);
         if parsed.is_none() {
             let help = Some("write a number and a unit: 500ms, 2s, 5m, 24h, 30d".to_owned());
-            self.walk(source).error(span, format!("`{name}` is not a duration"), "not a duration", help);
+            self.walk(source).error(value.span(), format!("`{name}` is not a duration"), "not a duration", help);
         }
         parsed
     }
@@ -499,27 +503,93 @@ impl Resolver<'_> {
         follow
     }
 
-    fn status(&mut self, root: &mut Table<'_, '_>, source: usize) -> Option<SocketAddr> {
+    fn status(&mut self, root: &mut Table<'_, '_>, part: &Part) -> Option<Status> {
+        let source = part.source;
         let mut table = root.table(&mut self.walk(source), "status", &keys::STATUS)?;
-        let listen = table.string(&mut self.walk(source), "listen").and_then(|(text, span)| {
-            let address = text.parse::<SocketAddr>();
-            match &address {
-                Err(_) => {
-                    let help = Some("an address and a port: 127.0.0.1:9464, [::1]:9464".to_owned());
-                    self.walk(source).error(span, "`listen` is not an address", "not an address with a port", help);
-                }
-                Ok(address) if !address.ip().is_loopback() => {
-                    let message = "the status page is shown to whoever reaches this address";
-                    let help =
-                        Some("it has no password: listen on 127.0.0.1, or keep others out by a firewall".to_owned());
-                    self.walk(source).warning(span, message, "not this machine alone", help);
-                }
-                Ok(_) => {}
-            }
-            address.ok()
-        });
+        let span = table.span.clone();
+        let listen = table.string(&mut self.walk(source), "listen");
+        let given = table.string(&mut self.walk(source), "token");
+        let file = table.string(&mut self.walk(source), "token_file");
         table.finish(&mut self.walk(source));
-        listen
+        let has_token = given.is_some() || file.is_some();
+        let token = self.token(given, file, part);
+        let Some((text, listen_span)) = listen else {
+            if has_token {
+                let help = Some("add listen = \"127.0.0.1:9464\", or take the table away".to_owned());
+                self.walk(source).warning(span, "[status] has no `listen`", "nothing listens", help);
+            }
+            return None;
+        };
+        let listen = match Listen::parse(&text) {
+            Ok(listen) => listen,
+            Err(error) => {
+                let help = Some("127.0.0.1:9464, [::1]:9464, or unix:/run/silktail/status.sock".to_owned());
+                self.walk(source).error(listen_span, "`listen` is not an address", error, help);
+                return None;
+            }
+        };
+        if !listen.is_private() && !has_token {
+            let message = "the status page would be shown to whoever reaches this address";
+            let help = "add token_file = \"status.token\" (a file with a long random text), or listen on 127.0.0.1 or on \
+                        unix:/run/silktail/status.sock";
+            self.walk(source).error(
+                listen_span,
+                message,
+                "not this machine alone, and no token",
+                Some(help.to_owned()),
+            );
+            return None;
+        }
+        if !listen.is_private() {
+            let message = "the token and the status cross the network unencrypted";
+            let help = "put a proxy with TLS in front, or listen where only trusted machines are";
+            self.walk(source).warning(listen_span, message, "plain HTTP", Some(help.to_owned()));
+        }
+        Some(Status { listen, token })
+    }
+
+    /// `token`, or what `token_file` holds.
+    fn token(&mut self, given: Option<Text>, file: Option<Text>, part: &Part) -> Option<Token> {
+        const LEAST: usize = 16;
+        let source = part.source;
+        let (text, span) = match (given, file) {
+            (Some(_), Some((_, span))) => {
+                let message = "`token` and `token_file` are both given";
+                self.walk(source).error(span, message, "take one away", None);
+                return None;
+            }
+            (given, None) => given?,
+            (None, Some((name, span))) => match self.secret_file(&name, part) {
+                Ok(text) => (text, span),
+                Err(error) => {
+                    self.walk(source).error(span, format!("cannot read the token from {error}"), "this file", None);
+                    return None;
+                }
+            },
+        };
+        // What goes into a header, in every client.
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let message = "the token must be visible ASCII characters without spaces";
+            let help = Some("make one: openssl rand -hex 24".to_owned());
+            self.walk(source).error(span, message, if text.is_empty() { "empty" } else { "not a token" }, help);
+            return None;
+        }
+        if text.len() < LEAST {
+            let help = Some("make one: openssl rand -hex 24".to_owned());
+            self.walk(source).warning(span, "the token can be guessed", "fewer than 16 characters", help);
+        }
+        Some(Token::new(text))
+    }
+
+    /// A secret of its own file: in `$CREDENTIALS_DIRECTORY`, then beside the file that names it.
+    fn secret_file(&self, name: &str, part: &Part) -> Result<String, String> {
+        let credentials = (self.env)("CREDENTIALS_DIRECTORY").map(|folder| Path::new(&folder).join(name));
+        let beside = part.path.parent().unwrap_or(Path::new("")).join(name);
+        let path = credentials.filter(|path| path.exists()).unwrap_or(beside);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
+            Err(error) => Err(format!("`{}`: {error}", path.display())),
+        }
     }
 
     fn formats(&mut self, root: &mut Table<'_, '_>, source: usize, formats: &mut Vec<Format>) {
@@ -666,19 +736,14 @@ impl Resolver<'_> {
                 return None;
             }
             (Some(text), None) => self.expand(source, text)?,
-            (None, Some((name, span))) => {
-                let credentials = (self.env)("CREDENTIALS_DIRECTORY").map(|folder| Path::new(&folder).join(&name));
-                let beside = part.path.parent().unwrap_or(Path::new("")).join(&name);
-                let path = credentials.filter(|path| path.exists()).unwrap_or(beside);
-                match std::fs::read_to_string(&path) {
-                    Ok(text) => (text.trim_end_matches(['\n', '\r']).to_owned(), span),
-                    Err(error) => {
-                        let message = format!("cannot read the property key from `{}`: {error}", path.display());
-                        self.walk(source).error(span, message, "this file", None);
-                        return None;
-                    }
+            (None, Some((name, span))) => match self.secret_file(&name, part) {
+                Ok(text) => (text, span),
+                Err(error) => {
+                    let message = format!("cannot read the property key from {error}");
+                    self.walk(source).error(span, message, "this file", None);
+                    return None;
                 }
-            }
+            },
             (None, None) => {
                 if !table.has("property_key") && !table.has("property_key_file") {
                     let help = Some("in the browser's console: window.stConfig.propertyKey".to_owned());
@@ -870,6 +935,10 @@ impl Resolver<'_> {
         }
         let (format, format_span) = self.format_choice(&mut table, source, formats);
         let hosts = self.hosts(&mut table, source, "hosts");
+        if let Some(span) = table.empty_list("hosts") {
+            let help = Some("leave it out, or name the hosts whose requests are the site's".to_owned());
+            self.walk(source).warning(span, "`hosts` is empty: no line would be the site's", "no host", help);
+        }
         let view_width =
             table.number(&mut self.walk(source), "view_width", 1).and_then(|(width, _)| u32::try_from(width).ok());
         let page = self.page(&mut table, source);
@@ -1012,6 +1081,10 @@ impl Resolver<'_> {
             Some(value) => match value.get_ref() {
                 DeValue::Boolean(true) => KeepQuery::All,
                 DeValue::Boolean(false) => KeepQuery::Only(Vec::new()),
+                DeValue::Integer(_) | DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Table(_) => {
+                    self.walk(source).wrong_type(value, "keep_query", "a list of names, or true");
+                    KeepQuery::Only(Vec::new())
+                }
                 _ => {
                     let names = strings_of(&mut self.walk(source), value, "keep_query").unwrap_or_default();
                     KeepQuery::Only(names.into_iter().map(|(name, _)| name).collect())
@@ -1058,6 +1131,18 @@ impl Resolver<'_> {
             }
             _ => {}
         }
+        for name in ["extensions", "method", "status", "host"] {
+            if let Some(span) = table.empty_list(name) {
+                let message = format!("`{name}` is an empty list: the rule fits no line");
+                self.walk(source).warning(span, message, "fits nothing", Some("leave it out".to_owned()));
+            }
+        }
+        for name in ["url", "properties", "repeat_window"].into_iter().filter(|_| skip) {
+            if let Some(span) = table.key_span(name) {
+                let message = format!("`{name}` has no effect beside `skip`: the rule makes no event");
+                self.walk(source).warning(span, message, "no effect", Some("take it away".to_owned()));
+            }
+        }
         let extensions = table
             .strings(&mut self.walk(source), "extensions")
             .map(|list| Extensions::new(&list.into_iter().map(|(text, _)| text).collect::<Vec<_>>()));
@@ -1099,6 +1184,13 @@ impl Resolver<'_> {
         let groups: Vec<String> =
             path.iter().flat_map(|regex| regex.capture_names().flatten()).map(str::to_owned).collect();
         let url = table.string(&mut self.walk(source), "url");
+        // What these begin with has no scheme and no host.
+        let part = |text: &str| ["{path", "{query", "{method", "{status"].iter().any(|start| text.starts_with(start));
+        let whole = |text: &str| ["http://", "https://", "{"].iter().any(|start| text.starts_with(start));
+        if let Some((text, span)) = url.as_ref().filter(|(text, _)| !whole(text) || part(text)) {
+            let help = Some(format!("begin it with {{base_url}} or https://: `{{base_url}}{text}`"));
+            self.walk(source).warning(span.clone(), "`url` is not a whole URL", "no line would count", help);
+        }
         let url = url.and_then(|text| self.template(source, text, extras, &groups));
         let mut properties = Vec::new();
         if let Some(inner) = table.table(&mut self.walk(source), "properties", &keys::CHOSEN) {
@@ -1202,6 +1294,13 @@ impl Resolver<'_> {
                     })
                 });
                 let Some(other) = shared else { continue };
+                if let (Some(first), Some(second)) = (&other.site.hosts, &placed.site.hosts)
+                    && first.covers(second)
+                {
+                    let message = format!("no line of this log is ever `{}`'s", placed.site.name);
+                    let label = format!("site `{}`, which stands before it, has all its hosts", other.site.name);
+                    self.walk(placed.source).warning(span.clone(), message, &label, None);
+                }
                 if placed.site.hosts.is_none() || other.site.hosts.is_none() {
                     let message = format!("sites `{}` and `{}` share a log", other.site.name, placed.site.name);
                     let help =

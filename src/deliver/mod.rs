@@ -40,6 +40,9 @@ const POISON_FAILURES: u32 = 20;
 /// …over this long, while others of its site were delivered, is set aside.
 const POISON_AFTER: Duration = Duration::from_secs(3600);
 
+/// Bytes of a body for each of its events: mostly enough, so that it grows in place.
+const BODY: usize = 768;
+
 /// How to reach an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointSettings {
@@ -131,6 +134,10 @@ pub struct SiteSnapshot {
     pub state: &'static str,
     /// What went wrong last, until something is delivered.
     pub last_error: Option<String>,
+    /// What to do about it.
+    pub remedy: Option<&'static str>,
+    /// When something was last delivered in this run.
+    pub delivered_at: Option<Timestamp>,
     /// For how long it hasn't been `sending`.
     pub troubled_for: Option<Duration>,
 }
@@ -193,7 +200,8 @@ enum Command {
     /// A site, and the endpoint whose place is free again.
     Committed(SiteId, usize),
     Reload(Vec<SiteSettings>, Vec<(EndpointSettings, reqwest::Client)>),
-    Stop(oneshot::Sender<()>),
+    /// Who waits for the end, and after when no POST is begun.
+    Stop(oneshot::Sender<()>, Instant),
 }
 
 /// What is left of a POST that was taken.
@@ -287,11 +295,11 @@ impl<S: Settle> Delivery<S> {
         self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sends what waits, without lingering and without waiting for another try; gives up after `grace`. Returns how many
-    /// events were left.
-    pub async fn stop(&self, grace: Duration) -> usize {
+    /// Sends what waits, without lingering and without waiting for another try, but begins no POST after `sending`; gives
+    /// up after `grace`. Returns how many events were left.
+    pub async fn stop(&self, sending: Duration, grace: Duration) -> usize {
         let (done, stopped) = oneshot::channel();
-        if self.commands.send(Command::Stop(done)).is_ok() {
+        if self.commands.send(Command::Stop(done, Instant::now() + sending)).is_ok() {
             // Out of time: what is in flight is cut off.
             let _ = tokio::time::timeout(grace, stopped).await;
         }
@@ -352,7 +360,9 @@ struct Site {
     lingering: usize,
     health: Health,
     delivered: u64,
+    delivered_at: Option<Timestamp>,
     last_error: Option<String>,
+    remedy: Option<&'static str>,
     /// Since when it hasn't been sending.
     troubled_since: Option<Instant>,
     warned_html: bool,
@@ -381,6 +391,8 @@ struct Dispatcher<S> {
     shared: Arc<Shared<S>>,
     commands: mpsc::UnboundedSender<Command>,
     stopping: Option<oneshot::Sender<()>>,
+    /// At a stop: after this no POST is begun, so that those under way get their answers.
+    last_start: Option<Instant>,
     chance: RandomState,
     turn: usize,
 }
@@ -416,6 +428,7 @@ impl<S: Settle> Dispatcher<S> {
             shared,
             commands,
             stopping: None,
+            last_start: None,
             chance: RandomState::new(),
             turn: 0,
         })
@@ -445,7 +458,7 @@ impl<S: Settle> Dispatcher<S> {
             self.start_posts(now);
             self.show();
             if self.stopping.is_some()
-                && self.nothing_more_can_be_sent()
+                && self.nothing_more_can_be_sent(now)
                 && let Some(done) = self.stopping.take()
             {
                 let _ = done.send(());
@@ -479,8 +492,8 @@ impl<S: Settle> Dispatcher<S> {
                 self.leave(endpoint);
             }
             Command::Reload(sites, clients) => self.reload(sites, clients),
-            Command::Stop(done) => {
-                self.stopping = Some(done);
+            Command::Stop(done, last_start) => {
+                (self.stopping, self.last_start) = (Some(done), Some(last_start));
                 for batch in self.batcher.drain() {
                     self.enqueue(batch);
                 }
@@ -531,7 +544,15 @@ impl<S: Settle> Dispatcher<S> {
     }
 
     /// Starts what may start, a site after the other, so that none waits for another's backlog.
+    /// Whether it is too late to begin a POST.
+    fn is_closing(&self, now: Instant) -> bool {
+        self.last_start.is_some_and(|last_start| now >= last_start)
+    }
+
     fn start_posts(&mut self, now: Instant) {
+        if self.is_closing(now) {
+            return;
+        }
         for site in &mut self.sites {
             let mut index = 0;
             while index < site.delayed.len() {
@@ -586,7 +607,7 @@ impl<S: Settle> Dispatcher<S> {
         let (shared, commands) = (Arc::clone(&self.shared), self.commands.clone());
         shared.requests.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
-            let mut body = Vec::new();
+            let mut body = Vec::with_capacity(BODY * post.batch.len());
             payload::body(&key, &post.batch, false, &mut body);
             let idempotency_key = payload::idempotency_key(&post.batch);
             let answer = http::post(&client, url, &idempotency_key, &key, body).await;
@@ -650,7 +671,8 @@ impl<S: Settle> Dispatcher<S> {
         (site.health, site.failures, site.refused_in_a_row) = (Health::Sending, 0, 0);
         (site.pauses, site.paused_at) = (0, None);
         site.delivered += 1;
-        site.last_error = None;
+        site.delivered_at = Some(Timestamp::now());
+        (site.last_error, site.remedy) = (None, None);
         self.reject_suspects(index);
     }
 
@@ -669,8 +691,11 @@ impl<S: Settle> Dispatcher<S> {
         site.in_flight = site.in_flight.saturating_sub(1);
         let name = site.settings.name.clone();
         let retry_max = site.settings.endpoint.retry_max;
-        let shown = status.map_or_else(|| text.clone(), |status| format!("status {status} {text}").trim().to_owned());
-        site.last_error = Some(shown);
+        // `rejected` keeps the answer as it was.
+        let discreet = status.map_or_else(|| text.clone(), |_| http::discreet(&text));
+        let shown = status.map_or_else(|| discreet.clone(), |status| format!("status {status} {discreet}"));
+        site.last_error = Some(shown.trim().to_owned());
+        site.remedy = Some(remedy(said, status));
         match said {
             // Those are mostly settled where they are answered.
             Verdict::Delivered => {
@@ -696,7 +721,7 @@ impl<S: Settle> Dispatcher<S> {
                     let pause = site.next_pause(now, asked, chance);
                     if site.health == Health::Sending {
                         let waiting_events = site.waiting() + post.batch.len();
-                        tracing::warn!(site = name, status, reason = text, wait = ?pause, waiting_events, "endpoint unavailable, will retry");
+                        tracing::warn!(site = name, status, reason = discreet, wait = ?pause, waiting_events, "endpoint unavailable, will retry");
                     }
                     site.health = Health::Pausing(now + pause);
                 }
@@ -740,10 +765,7 @@ impl<S: Settle> Dispatcher<S> {
     fn misconfigured(&mut self, index: usize, status: Option<u16>, now: Instant, chance: f64) {
         let site = &mut self.sites[index];
         if !matches!(site.health, Health::Misconfigured(_)) {
-            let hint = match status {
-                Some(300..=399) => "redirects aren't followed: compare url with window.stConfig.endpointUrl",
-                _ => "compare property_key with window.stConfig.propertyKey and url with window.stConfig.endpointUrl",
-            };
+            let hint = remedy(Verdict::Misconfigured, status);
             tracing::error!(site = site.settings.name, status, hint, "property refused, this site waits");
         }
         let pause = site.next_pause(now, None, chance);
@@ -774,7 +796,11 @@ impl<S: Settle> Dispatcher<S> {
     }
 
     fn next_wake(&mut self) -> Option<Instant> {
-        let mut wake = self.batcher.next_due();
+        // Only answers are waited for.
+        if self.is_closing(Instant::now()) {
+            return None;
+        }
+        let mut wake = [self.batcher.next_due(), self.last_start].into_iter().flatten().min();
         let mut sooner = |at: Instant| wake = Some(wake.map_or(at, |known| known.min(at)));
         for site in &self.sites {
             site.delayed.iter().for_each(|(at, _)| sooner(*at));
@@ -791,9 +817,10 @@ impl<S: Settle> Dispatcher<S> {
         wake
     }
 
-    fn nothing_more_can_be_sent(&self) -> bool {
+    fn nothing_more_can_be_sent(&self, now: Instant) -> bool {
+        let closing = self.is_closing(now);
         self.sites.iter().all(|site| {
-            let stuck = site.ready.is_empty() || site.health != Health::Sending;
+            let stuck = closing || site.ready.is_empty() || site.health != Health::Sending;
             site.in_flight == 0 && site.committing == 0 && stuck && site.lingering == 0
         })
     }
@@ -816,6 +843,8 @@ impl<S: Settle> Dispatcher<S> {
                 Health::Misconfigured(_) => "misconfigured",
             },
             last_error: site.last_error.clone(),
+            remedy: site.remedy,
+            delivered_at: site.delivered_at,
             troubled_for: site.troubled_since.map(|since| now.duration_since(since)),
         });
         *self.shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = sites.collect();
@@ -845,7 +874,9 @@ impl Site {
             lingering: 0,
             health: Health::Sending,
             delivered: 0,
+            delivered_at: None,
             last_error: None,
+            remedy: None,
             troubled_since: None,
             warned_html: false,
         }
@@ -873,6 +904,23 @@ impl Site {
 
     fn is_idle(&self) -> bool {
         self.ready.is_empty() && self.delayed.is_empty() && self.in_flight == 0 && self.lingering == 0
+    }
+}
+
+/// What someone can do about an answer.
+fn remedy(said: Verdict, status: Option<u16>) -> &'static str {
+    match (said, status) {
+        (Verdict::Refused, _) => {
+            "`silktail rejected list` shows what was refused, `silktail explain` what becomes of a line"
+        }
+        (Verdict::Misconfigured, Some(300..=399)) => {
+            "redirects aren't followed: compare url with window.stConfig.endpointUrl"
+        }
+        (Verdict::Misconfigured, _) => {
+            "compare property_key with window.stConfig.propertyKey and url with window.stConfig.endpointUrl"
+        }
+        (_, None) => "tried again by itself; if it lasts, see whether this machine reaches the endpoint",
+        (_, Some(_)) => "tried again by itself, as slowly as the endpoint asks for; nothing is lost meanwhile",
     }
 }
 

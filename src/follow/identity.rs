@@ -105,7 +105,8 @@ pub fn identify(
     let mut is_copy = false;
     for (index, row) in rows.iter().enumerate().filter(|(_, row)| wanted(row)) {
         // All but an archive's comparison with an open log begins with this, and of ten thousand logs few pass it.
-        if !row.fingerprint.agrees_with(&mut begins) && !(opened.file.is_packed() && held.contains_key(&row.id)) {
+        let by_name = opened.file.is_packed() && held.contains_key(&row.id);
+        if !by_name && !row.fingerprint.agrees_with(&mut begins) {
             continue;
         }
         if let Some(content) = held.get(&row.id) {

@@ -14,6 +14,7 @@ pub mod source;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -142,8 +143,8 @@ pub struct Follower<S> {
     new_patterns: BTreeSet<String>,
     /// What was said of paths that can't be followed: once, until it changes.
     troubles: BTreeMap<PathBuf, String>,
-    /// The names that were there at the last look.
-    found: Vec<PathBuf>,
+    /// A hash of the names that were there at the last look.
+    found: u64,
     /// Other names under which notifications may report a log.
     real_paths: BTreeMap<PathBuf, PathBuf>,
     /// Readers whose site or log isn't followed any more: their place is known better than the ledger knows it, for what
@@ -162,8 +163,9 @@ pub struct Follower<S> {
     unopened: HashMap<(u64, u64), (PathBuf, Option<LogId>)>,
     /// Followed names some of whose rotated siblings couldn't be read: what was written since then is searched for.
     search: BTreeMap<PathBuf, SystemTime>,
-    /// Logs that were truncated, as far as it was noticed: what is under their name now is another.
-    cut: BTreeSet<LogId>,
+    /// Logs that were truncated, as far as it was noticed: what is under their name now is another. With the bytes of
+    /// them that were known to be unread then.
+    cut: BTreeMap<LogId, u64>,
     /// Logs of which nothing had been read at the last look: if one is truncated, only its copy can tell.
     unread: HashSet<LogId>,
     /// How far logs that were let go have been read in this run: what isn't settled of that is on its way.
@@ -231,7 +233,7 @@ impl<S: Sink> Follower<S> {
             sources: Vec::new(),
             new_patterns,
             troubles: BTreeMap::new(),
-            found: Vec::new(),
+            found: 0,
             real_paths: BTreeMap::new(),
             parked: HashMap::new(),
             finished: HashSet::new(),
@@ -240,7 +242,7 @@ impl<S: Sink> Follower<S> {
             look_again: false,
             unopened: HashMap::new(),
             search: BTreeMap::new(),
-            cut: BTreeSet::new(),
+            cut: BTreeMap::new(),
             left_over: BTreeSet::new(),
             unread: HashSet::new(),
             read_to: HashMap::new(),
@@ -267,7 +269,9 @@ impl<S: Sink> Follower<S> {
             // What can't be remembered isn't read.
             let stuck = self.ledger.is_stuck();
             let more = !stuck && self.passing(|this| this.turns(&mut buffers))?.unwrap_or(false);
-            let is_there = |trouble: &&String| !trouble.contains("No such file");
+            // A pipe or a directory that a pattern matches is no log.
+            let is_there =
+                |trouble: &&String| !["No such file", "not a regular file"].iter().any(|no| trouble.contains(no));
             let unreadable = self.troubles.values().filter(is_there).count();
             self.sink.happened(Happened::Turn { files: self.sources.len(), unreadable });
             let wait = if more { Duration::ZERO } else { self.patience() };
@@ -296,6 +300,7 @@ impl<S: Sink> Follower<S> {
             let choice = targets.first().and_then(|index| self.targets.get(*index)).map(|target| &target.format);
             let Some(choice) = choice else {
                 tracing::info!(path = %source.path.display(), offset = source.read_to(), "file isn't followed any more");
+                self.sink.left(source.row.id);
                 self.park(&mut source);
                 continue;
             };
@@ -377,7 +382,10 @@ impl<S: Sink> Follower<S> {
             if !source.due {
                 continue;
             }
-            match source.turn(buffers, &mut self.repeats, &self.sink) {
+            let turn = source.turn(buffers, &mut self.repeats, &self.sink);
+            let behind = matches!(turn, Ok(Turn::More | Turn::Full) | Err(_));
+            self.sink.stands(source.row.id, source.place(behind));
+            match turn {
                 Ok(Turn::More) => {
                     more = true;
                     if let Some(since) = &mut source.leaving {
@@ -391,6 +399,7 @@ impl<S: Sink> Follower<S> {
                         let written = source.modified.and_then(|at| at.elapsed().ok());
                         if written.is_none_or(|ago| ago > SETTLED) {
                             tracing::warn!(path = %source.path.display(), %damage, "an archive can't be read to its end");
+                            self.sink.happened(Happened::GivenUp { path: &source.row.path, unread: source.unread() });
                             self.finished.insert((source.row.dev, source.row.ino, source.modified));
                         } else {
                             let since = source.modified.unwrap_or(SystemTime::UNIX_EPOCH);
@@ -401,6 +410,7 @@ impl<S: Sink> Follower<S> {
                     } else if source.leaving.is_some_and(|since| source.file.is_packed() || since.elapsed() >= QUIET) {
                         source.finish(buffers, &mut self.repeats, &self.sink).unwrap_or_else(|error| {
                             tracing::warn!(path = %source.path.display(), %error, "can't read the last line");
+                            self.sink.happened(Happened::GivenUp { path: &source.row.path, unread: source.unread() });
                         });
                         source.row.ended = true;
                         self.sink.update(source.row.clone());
@@ -421,7 +431,7 @@ impl<S: Sink> Follower<S> {
                     }
                 }
                 Ok(Turn::Truncated) => {
-                    self.sink.happened(Happened::Truncation);
+                    self.sink.happened(Happened::Truncation(&source.row.path));
                     let inodes = self.sources.iter().map(|source| (source.row.dev, source.row.ino));
                     let held: HashSet<(u64, u64)> = inodes.collect();
                     let source = &mut self.sources[index];
@@ -441,7 +451,7 @@ impl<S: Sink> Follower<S> {
                                 "file truncated or overwritten, reading its new content"
                             );
                             // It may be on its way to another name, or be compressed just now.
-                            self.cut.insert(source.row.id);
+                            self.cut.insert(source.row.id, source.unread());
                             truncated.push(source.row.clone());
                             replaced.push(index);
                         }
@@ -464,6 +474,7 @@ impl<S: Sink> Follower<S> {
             for index in replaced.into_iter().rev() {
                 let source = self.sources.remove(index);
                 self.waiting.remove(&source.row.id);
+                self.sink.left(source.row.id);
                 self.remember_reading(&source)?;
             }
             self.look()?;
@@ -563,16 +574,18 @@ impl<S: Sink> Follower<S> {
             });
             if !still_there {
                 tracing::info!(path = %source.path.display(), "file renamed or removed, reading it to its end");
-                self.sink.happened(Happened::Rotation);
+                self.sink.happened(Happened::Rotation(&source.row.path));
                 source.leaving = Some(Instant::now());
                 source.due = true;
                 moved.insert(source.path.clone());
             }
         }
-        let open: HashSet<PathBuf> =
-            self.sources.iter().filter(|source| source.leaving.is_none()).map(|source| source.path.clone()).collect();
+        let open: HashSet<&Path> =
+            self.sources.iter().filter(|source| source.leaving.is_none()).map(|source| source.path.as_path()).collect();
+        let new: Vec<(&PathBuf, &Vec<usize>)> =
+            found.iter().filter(|(path, _)| !open.contains(path.as_path())).collect();
         let mut looking = self.looking();
-        for (path, targets) in found.iter().filter(|(path, _)| !open.contains(*path)) {
+        for (path, targets) in new {
             moved.insert(path.clone());
             self.open(path, targets, &mut looking)?;
         }
@@ -585,13 +598,14 @@ impl<S: Sink> Follower<S> {
         let unread = self.sources.iter().filter(|source| source.row.fingerprint.marks.is_empty());
         self.unread = unread.map(|source| source.row.id).collect();
         // Where every name still has its file, no link leads elsewhere now.
-        if !moved.is_empty() || !found.keys().eq(self.found.iter()) {
+        let names = BuildHasherDefault::<DefaultHasher>::default().hash_one(found.keys().collect::<Vec<_>>());
+        if !moved.is_empty() || names != self.found {
             self.real_paths = found
                 .keys()
                 .filter_map(|path| Some((std::fs::canonicalize(path).ok()?, path.clone())))
                 .filter(|(real, path)| real != path)
                 .collect();
-            self.found = found.keys().cloned().collect();
+            self.found = names;
         }
         let mut directories: BTreeSet<PathBuf> =
             patterns.iter().map(|pattern| discover::watched_directory(pattern)).collect();
@@ -634,7 +648,7 @@ impl<S: Sink> Follower<S> {
             Some(known) => known,
             none => none.insert(Known::new(self.ledger.logs()?)),
         };
-        let whole = |row: &LogRow| !self.cut.contains(&row.id);
+        let whole = |row: &LogRow| !self.cut.contains_key(&row.id);
         let free = |(_, row): &(usize, &LogRow)| whole(row) && !looking.logs.contains(&row.id);
         let who = match identity::stayed(&opened, known.at_inode(inode).filter(free)) {
             Ok(Some(place)) => Ok(Who::Known(place)),
@@ -790,7 +804,7 @@ impl<S: Sink> Follower<S> {
             (Who::CutBack(_, offset), Some(row)) => {
                 tracing::warn!(path = %path.display(), offset, "the end of the log is gone, reading on from where it agrees");
                 // What is no longer here may be in a rotated file: the log was truncated and begins as it did before.
-                self.cut.insert(row.id);
+                self.cut.insert(row.id, 0);
                 self.search_after_truncation(row);
                 let mut row = row.clone();
                 row.fingerprint.marks.retain(|mark| mark.offset <= *offset);
@@ -821,11 +835,21 @@ impl<S: Sink> Follower<S> {
             Who::New => "start",
             _ => "checkpoint",
         };
-        let names: Vec<&str> = sites.iter().map(|site| site.name.as_str()).collect();
+        let names: Vec<String> = sites.iter().map(|site| site.name.clone()).collect();
         tracing::info!(
             sites = names.join(","), path = %path.display(), from, offset, format = decided.format.name(),
             "following file"
         );
+        let pipeline = self.pipeline(decided.format, sites);
+        if pipeline.lacks_the_host() {
+            tracing::warn!(
+                path = %path.display(),
+                sites = names.join(","),
+                format = pipeline.format.name(),
+                hint = "log the host, as vhost_combined does, or give each site a log of its own",
+                "sites share a log whose format has no host: its lines are excluded"
+            );
+        }
         self.left_over.remove(&row.id);
         self.sink.update(row.clone());
         known.put(row.clone());
@@ -833,12 +857,14 @@ impl<S: Sink> Follower<S> {
             row,
             modified: opened.modified,
             file: opened.file,
-            pipeline: self.pipeline(decided.format, sites),
+            pipeline,
             readers,
             leaving: None,
             path: path.to_path_buf(),
             due: true,
             scan: Scan::default(),
+            size: opened.size,
+            behind_since: None,
         })))
     }
 
@@ -973,4 +999,113 @@ fn copy_of(source: &Source) -> Option<(PathBuf, Opened)> {
 enum Flow {
     On,
     Stop,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::io::Write;
+    use std::rc::Rc;
+    use std::sync::mpsc::sync_channel;
+
+    use jiff::tz::TimeZone;
+
+    use super::*;
+    use crate::event::Event;
+    use crate::ledger::{Advance, Role};
+    use crate::rules::{Hosts, KeepQuery, PageSource, Rules, SiteContext};
+
+    /// Remembers the URLs of the events that it is given.
+    #[derive(Clone, Default)]
+    struct Seen(Rc<RefCell<Vec<String>>>);
+
+    impl Sink for Seen {
+        fn submit(&self, event: Event) {
+            self.0.borrow_mut().push(event.url);
+        }
+        fn has_room(&self, _site: SiteId) -> bool {
+            true
+        }
+        fn advance(&self, _advance: Advance) {}
+        fn already_sent(&self, _site: SiteId) {}
+        fn update(&self, _row: LogRow) {}
+    }
+
+    fn site(id: SiteId) -> Arc<Site> {
+        let base_url = url::Url::parse("https://docs.example.org").unwrap();
+        Arc::new(Site {
+            id,
+            name: "docs".to_owned(),
+            context: SiteContext {
+                hosts: Hosts::of_base_url(&base_url),
+                base_url,
+                keep_query: KeepQuery::Only(Vec::new()),
+                page: vec![PageSource::OwnUrl],
+                view_width: None,
+            },
+            hosts: None,
+            rules: Rules::downloads(vec![200]),
+            bots: None,
+            exclude_ips: Vec::new(),
+            trusted_proxies: Vec::new(),
+            respect_dnt: true,
+            repeat_window: Duration::ZERO,
+        })
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(12))]
+        /// However much waits in one log, a line of another waits for one block of it and no more, wherever the two stand
+        /// among the others.
+        #[test]
+        fn a_line_of_a_small_log_waits_no_longer_than_a_turn(
+            small in 1_usize..5,
+            big_at in 0_usize..5,
+            rounds in proptest::collection::vec(0_usize..4, 1..5),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let ledger = Ledger::open(&folder.path().join("state"), Role::Daemon).unwrap();
+            let line = |target: &str| format!(
+                "192.0.2.1 - - [10/Nov/2026:10:00:00 +0000] \"GET {target} HTTP/1.1\" 200 5 \"-\" \"Firefox\"\n"
+            );
+            // Logs are taken in the order of their names.
+            let big = folder.path().join(format!("{}-big.log", big_at.min(small)));
+            let blocks = rounds.len() + 2;
+            std::fs::write(&big, line("/page").repeat(blocks * source::BLOCK / line("/page").len())).unwrap();
+            let name = |at: usize| folder.path().join(format!("{at}-small.log"));
+            (0..small).for_each(|at| std::fs::write(name(at), "").unwrap());
+            let combined = Format::builtin("combined", &TimeZone::UTC).unwrap();
+            let target = Target {
+                pattern: format!("{}/*.log", folder.path().display()),
+                site: site(ledger.site("docs").unwrap()),
+                format: FormatChoice::Fixed(combined),
+            };
+            let (wake, wakes) = sync_channel(64);
+            let wishes = Wishes { targets: vec![target], start: Start::Beginning, max_line: 64 * 1024 };
+            let seen = Seen::default();
+            let repeats = Repeats::new([0; 16], 100);
+            let watches = Watches::new(wake.clone());
+            let mut follower = Follower::new(wishes, ledger, repeats, seen.clone(), watches, wakes).unwrap();
+            follower.look().unwrap();
+            let mut buffers = Buffers::default();
+            let read_of_big = |follower: &Follower<Seen>| {
+                follower.sources.iter().find(|source| source.path == big).map_or(0, Source::read_to)
+            };
+            let mut want = Vec::new();
+            for (round, at) in rounds.into_iter().enumerate() {
+                let at = at % small;
+                let target = format!("/{round}.pdf");
+                let mut file = std::fs::OpenOptions::new().append(true).open(name(at)).unwrap();
+                file.write_all(line(&target).as_bytes()).unwrap();
+                want.push(format!("https://docs.example.org{target}"));
+                wake.send(Wake::Written(vec![name(at)])).unwrap();
+                follower.wait(Duration::ZERO).unwrap();
+                let before = read_of_big(&follower);
+                proptest::prop_assert!(follower.turns(&mut buffers).unwrap(), "the big log has more");
+                proptest::prop_assert_eq!(&*seen.0.borrow(), &want, "in round {}", round);
+                let read = read_of_big(&follower) - before;
+                proptest::prop_assert!((1..=source::BLOCK as u64).contains(&read), "{} bytes in one turn", read);
+            }
+        }
+    }
 }

@@ -9,7 +9,7 @@ use super::discover::{self, Directories, Sibling};
 use super::file;
 use super::identity::{self, Who};
 use super::known::Known;
-use super::source::{Sink, Source};
+use super::source::{Happened, Sink, Source};
 use super::{Adopted, Follower, Looking};
 use crate::ledger::{LedgerError, LogRow};
 use crate::offsets::{LogId, SiteId};
@@ -277,7 +277,12 @@ impl<S: Sink> Follower<S> {
             for index in missing {
                 let Some(mut row) = known.rows().get(index).cloned() else { continue };
                 // That a log was cut has been said when it was noticed.
-                if !self.cut.remove(&row.id) {
+                let unread_when_cut = self.cut.remove(&row.id);
+                if unread_when_cut != Some(0) {
+                    let unread = unread_when_cut.unwrap_or(0);
+                    self.sink.happened(Happened::GivenUp { path: &row.path, unread });
+                }
+                if unread_when_cut.is_none() {
                     let read = row.fingerprint.marks.last().map_or(0, |mark| mark.offset);
                     tracing::warn!(
                         path = %row.path.display(), offset = read,

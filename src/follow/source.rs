@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -16,7 +16,7 @@ use super::scan::{Block, Found, Recall, Scan, Subject};
 use crate::event::Event;
 use crate::ledger::{Advance, Counts, Fingerprint, HEAD_MAX, LogRow, MARK_MAX, Mark, Step};
 use crate::lines::{Cut, Cutter};
-use crate::offsets::SiteId;
+use crate::offsets::{LogId, SiteId};
 use crate::pipeline::{Outcome, Pipeline, Taken};
 use crate::visitor::repeats::Repeats;
 
@@ -31,13 +31,20 @@ pub struct Buffers {
     lower: Vec<u8>,
 }
 
-/// What happens to the logs, for those that count it.
+/// What happens to the logs, for those that count it; logs by the name under which they are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Happened {
+pub enum Happened<'p> {
     /// A log was renamed or removed.
-    Rotation,
+    Rotation(&'p Path),
     /// A log was truncated or overwritten in place.
-    Truncation,
+    Truncation(&'p Path),
+    /// A log that wasn't read to its end can't be read any more.
+    GivenUp {
+        /// Which.
+        path: &'p Path,
+        /// Bytes that are known to be unread.
+        unread: u64,
+    },
     /// The follower has come round.
     Turn {
         /// Logs that are open.
@@ -45,6 +52,21 @@ pub enum Happened {
         /// Logs that are there and can't be read.
         unreadable: usize,
     },
+}
+
+/// Where a log stands, for those that watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The name under which it is followed.
+    pub path: PathBuf,
+    /// Device and inode.
+    pub inode: (u64, u64),
+    /// Its bytes; `None`: an archive's aren't known.
+    pub size: Option<u64>,
+    /// Every site has read what is before.
+    pub read_to: u64,
+    /// Since when it is known that there are bytes which a site hasn't read.
+    pub behind_since: Option<Instant>,
 }
 
 /// Where what was read goes.
@@ -60,7 +82,11 @@ pub trait Sink {
     /// What is known of a log's file.
     fn update(&self, row: LogRow);
     /// Something has happened to the logs.
-    fn happened(&self, _what: Happened) {}
+    fn happened(&self, _what: Happened<'_>) {}
+    /// Where a log stands after a turn.
+    fn stands(&self, _log: LogId, _place: Place) {}
+    /// A log isn't open any more.
+    fn left(&self, _log: LogId) {}
     /// The fate of every line that was parsed, for those that watch or sum up.
     fn saw(&self, _row: &LogRow, _pipeline: &Pipeline, _taken: &Taken, _cut: Cut<'_>) {}
 }
@@ -110,6 +136,10 @@ pub struct Source {
     pub due: bool,
     /// Where the going through its lines stands.
     pub scan: Scan,
+    /// Its bytes, when they were last asked for.
+    pub size: u64,
+    /// Since when it is known that there are bytes which a site hasn't read.
+    pub behind_since: Option<Instant>,
 }
 
 impl Source {
@@ -136,6 +166,7 @@ impl Source {
         if !self.holds_what_was_read(size)? {
             return Ok(Turn::Truncated);
         }
+        self.size = size;
         let size = size.min(until);
         let sites = &self.pipeline.sites;
         let has_room = |reader: &Reader| reader.site.is_none_or(|site| sites[site].id_has_room(sink));
@@ -249,6 +280,25 @@ impl Source {
         self.path = path;
         self.leaving = Some(Instant::now());
         self.due = true;
+    }
+
+    /// Where it stands after a turn; `behind`: there are bytes that a site hasn't read.
+    pub fn place(&mut self, behind: bool) -> Place {
+        self.behind_since = behind.then(|| self.behind_since.unwrap_or_else(Instant::now));
+        let read_to = self.readers.iter().map(|reader| reader.cutter.offset()).min().unwrap_or(0);
+        Place {
+            path: self.row.path.clone(),
+            inode: (self.row.dev, self.row.ino),
+            size: (!self.file.is_packed()).then_some(self.size),
+            read_to,
+            behind_since: self.behind_since,
+        }
+    }
+
+    /// Bytes that are known to have been there, and that a site hasn't read.
+    pub fn unread(&self) -> u64 {
+        let read = self.readers.iter().map(|reader| reader.cutter.wants()).min().unwrap_or(self.size);
+        if self.file.is_packed() { 0 } else { self.size.saturating_sub(read) }
     }
 
     /// Bytes that no site has read yet.
@@ -559,7 +609,7 @@ mod tests {
         let reader = |site| Reader { site, cutter: Cutter::new(0, 300), settled: HashSet::new() };
         let mut source = Source {
             row: LogRow {
-                id: crate::offsets::LogId(1),
+                id: LogId(1),
                 path: PathBuf::from("access.log"),
                 dev: 0,
                 ino: 0,
@@ -576,6 +626,8 @@ mod tests {
             path: PathBuf::from("access.log"),
             due: true,
             scan: Scan::within(Recall::default()),
+            size: 0,
+            behind_since: None,
         };
         let (recorder, mut repeats, mut buffers) =
             (Recorder::default(), Repeats::new([0; 16], 100), Buffers::default());

@@ -621,6 +621,7 @@ mod tests {
                 "say \"U\" A",
             ),
             ("a backslash", r#"192.0.2.7 - - [10/Oct/2026:13:55:36 +0200] "GET /a HTTP/1.1" 200 5 "-" "UA\""#, "UA\\"),
+            ("an empty user", r#"192.0.2.7 - "" [10/Oct/2026:13:55:36 +0200] "GET /a HTTP/1.1" 200 5 "-" "UA""#, "UA"),
             ("user [x]", r#"192.0.2.7 - a [b [10/Oct/2026:13:55:36 +0200] "GET /a HTTP/1.1" 200 5 "-" "UA""#, "UA"),
         ] {
             let got = show(&format, line.as_bytes(), &["time", "path", "status", "bytes", "user_agent"]);

@@ -157,6 +157,8 @@ impl Slot {
             Slot::Protocol => entry.protocol = Some(value),
             Slot::Referer => entry.referer = Some(value),
             Slot::UserAgent => entry.user_agent = Some(value),
+            // How Apache logs a name that was given and is empty.
+            Slot::User if &*value == b"\"\"" => {}
             Slot::User => entry.user = Some(value),
             Slot::ForwardedFor => entry.forwarded_for = Some(value),
             Slot::Range => entry.range = Some(value),

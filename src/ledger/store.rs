@@ -191,6 +191,10 @@ pub struct StatusRow {
     pub path: PathBuf,
     /// Its last inode.
     pub ino: u64,
+    /// Nobody writes to it any more, or it can't be found.
+    pub ended: bool,
+    /// When it was last read from.
+    pub last_read: Option<Timestamp>,
     /// The furthest watermark.
     pub watermark: u64,
     /// Lines below the watermark.
@@ -835,7 +839,7 @@ impl LedgerReader {
         let rows = || {
             let mut query = self.db.prepare(
                 "SELECT site.name, log.id, log.path, log.ino, max(range.watermark), sum(lines), sum(too_long), sum(unparsed),
-                 sum(unmatched), sum(excluded), sum(bot), sum(repeat), sum(event)
+                 sum(unmatched), sum(excluded), sum(bot), sum(repeat), sum(event), log.ended, log.last_read
                  FROM range JOIN log ON log.id = range.log LEFT JOIN site ON site.id = range.site
                  GROUP BY range.site, range.log ORDER BY log.id, range.site",
             )?;
@@ -849,9 +853,33 @@ impl LedgerReader {
                     log: LogId(row.get(1)?),
                     path: PathBuf::from(OsString::from_vec(row.get(2)?)),
                     ino: row.get::<_, i64>(3)?.cast_unsigned(),
+                    ended: row.get::<_, i64>(13)? != 0,
+                    last_read: row.get::<_, Option<i64>>(14)?.and_then(|at| Timestamp::from_microsecond(at).ok()),
                     watermark: uint(row.get(4)?),
                     counts: Counts::from_values(values),
                 })
+            })?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        rows().map_err(|error| database_error(&self.path, error))
+    }
+
+    /// Each site's lines by fate, and nobody's; of all logs that are remembered.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn counts(&self) -> Result<Vec<(Option<String>, Counts)>, LedgerError> {
+        let rows = || {
+            let mut query = self.db.prepare(
+                "SELECT site.name, sum(lines), sum(too_long), sum(unparsed), sum(unmatched), sum(excluded), sum(bot), sum(repeat),
+                 sum(event) FROM range LEFT JOIN site ON site.id = range.site GROUP BY range.site",
+            )?;
+            let rows = query.query_map([], |row| {
+                let mut values = [0; 8];
+                for (index, value) in values.iter_mut().enumerate() {
+                    *value = uint(row.get(1 + index)?);
+                }
+                Ok((row.get(0)?, Counts::from_values(values)))
             })?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
         };
@@ -1560,6 +1588,26 @@ mod tests {
         ledger.advance(opened(100, &[]));
         ledger.sync().unwrap();
         assert_eq!(claim(&[(0, 150)]), []);
+    }
+
+    #[test]
+    fn a_claim_that_is_given_up_is_nobody_elses() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path(), Role::Beside).unwrap();
+        let (site, log) = (ledger.site("docs").unwrap(), add_log(&ledger, &row()));
+        let other = add_log(&ledger, &LogRow { path: PathBuf::from("other"), ..row() });
+        let claim = |log, size| ledger.claim(Some(site), log, size, &[(0, size)], None).unwrap();
+        claim(log, 100);
+        ledger.advance(opened(100, &[(0, 10)]));
+        ledger.sync().unwrap();
+        // As of an archive whose end isn't known: there is nothing behind what was read before.
+        claim(log, u64::MAX >> 1);
+        ledger.advance(opened(u64::MAX >> 1, &[]));
+        ledger.sync().unwrap();
+        ledger.end_claim(Some(site), log, 100).unwrap();
+        claim(other, 1_000);
+        settle(&ledger, line(0, 10));
+        assert_eq!(claim(other, 1_000), [Range { from: 0, until: 1_000, settled: vec![], resumed: true }]);
     }
 
     #[test]

@@ -138,7 +138,7 @@ impl Conditions {
             theirs.iter().all(|status| mine.contains(status))
         }) && wider(self.path.as_ref(), other.path.as_ref(), same_regex)
             && wider(self.user_agent.as_ref(), other.user_agent.as_ref(), same_regex)
-            && wider(self.host.as_ref(), other.host.as_ref(), |mine, theirs| mine == theirs)
+            && wider(self.host.as_ref(), other.host.as_ref(), Hosts::covers)
             && referer
     }
 

@@ -116,6 +116,51 @@ fn literals_of(pattern: &str) -> Option<Vec<(usize, String)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::{Extensions, Rule};
+
+    fn rules(extensions: &[&str], path: Option<&str>) -> Rules {
+        let extensions: Vec<String> = extensions.iter().map(|text| (*text).to_owned()).collect();
+        let of = |conditions| Rule {
+            event: Some("download".into()),
+            conditions,
+            url: None,
+            properties: Vec::new(),
+            repeat_window: None,
+        };
+        let extensions = Conditions { extensions: Some(Extensions::new(&extensions)), ..Conditions::default() };
+        let path = path
+            .map(|path| Conditions { path: Some(regex::bytes::Regex::new(path).unwrap()), ..Conditions::default() });
+        Rules(std::iter::once(extensions).chain(path).map(of).collect())
+    }
+
+    #[test]
+    fn candidates_are_whole_lines_each_once_and_in_their_order() {
+        let lines = [
+            "get /a.pdf http/1.1",
+            "get /a.pdfx http/1.1",
+            "get /b.7z",
+            "get /c\\x2epdf /c.pdf /c.7z",
+            "get /d\\\"",
+            "get /files/e",
+            "get /%66iles/f",
+            "get /files\\/g",
+            "get /",
+            "get /h.xz?x",
+        ];
+        let block: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        for (name, rules, escaped_slashes, want) in [
+            ("long and short extensions", rules(&["pdf", "7z", "xz"], None), false, vec![0, 2, 3, 9]),
+            ("long ones alone", rules(&["pdf"], None), true, vec![0, 3]),
+            ("short ones alone", rules(&["xz"], None), false, vec![3, 9]),
+            ("a path, and what may hide it", rules(&["xz"], Some("^/files/")), false, vec![3, 5, 6, 9]),
+            ("a path, and slashes are escaped", rules(&["xz"], Some("^/files/")), true, vec![3, 5, 6, 7, 9]),
+        ] {
+            let found = Prefilter::new(&rules, escaped_slashes).unwrap().find(block.as_bytes());
+            let found: Vec<&str> = found.into_iter().map(|(start, end)| &block[start..end]).collect();
+            let want: Vec<String> = want.into_iter().map(|at: usize| format!("{}\n", lines[at])).collect();
+            assert_eq!(found, want, "{name}");
+        }
+    }
 
     #[test]
     fn literals_are_what_every_match_holds() {

@@ -65,6 +65,19 @@ impl Hosts {
         plain(host).is_some_and(|host| self.contains_plain(&host))
     }
 
+    /// Whether every host of `other` is one of these.
+    pub fn covers(&self, other: &Hosts) -> bool {
+        other.0.iter().all(|host| match host.strip_prefix("*.") {
+            // What a wildcard fits is fitted by itself, or by one of a domain above.
+            Some(domain) => self.0.iter().any(|known| {
+                known.strip_prefix("*.").is_some_and(|above| {
+                    domain == above || domain.strip_suffix(above).is_some_and(|rest| rest.ends_with('.'))
+                })
+            }),
+            None => self.contains_plain(host),
+        })
+    }
+
     /// The same for a host in its comparable form.
     fn contains_plain(&self, host: &str) -> bool {
         self.0.iter().any(|known| match known.strip_prefix("*") {
@@ -338,6 +351,21 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(hosts.contains(host), want, "{host}");
+        }
+    }
+
+    #[test]
+    fn hosts_cover_those_that_they_fit() {
+        let of = |list: &[&str]| Hosts::parse(&list.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>()).unwrap();
+        for (mine, theirs, want) in [
+            (&["a.example"][..], &["A.example."][..], true),
+            (&["*.example"], &["a.example", "*.b.example", "*.example"], true),
+            (&["*.b.example"], &["*.example"], false),
+            (&["*.b.example"], &["*.ab.example"], false),
+            (&["*.b.example"], &["b.example"], false),
+            (&["a.example"], &["a.example", "b.example"], false),
+        ] {
+            assert_eq!(of(mine).covers(&of(theirs)), want, "{mine:?} and {theirs:?}");
         }
     }
 

@@ -1,13 +1,16 @@
 //! What only the running daemon knows (what waits, what is in flight, the last error), left beside the state for
 //! `silktail status`.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::deliver::{Delivery, Settle};
+use super::counters::{Counters, Reload};
+use crate::deliver::{Delivery, Settle, SiteSnapshot};
 use crate::offsets::SiteId;
 use crate::outbox::Rooms;
 
@@ -19,6 +22,9 @@ pub struct Live {
     /// Where its status page is, if it has one.
     #[serde(default)]
     pub status: Option<String>,
+    /// The last try to reload its configuration.
+    #[serde(default)]
+    pub reload: Option<Reload>,
     /// Each site of its configuration.
     pub sites: Vec<LiveSite>,
 }
@@ -34,8 +40,14 @@ pub struct LiveSite {
     pub in_flight: usize,
     /// `sending`, or why not.
     pub state: String,
-    /// What went wrong last.
+    /// What went wrong last, until something is delivered.
     pub last_error: Option<String>,
+    /// What to do about it.
+    #[serde(default)]
+    pub remedy: Option<String>,
+    /// When something was last delivered in this run.
+    #[serde(default)]
+    pub last_delivered: Option<Timestamp>,
 }
 
 /// Where it is left.
@@ -60,22 +72,30 @@ pub fn remove(state_dir: &Path) {
 }
 
 /// The sites as they are now.
-pub fn now<S: Settle>(names: &[(SiteId, String)], delivery: &Delivery<S>, rooms: &Rooms) -> Live {
-    let snapshot = delivery.snapshot();
+pub fn now<S: Settle>(
+    names: &[(SiteId, String)],
+    delivery: &Delivery<S>,
+    rooms: &Rooms,
+    reload: Option<Reload>,
+) -> Live {
+    let snapshot: HashMap<SiteId, SiteSnapshot> = delivery.snapshot().into_iter().map(|site| (site.id, site)).collect();
     let sites = names
         .iter()
         .map(|(id, name)| {
-            let seen = snapshot.iter().find(|site| site.id == *id);
+            let seen = snapshot.get(id);
             LiveSite {
                 name: name.clone(),
                 waiting: rooms.open(*id),
                 in_flight: seen.map_or(0, |site| site.in_flight),
                 state: seen.map_or_else(String::new, |site| site.state.to_string()),
                 last_error: seen.and_then(|site| site.last_error.clone()),
+                remedy: seen.and_then(|site| site.remedy).map(str::to_owned),
+                // To the second: what is written aside needn't be written anew for less.
+                last_delivered: seen.and_then(|site| Timestamp::from_second(site.delivered_at?.as_second()).ok()),
             }
         })
         .collect();
-    Live { pid: std::process::id(), status: None, sites }
+    Live { pid: std::process::id(), status: None, reload, sites }
 }
 
 /// Writes it once a second, but only when something has changed: idling costs nothing.
@@ -84,6 +104,7 @@ pub async fn publish<S: Settle>(
     names: Arc<Mutex<Vec<(SiteId, String)>>>,
     delivery: Arc<Delivery<S>>,
     rooms: Arc<Rooms>,
+    counters: Arc<Counters>,
     status: Option<String>,
 ) {
     let mut written = None;
@@ -91,7 +112,7 @@ pub async fn publish<S: Settle>(
     loop {
         every.tick().await;
         let names = names.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let live = Live { status: status.clone(), ..now(&names, &delivery, &rooms) };
+        let live = Live { status: status.clone(), ..now(&names, &delivery, &rooms, counters.last_reload()) };
         if written.as_ref() == Some(&live) {
             continue;
         }

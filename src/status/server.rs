@@ -1,27 +1,38 @@
 //! What listens where `[status] listen` says: `/metrics`, `/healthz`, `/readyz` and the status page. Everything is worked
 //! out when it is asked for: idling costs nothing.
+//!
+//! What a client may take is bounded: connections, the time for a request's head and its size, the time for all of a
+//! connection; and one picture of the state is made at a time.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::convert::Infallible;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use jiff::Timestamp;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 
+use super::access::{Listen, Token, names_this_machine};
 use super::counters::Counters;
+use super::exposition::{Facts, exposition};
 use super::live::{self, Live};
-use super::metrics::{Exposition, Kind};
-use super::page;
-use super::picture::picture;
+use super::metrics::Dialect;
+use super::{logs, page};
 use crate::deliver::{Delivery, Settle};
-use crate::ledger::Ledger;
+use crate::journal;
+use crate::ledger::{Ledger, LedgerError};
 use crate::offsets::SiteId;
 use crate::outbox::Rooms;
 
@@ -29,11 +40,19 @@ use crate::outbox::Rooms;
 const HANGS_AFTER: i64 = 60;
 /// A site whose endpoint has refused for so long isn't ready.
 const TROUBLED_AFTER: Duration = Duration::from_secs(60);
+/// Connections at a time.
+const CONNECTIONS: usize = 32;
+/// For the head of a request, and between two.
+const HEAD_TIME: Duration = Duration::from_secs(5);
+/// Bytes of a request's head.
+const HEAD_MAX: usize = 16 * 1024;
+/// For all of a connection.
+const CONNECTION_TIME: Duration = Duration::from_secs(60);
 
 /// Names of the sites by their numbers; a reload changes them.
 pub type Names = Arc<Mutex<Vec<(SiteId, String)>>>;
 
-/// What it shows.
+/// What it shows, and to whom.
 #[derive(Debug)]
 pub struct Shown<S> {
     /// Where the ledger lies.
@@ -48,45 +67,185 @@ pub struct Shown<S> {
     pub names: Names,
     /// What is counted.
     pub counters: Arc<Counters>,
+    /// What those who ask must know; a reload may change it.
+    pub token: Arc<Mutex<Option<Token>>>,
+    /// One picture at a time.
+    pub turns: Semaphore,
 }
 
-/// Serves until the runtime ends.
-pub async fn serve<S: Settle>(listener: TcpListener, shown: Arc<Shown<S>>) {
-    let app = Router::new()
-        .route("/", get(status_page::<S>))
-        .route("/metrics", get(metrics::<S>))
-        .route("/healthz", get(healthy::<S>))
-        .route("/readyz", get(ready::<S>))
-        .with_state(shown);
-    if let Err(error) = axum::serve(listener, app).await {
-        tracing::error!(%error, "the status page ended");
+/// An address that is taken.
+#[derive(Debug)]
+pub enum Listening {
+    /// A TCP port.
+    Tcp(TcpListener),
+    /// A socket in the file system.
+    Unix(UnixListener, PathBuf),
+}
+
+impl Listening {
+    /// Takes the address.
+    ///
+    /// # Errors
+    /// Those of the system: it is taken, or not this machine's.
+    pub async fn bind(listen: &Listen) -> io::Result<Self> {
+        match listen {
+            Listen::Tcp(address) => Ok(Self::Tcp(TcpListener::bind(address).await?)),
+            Listen::Unix(path) => Ok(Self::Unix(bind_unix(path).await?, path.clone())),
+        }
+    }
+
+    /// Where it is, as a client names it.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn address(&self) -> io::Result<String> {
+        match self {
+            Self::Tcp(listener) => Ok(format!("http://{}/", listener.local_addr()?)),
+            Self::Unix(_, path) => Ok(format!("unix:{}", path.display())),
+        }
     }
 }
 
-/// Takes the address.
-///
-/// # Errors
-/// Those of the system: it is taken, or not this machine's.
-pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address).await
+/// A socket that a killed process has left is taken over; one that somebody listens on isn't.
+async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    let listener = match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let is_socket = std::fs::symlink_metadata(path)?.file_type().is_socket();
+            let is_left =
+                UnixStream::connect(path).await.is_err_and(|gone| gone.kind() == io::ErrorKind::ConnectionRefused);
+            if !is_socket || !is_left {
+                return Err(error);
+            }
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)?
+        }
+        bound => bound?,
+    };
+    // Its group may look: whoever that is, is the administrator's choice.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    Ok(listener)
 }
 
-fn answer(status: StatusCode, kind: &'static str, body: String) -> Response {
-    let headers = [
+/// Serves until the runtime ends.
+pub async fn serve<S: Settle>(listening: Listening, shown: Arc<Shown<S>>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        // Whoever comes when all places are taken waits in the system's queue.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let shown = Arc::clone(&shown);
+        let accepted = match &listening {
+            Listening::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
+                tokio::spawn(async move {
+                    answer_all(stream, shown, false).await;
+                    drop(place);
+                })
+            }),
+            Listening::Unix(listener, _) => listener.accept().await.map(|(stream, _)| {
+                tokio::spawn(async move {
+                    answer_all(stream, shown, true).await;
+                    drop(place);
+                })
+            }),
+        };
+        if let Err(error) = accepted {
+            // Out of descriptors, for example: it may pass.
+            tracing::warn!(%error, "the status page can't take a connection");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+/// Answers the requests of one connection.
+async fn answer_all<S: Settle>(stream: impl AsyncRead + AsyncWrite + Unpin, shown: Arc<Shown<S>>, is_unix: bool) {
+    let service = service_fn(move |request| {
+        let shown = Arc::clone(&shown);
+        async move { Ok::<_, Infallible>(answer(request, shown, is_unix).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .max_buf_size(HEAD_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    // A client that hangs up or dawdles has itself to blame.
+    let _ = tokio::time::timeout(CONNECTION_TIME, connection).await;
+}
+
+type Answer = Response<Full<Bytes>>;
+
+async fn answer<S: Settle>(request: Request<Incoming>, shown: Arc<Shown<S>>, is_unix: bool) -> Answer {
+    let token = shown.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match &token {
+        Some(token) if !token.is_in(request.headers()) => {
+            let mut refused = plain(StatusCode::UNAUTHORIZED, "the token is needed: as bearer token, or as password\n");
+            let challenge = HeaderValue::from_static("Basic realm=\"silktail\", charset=\"UTF-8\"");
+            refused.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            return refused;
+        }
+        None if !is_unix && !names_this_machine(request.uri(), request.headers()) => {
+            let text = "ask for it as localhost or 127.0.0.1; a proxy in front must send that Host, or [status] have a token\n";
+            return plain(StatusCode::MISDIRECTED_REQUEST, text);
+        }
+        _ => {}
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n");
+        refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return refused;
+    }
+    match request.uri().path() {
+        "/healthz" => shown.healthy(),
+        "/readyz" => shown.ready(),
+        "/metrics" => {
+            let accept = request.headers().get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+            let dialect = Dialect::asked_for(&accept.collect::<Vec<_>>().join(","));
+            shown.in_turn(move |shown| (dialect.content_type(), shown.exposition(dialect))).await
+        }
+        "/" => shown.in_turn(|shown| ("text/html; charset=utf-8", shown.page())).await,
+        _ => plain(StatusCode::NOT_FOUND, "there are /, /metrics, /healthz and /readyz\n"),
+    }
+}
+
+fn plain(status: StatusCode, text: impl Into<String>) -> Answer {
+    with_headers(status, "text/plain; charset=utf-8", text.into())
+}
+
+fn with_headers(status: StatusCode, kind: &'static str, body: String) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    *answer.status_mut() = status;
+    let headers: [(HeaderName, &'static str); 7] = [
         (header::CONTENT_TYPE, kind),
+        (header::CONTENT_SECURITY_POLICY, page::POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
         (header::CACHE_CONTROL, "no-store"),
     ];
-    (status, headers, body).into_response()
+    for (name, value) in headers {
+        answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    answer
 }
 
-const PLAIN: &str = "text/plain; charset=utf-8";
-
 impl<S: Settle> Shown<S> {
+    /// Makes a picture of the state, one at a time, where it holds up nobody.
+    async fn in_turn(self: Arc<Self>, make: impl FnOnce(&Self) -> (&'static str, String) + Send + 'static) -> Answer {
+        let Ok(_turn) = self.turns.acquire().await else {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
+        };
+        let shown = Arc::clone(&self);
+        match tokio::task::spawn_blocking(move || make(&shown)).await {
+            Ok((kind, text)) => with_headers(StatusCode::OK, kind, text),
+            Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "it can't be shown; report this\n"),
+        }
+    }
+
+    fn names(&self) -> Vec<(SiteId, String)> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn live(&self) -> Live {
-        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        live::now(&names, &self.delivery, &self.rooms)
+        live::now(&self.names(), &self.delivery, &self.rooms, self.counters.last_reload())
     }
 
     /// Why it isn't ready.
@@ -95,11 +254,15 @@ impl<S: Settle> Shown<S> {
         if !self.counters.following.load(Ordering::Relaxed) {
             troubles.push("not following yet".to_owned());
         }
-        let unreadable = self.counters.unreadable.load(Ordering::Relaxed);
-        if unreadable > 0 {
-            troubles.push(format!("{unreadable} logs can't be read"));
+        if self.ledger.is_stuck() {
+            troubles.push("the state can't be written: is the disk full?".to_owned());
         }
-        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match self.counters.unreadable.load(Ordering::Relaxed) {
+            0 => {}
+            1 => troubles.push("a log can't be read".to_owned()),
+            unreadable => troubles.push(format!("{unreadable} logs can't be read")),
+        }
+        let names = self.names();
         for site in self.delivery.snapshot() {
             let Some((_, name)) = names.iter().find(|(id, _)| *id == site.id) else { continue };
             if site.troubled_for.is_some_and(|time| time >= TROUBLED_AFTER) {
@@ -110,193 +273,69 @@ impl<S: Settle> Shown<S> {
         troubles
     }
 
-    fn exposition(&self) -> String {
-        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let name = |site: Option<SiteId>| {
-            let known = names.iter().find(|(id, _)| Some(*id) == site).map(|(_, name)| name.clone());
-            known.unwrap_or_default()
+    fn healthy(&self) -> Answer {
+        let idle = Timestamp::now().as_second() - self.counters.turned.load(Ordering::Relaxed);
+        if self.counters.following.load(Ordering::Relaxed) && idle > HANGS_AFTER {
+            let text = format!("the follower hasn't come round for {idle} s\n");
+            return plain(StatusCode::SERVICE_UNAVAILABLE, text);
+        }
+        plain(StatusCode::OK, "ok\n")
+    }
+
+    fn ready(&self) -> Answer {
+        let troubles = self.troubles();
+        if troubles.is_empty() {
+            return plain(StatusCode::OK, "ready\n");
+        }
+        plain(StatusCode::SERVICE_UNAVAILABLE, troubles.join("\n") + "\n")
+    }
+
+    fn standing(&self) -> Vec<logs::Standing> {
+        // The follower isn't held up while the system is asked.
+        let logs = self.counters.logs().clone();
+        logs.standing(Instant::now(), logs::size_of)
+    }
+
+    fn exposition(&self, dialect: Dialect) -> String {
+        let totals = || Ledger::open_read_only(&self.state_dir)?.map(|reader| reader.totals()).transpose();
+        let facts = Facts {
+            names: &self.names(),
+            counters: &self.counters,
+            stats: &self.delivery.stats(),
+            sites: &self.live().sites,
+            // What is wrong with a state that can't be read now is in the journal; the rest can be told.
+            totals: &totals().ok().flatten().unwrap_or_default(),
+            logs: &self.standing(),
+            commits: self.ledger.commits(),
+            writable: !self.ledger.is_stuck(),
         };
-        let mut out = Exposition::default();
-        let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
-        out.family("silktail_build_info", Kind::Gauge, "The version that runs.", [(version, 1.0)]);
-        let lines = self
-            .counters
-            .lines()
-            .into_iter()
-            .map(|((site, fate), count)| (vec![("site", name(site)), ("outcome", fate.to_owned())], count as f64));
-        out.family(
-            "silktail_lines_total",
-            Kind::Counter,
-            "Lines read, by their fate; site is empty for nobody's.",
-            lines,
-        );
-        let reasons = self.counters.reasons().into_iter().map(|((site, fate, reason), count)| {
-            (vec![("site", name(site)), ("outcome", fate.to_owned()), ("reason", reason.to_owned())], count as f64)
+        exposition(&facts, dialect)
+    }
+
+    fn page(&self) -> String {
+        let stored = || -> Result<_, LedgerError> {
+            Ok(match Ledger::open_read_only(&self.state_dir)? {
+                Some(reader) => (reader.counts()?, reader.totals()?),
+                None => Default::default(),
+            })
+        };
+        let mut troubles = self.troubles();
+        let (counts, totals) = stored().unwrap_or_else(|error| {
+            troubles.push(error.to_string());
+            Default::default()
         });
-        out.family("silktail_line_reasons_total", Kind::Counter, "Why lines were excluded, bots or repeats.", reasons);
-        self.delivery_metrics(&mut out, &name);
-        self.log_metrics(&mut out);
-        let counters = &self.counters;
-        out.single(
-            "silktail_rotations_total",
-            Kind::Counter,
-            "Logs that were renamed or removed.",
-            counters.rotations.load(Ordering::Relaxed) as f64,
-        );
-        out.single(
-            "silktail_truncations_total",
-            Kind::Counter,
-            "Logs that were truncated or overwritten.",
-            counters.truncations.load(Ordering::Relaxed) as f64,
-        );
-        out.single(
-            "silktail_open_logs",
-            Kind::Gauge,
-            "Logs that are open.",
-            counters.files.load(Ordering::Relaxed) as f64,
-        );
-        out.single(
-            "silktail_unreadable_logs",
-            Kind::Gauge,
-            "Logs that are there and can't be read.",
-            counters.unreadable.load(Ordering::Relaxed) as f64,
-        );
-        let (commits, last) = self.ledger.commits();
-        out.single("silktail_ledger_commits_total", Kind::Counter, "Commits of the state.", commits as f64);
-        out.single(
-            "silktail_ledger_last_commit_timestamp_seconds",
-            Kind::Gauge,
-            "When the state was last committed.",
-            last as f64,
-        );
-        let reloaded = f64::from(u8::from(counters.reloaded.load(Ordering::Relaxed)));
-        out.single(
-            "silktail_config_last_reload_successful",
-            Kind::Gauge,
-            "Whether the last reload was taken into use.",
-            reloaded,
-        );
-        let at = counters.reloaded_at.load(Ordering::Relaxed) as f64;
-        out.single(
-            "silktail_config_last_reload_success_timestamp_seconds",
-            Kind::Gauge,
-            "When the configuration was last taken into use.",
-            at,
-        );
-        out.text()
+        page::page(&page::View {
+            now: Timestamp::now(),
+            started: self.counters.started,
+            state_dir: &self.state_dir,
+            troubles: &troubles,
+            sites: &self.live().sites,
+            counts: &counts,
+            totals: &totals,
+            logs: &self.standing(),
+            history: &self.counters.history(),
+            reload: self.counters.last_reload().as_ref(),
+            recent: &journal::recent(),
+        })
     }
-
-    fn delivery_metrics(&self, out: &mut Exposition, name: &impl Fn(Option<SiteId>) -> String) {
-        let stats = self.delivery.stats();
-        let posts = stats.answers.iter().map(|((site, status), count)| {
-            let status = status.map_or_else(|| "none".to_owned(), |status| status.to_string());
-            (vec![("site", name(Some(*site))), ("status", status)], *count as f64)
-        });
-        out.family(
-            "silktail_posts_total",
-            Kind::Counter,
-            "POSTs by the status of their answer; none: no answer.",
-            posts,
-        );
-        out.single("silktail_post_retries_total", Kind::Counter, "POSTs that were sent again.", stats.retries as f64);
-        out.histogram(
-            "silktail_post_duration_seconds",
-            "Time until a POST's answer.",
-            &stats.durations,
-            stats.longer,
-            stats.seconds,
-        );
-        let live = self.live();
-        let of = |value: fn(&live::LiveSite) -> f64| {
-            live.sites.iter().map(move |site| (vec![("site", site.name.clone())], value(site))).collect::<Vec<_>>()
-        };
-        out.family(
-            "silktail_waiting_events",
-            Kind::Gauge,
-            "Events read and not settled.",
-            of(|site| site.waiting as f64),
-        );
-        out.family(
-            "silktail_posts_in_flight",
-            Kind::Gauge,
-            "POSTs that await an answer.",
-            of(|site| site.in_flight as f64),
-        );
-        let sending = of(|site| f64::from(u8::from(site.state == "sending")));
-        out.family(
-            "silktail_site_sending",
-            Kind::Gauge,
-            "1 where the endpoint takes events, 0 where the site pauses or waits.",
-            sending,
-        );
-    }
-
-    fn log_metrics(&self, out: &mut Exposition) {
-        let names: Vec<String> = self.live().sites.into_iter().map(|site| site.name).collect();
-        // A state that can't be read now shows no logs; what is wrong with it is in the journal.
-        let picture = picture(&self.state_dir, &names, None).unwrap_or_default();
-        let of = |list: &str, label: &'static str, from: &str, key: &str| -> Vec<(Vec<(&'static str, String)>, f64)> {
-            let items = picture[list].as_array().into_iter().flatten();
-            items
-                .filter_map(|item| Some((vec![(label, item[from].as_str()?.to_owned())], item[key].as_u64()? as f64)))
-                .collect()
-        };
-        // Two logs may have had one name, one after the other: the last is the one that is there.
-        let last = |mut samples: Vec<(Vec<(&'static str, String)>, f64)>| {
-            let mut seen = std::collections::HashSet::new();
-            samples.reverse();
-            samples.retain(|(labels, _)| seen.insert(labels.clone()));
-            samples
-        };
-        for (name, help, key) in [
-            ("silktail_log_offset_bytes", "Bytes of a log before which everything is settled.", "offset"),
-            ("silktail_log_size_bytes", "Bytes of a log.", "size"),
-            ("silktail_log_lag_bytes", "Bytes of a log that aren't settled.", "lag_bytes"),
-        ] {
-            out.family(name, Kind::Gauge, help, last(of("logs", "path", "path", key)));
-        }
-        for (name, help, key) in [
-            ("silktail_events_delivered_total", "Events delivered, ever.", "delivered"),
-            ("silktail_events_rejected_total", "Events refused for good, ever.", "rejected"),
-        ] {
-            out.family(name, Kind::Counter, help, of("sites", "site", "name", key));
-        }
-    }
-}
-
-async fn status_page<S: Settle>(State(shown): State<Arc<Shown<S>>>) -> Response {
-    let live = shown.live();
-    let names: Vec<String> = live.sites.iter().map(|site| site.name.clone()).collect();
-    match picture(&shown.state_dir, &names, Some(&live)) {
-        Ok(picture) => {
-            let uptime = Timestamp::now().as_second() - shown.counters.started.as_second();
-            let page = page::page(&picture, &shown.troubles(), uptime);
-            answer(StatusCode::OK, "text/html; charset=utf-8", page)
-        }
-        Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("{error}\n")),
-    }
-}
-
-async fn metrics<S: Settle>(State(shown): State<Arc<Shown<S>>>) -> Response {
-    answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", shown.exposition())
-}
-
-async fn healthy<S: Settle>(State(shown): State<Arc<Shown<S>>>) -> Response {
-    let idle = Timestamp::now().as_second() - shown.counters.turned.load(Ordering::Relaxed);
-    if shown.counters.following.load(Ordering::Relaxed) && idle > HANGS_AFTER {
-        return answer(
-            StatusCode::SERVICE_UNAVAILABLE,
-            PLAIN,
-            format!("the follower hasn't come round for {idle} s\n"),
-        );
-    }
-    answer(StatusCode::OK, PLAIN, "ok\n".to_owned())
-}
-
-async fn ready<S: Settle>(State(shown): State<Arc<Shown<S>>>) -> Response {
-    let troubles = shown.troubles();
-    if troubles.is_empty() {
-        return answer(StatusCode::OK, PLAIN, "ready\n".to_owned());
-    }
-    answer(StatusCode::SERVICE_UNAVAILABLE, PLAIN, troubles.join("\n") + "\n")
 }

@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod servers;
+pub mod status;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -170,13 +171,20 @@ impl Sandbox {
 
     /// Starts `silktail run`; what it says on standard error is gathered in `name`.
     pub fn start(&self, name: &str) -> Daemon {
+        self.start_as(name, |_, _| {})
+    }
+
+    /// The same; `set` may change the command, and is told the file in which standard error is gathered.
+    pub fn start_as(&self, name: &str, set: impl FnOnce(&mut Command, &fs::File)) -> Daemon {
         let said = self.path(name);
         let file = fs::OpenOptions::new().create(true).append(true).open(&said).unwrap();
         let mut command = match self.run_as {
             None => self.silktail(),
             Some(user) => self.silktail_of(user),
         };
-        let child = command.arg("run").stdout(Stdio::null()).stderr(file).spawn().unwrap();
+        command.arg("run").stdout(Stdio::null());
+        set(&mut command, &file);
+        let child = command.stderr(file).spawn().unwrap();
         Daemon { child, said }
     }
 }
@@ -227,9 +235,21 @@ impl Daemon {
         fs::read_to_string(&self.said).unwrap()
     }
 
+    /// Where its status page listens, once it has said so.
+    pub fn status_address(&self) -> String {
+        const SAID: &str = "status page and metrics address=\"http://";
+        wait_for("the address", SOON, || self.stderr().contains(SAID));
+        self.stderr().split(SAID).nth(1).unwrap().split('/').next().unwrap().to_owned()
+    }
+
     /// SIGHUP: read the configuration anew.
     pub fn hang_up(&self) {
         signal(&self.child, Signal::HUP);
+    }
+
+    /// Sends it any signal.
+    pub fn signal(&self, which: Signal) {
+        signal(&self.child, which);
     }
 
     /// Its process.
