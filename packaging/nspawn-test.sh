@@ -270,6 +270,13 @@ inside systemctl reload silktail.service
 download credential-reloaded
 wait_for 30 arrived credential-reloaded
 
+say "a status page that asks for a token"
+follow docs/status.md "The status page and its neighbours" /root
+printf '\n[status]\nlisten = "127.0.0.1:9464"\ntoken_file = "status.token"\n' >>"$config"
+within 'silktail check >/dev/null && systemctl restart silktail.service
+    asks() { curl --silent --output /dev/null --write-out "%{http_code}" "$@" http://127.0.0.1:9464/healthz; }
+    [[ $(asks) == 401 && $(asks --user "any:$(</etc/silktail/status.token)") == 200 ]]'
+
 say "logs that are root's alone, by the drop-in"
 within "install -d -m 0700 /var/log/httpd
     line=\$(grep rotated.pdf /var/log/nginx/access.log* | head -n 1 | cut -d: -f2-)

@@ -118,6 +118,7 @@ fn one_of_each() -> toml::Table {
         url = "https://a.eu.silktide.com/v1/events"
         [follow]
         [status]
+        listen = "127.0.0.1:9464"
         [formats.mine]
         regex = "^(?P<ip>\\S+) (?P<time>\\S+ \\S+) \"(?P<request>[^\"]*)\" \"(?P<user_agent>[^\"]*)\"$"
         [[site]]
@@ -170,6 +171,7 @@ fn loaded_with(section: &Section, set: Option<(&Key, &str)>) -> Result<String, S
         table.extend(value);
     }
     fs::write(folder.path().join("docs.key"), "0f0e0d0c0b0a09080706050403020100\n").unwrap();
+    fs::write(folder.path().join("status.token"), "0f0e0d0c0b0a09080706050403020100\n").unwrap();
     let own = rcgen::generate_simple_self_signed(["own.example.org".to_owned()]).unwrap();
     fs::write(folder.path().join("own-ca.pem"), own.cert.pem()).unwrap();
     let path = folder.path().join("config.toml");

@@ -208,30 +208,29 @@ pub const STATUS: Section = Section {
     heading: "[status]",
     what: "[status]",
     place: "to [status]",
-    meaning: "Metrics, health and a status page. A change needs a restart.",
+    meaning: "Metrics, health and a status page: `/metrics`, `/healthz`, `/readyz`, `/`.",
     keys: &[
         key(
             "listen",
-            "address and port, or socket",
+            "address and port, or `unix:` and a path",
             Means("nothing listens"),
-            "\"127.0.0.1:9464\"",
-            "Where they are served: `/` (the page), `/metrics`, `/healthz`, `/readyz`. Loopback, or a Unix socket \
-             (`unix:/run/silktail/status.sock`); any other address needs a token.",
+            "\"unix:/run/silktail/status.sock\"",
+            "Where they are served: `127.0.0.1:9464`, or a socket in the file system. Any other address than loopback needs a \
+             token. A change needs a restart.",
         ),
         key(
             "token",
-            "text",
+            "text, visible ASCII",
             Means("none is asked for"),
-            "\"…\"",
-            "Who asks for the page or the metrics must send it: `Authorization: Bearer TOKEN`, or as the password of any \
-             user. At least 16 visible characters.",
+            "\"0f0e0d0c0b0a09080706050403020100\"",
+            "What those who ask must know: `Authorization: Bearer TOKEN`, or the password with any user name.",
         ),
         key(
             "token_file",
             "path",
-            Means("none"),
+            Means("none is asked for"),
             "\"status.token\"",
-            "A file that holds the token instead: in `$CREDENTIALS_DIRECTORY`, else beside the file that names it.",
+            "A file that holds it and nothing else, looked for where `property_key_file` is.",
         ),
     ],
 };
@@ -609,7 +608,7 @@ pub const TOPICS: [(&str, &str); 6] = [
     (
         "Reload",
         "On SIGHUP (`systemctl reload silktail`) the new configuration is taken whole, or the old one goes on. `state_dir` and \
-         `[status]` need a restart. Changed rules, formats and settings hold for lines that are read from then on. The \
+         `listen` of `[status]` need a restart. Changed rules, formats and settings hold for lines that are read from then on. The \
          position of a site that was taken away is kept.",
     ),
     (
