@@ -262,7 +262,8 @@ impl<S: Sink> Follower<S> {
         self.look()?;
         self.find_what_was_rotated_away(names)?;
         self.know_patterns()?;
-        self.remember_looking(true)?;
+        // On a full disk the start isn't given up for this.
+        self.passing(|this| this.remember_looking(true))?;
         ready(self.sources.len());
         let mut buffers = Buffers::default();
         loop {
