@@ -291,7 +291,8 @@ impl<S: Sink> Follower<S> {
         self.look()?;
         self.find_what_was_rotated_away(names)?;
         self.know_patterns()?;
-        self.remember_looking(true)
+        // On a full disk the start isn't given up for this.
+        self.passing(|this| this.remember_looking(true)).map(drop)
     }
 
     /// From now on these patterns aren't new.

@@ -63,9 +63,9 @@ impl<S: Sink> Follower<S> {
         // What is still searched for isn't known.
         let at = self.search.values().copied().fold(looked, SystemTime::min);
         let Ok(at) = jiff::Timestamp::try_from(at) else { return Ok(()) };
-        self.ledger.looked(self.targets.iter().map(|target| target.pattern.as_str()), at)?;
+        // Where it can't be written now, the next time will do: an earlier time makes the next run look at more.
         self.looking_stored = Some(Instant::now());
-        Ok(())
+        self.ledger.looked(self.targets.iter().map(|target| target.pattern.as_str()), at)
     }
 
     /// At start: logs that were followed and whose name holds another file now are looked for among its siblings, and
