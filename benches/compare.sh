@@ -32,7 +32,7 @@ silktail_backfill() {
     start_sink
     rm -rf "$WORK/state"
     config "$WORK/compare.toml" "$LOG" "$PORT"
-    timed "$SILKTAIL" backfill --config "$WORK/compare.toml" --yes
+    timed "$SILKTAIL" backfill --full-priority --config "$WORK/compare.toml" --yes
     COUNTS=$(counts)
     stop_sink
 }
@@ -51,8 +51,8 @@ until_quiet() { # until_quiet COMMAND...
     "$@" >"$WORK/stdout" 2>"$WORK/stderr" &
     PROGRAM=$!
     while ((quiet < 100)); do
-        kill -0 "$PROGRAM" 2>/dev/null || { cat "$WORK/stderr" >&2; exit 1; }
         sleep 0.05
+        kill -0 "$PROGRAM" 2>/dev/null || { cat "$WORK/stderr" >&2; exit 1; }
         COUNTS=$(counts)
         if [[ $COUNTS != "$last" || ${COUNTS%% *} == 0 ]]; then
             last=$COUNTS quiet=0 WALL=$(since "$began") CPU=$(cpu "$PROGRAM")
@@ -72,11 +72,11 @@ syslog_ng() {
     cat >"$WORK/syslog-ng.conf" <<END
 @version: $(syslog-ng --version | sed -n 's/^Config version: *//p')
 options { stats-freq(0); log-fifo-size(200000); };
-source log { file("$LOG" flags(no-parse) read-old-records(yes) log-iw-size(100000) log-fetch-limit(10000)); };
+source lines { file("$LOG" flags(no-parse) read-old-records(yes) log-iw-size(100000) log-fetch-limit(10000) follow-freq(0.1)); };
 filter wanted { match('$WANTED' value("MESSAGE") type("pcre")); };
 destination endpoint { http(url("http://127.0.0.1:$PORT/") method("POST") body("\$MESSAGE") batch-lines(1000)
     batch-timeout(100) workers(2)); };
-log { source(log); filter(wanted); destination(endpoint); flags(flow-control); };
+log { source(lines); filter(wanted); destination(endpoint); flags(flow-control); };
 END
     until_quiet syslog-ng -F -f "$WORK/syslog-ng.conf" -R "$WORK/syslog-ng/persist" -c "$WORK/syslog-ng/ctl" -p "$WORK/syslog-ng/pid"
 }

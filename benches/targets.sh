@@ -15,7 +15,7 @@ CONFIG=$WORK/targets.toml
 
 row() { printf '| %s | %s | %s |\n' "$1" "$2" "$3"; }
 
-dry_run() { timed "$SILKTAIL" backfill --config "$CONFIG" --dry-run --jobs "$1"; }
+dry_run() { timed "$SILKTAIL" backfill --full-priority --config "$CONFIG" --dry-run --jobs "$1"; }
 
 # One after the other, so that what else the machine does hits both alike.
 beside() { # beside FIRST SECOND: sets A and B, their medians
@@ -71,7 +71,7 @@ sent() {
         start_sink
         rm -rf "$WORK/state"
         config "$CONFIG" "$LOG" "$PORT"
-        timed "$SILKTAIL" backfill --config "$CONFIG" --yes
+        timed "$SILKTAIL" backfill --full-priority --config "$CONFIG" --yes
         echo "$WALL $CPU $RSS $(counts)" >>"$WORK/a"
         stop_sink
     done
@@ -134,11 +134,15 @@ idle() {
 many() {
     start_sink
     rm -rf "$WORK/state" "$WORK/many"
-    for ((file = 0; file < FILES; file++)); do
-        folder=$WORK/many/$((file / 100))
-        ((file % 100)) || mkdir -p "$folder"
-        sed "s,/en/,/en/$file/,; 20q" "$LOG" >"$folder/$file.access.log"
-    done
+    for ((folder = 0; folder * 100 < FILES; folder++)); do mkdir -p "$WORK/many/$folder"; done
+    # A hundred logs in each folder, each with lines of its own.
+    head -20 "$LOG" | awk -v files="$FILES" -v many="$WORK/many" '{ lines[NR] = $0 } END {
+        for (file = 0; file < files; file++) {
+            name = many "/" int(file / 100) "/" file ".access.log"
+            for (i = 1; i <= NR; i++) { line = lines[i]; gsub("/en/", "/en/" file "/", line); print line >name }
+            close(name)
+        }
+    }'
     config "$CONFIG" "$WORK/many/*/*.access.log" "$PORT" 'linger = "0s"'
     began=$(now)
     run_daemon
