@@ -63,8 +63,13 @@ impl<S: Sink> Follower<S> {
         // What is still searched for isn't known.
         let at = self.search.values().copied().fold(looked, SystemTime::min);
         let Ok(at) = jiff::Timestamp::try_from(at) else { return Ok(()) };
-        self.ledger.looked(self.targets.iter().map(|target| target.pattern.as_str()), at)?;
-        self.looking_stored = Some(Instant::now());
+        let now = Instant::now();
+        match self.ledger.looked(self.targets.iter().map(|target| target.pattern.as_str()), at) {
+            Ok(()) => self.looking_stored = Some(now),
+            // A full disk: the next look stores it, or the next run looks at more.
+            Err(error) if error.is_passing() => self.looking_stored = now.checked_sub(EVERY).or(Some(now)),
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 
