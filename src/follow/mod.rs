@@ -291,8 +291,7 @@ impl<S: Sink> Follower<S> {
         self.look()?;
         self.find_what_was_rotated_away(names)?;
         self.know_patterns()?;
-        // On a full disk the start isn't given up for this.
-        self.passing(|this| this.remember_looking(true)).map(drop)
+        self.remember_looking(true)
     }
 
     /// From now on these patterns aren't new.

@@ -63,9 +63,14 @@ impl<S: Sink> Follower<S> {
         // What is still searched for isn't known.
         let at = self.search.values().copied().fold(looked, SystemTime::min);
         let Ok(at) = jiff::Timestamp::try_from(at) else { return Ok(()) };
-        // Where it can't be written now, the next time will do: an earlier time makes the next run look at more.
-        self.looking_stored = Some(Instant::now());
-        self.ledger.looked(self.targets.iter().map(|target| target.pattern.as_str()), at)
+        let now = Instant::now();
+        match self.ledger.looked(self.targets.iter().map(|target| target.pattern.as_str()), at) {
+            Ok(()) => self.looking_stored = Some(now),
+            // A full disk: the next look stores it, or the next run looks at more.
+            Err(error) if error.is_passing() => self.looking_stored = now.checked_sub(EVERY).or(Some(now)),
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// At start: logs that were followed and whose name holds another file now are looked for among its siblings, and
