@@ -207,6 +207,9 @@ impl Pipeline {
     ///
     /// Where the format has no host, the lines are the only site's; of several, nobody's.
     pub fn route(&self, entry: &Entry<'_>) -> Option<usize> {
+        if self.is_one_sites() {
+            return Some(0);
+        }
         let untold = self.sites.len() == 1 && !self.format.gives("host");
         self.sites.iter().position(|site| match (&site.hosts, entry.host.as_deref()) {
             (None, _) => true,
@@ -220,10 +223,14 @@ impl Pipeline {
         self.sites.len() > 1 && !self.format.gives("host")
     }
 
+    /// Whether one site reads the log, and takes every host: all lines are its own.
+    pub fn is_one_sites(&self) -> bool {
+        matches!(self.sites.as_slice(), [site] if site.hosts.is_none())
+    }
+
     /// A line that tells no host is the only site's, if that takes every host.
     fn unowned(&self, outcome: Outcome) -> Taken {
-        let site = matches!(self.sites.as_slice(), [site] if site.hosts.is_none()).then_some(0);
-        Taken::of(site, outcome)
+        Taken::of(self.is_one_sites().then_some(0), outcome)
     }
 }
 

@@ -238,7 +238,7 @@ impl Stretch {
                     let (file, pipeline) = (Arc::clone(file), Arc::clone(&self.pipeline));
                     under_way.push_back(pool.submit(move |room| {
                         let file = Content::Plain(file.try_clone()?);
-                        part.read(Subject { log, file: &file, pipeline: &pipeline, search: true }, max_line, room)
+                        part.read(Subject { log, file: &file, pipeline: &pipeline }, max_line, room)
                     }));
                 }
                 under_way.pop_front().map(|handle| pool.take(handle)?).transpose()
@@ -377,7 +377,7 @@ impl Unpacking {
         let damage = file.damage().filter(|_| *ended);
         // What a damaged archive ends with may be half a line.
         let block = Block::new(&buffer[..filled], lower, *ended && damage.is_none());
-        let subject = Subject { log, file, pipeline, search: true };
+        let subject = Subject { log, file, pipeline };
         scan_block(scan, subject, cutter, block, &mut pieces)?;
         scan.recall.at = cutter.offset();
         let read_to = cutter.offset();
@@ -393,17 +393,26 @@ fn scan_block(
     mut block: Block<'_>,
     pieces: &mut Vec<Piece>,
 ) -> io::Result<()> {
+    // Of a line that no rule fits nothing is kept but that it was there.
+    let counts_only = subject.pipeline.is_one_sites();
     while let Some(found) = scan.next(subject, cutter, &mut block)? {
-        pieces.push(match found {
-            Found::Passed(lines) => Piece::Passed { lines, end: cutter.offset() },
-            Found::Line(cut, taken) => {
-                let bytes = match (&taken.outcome, cut) {
-                    (Outcome::Unparsed, Cut::Line(line)) => line.bytes.into(),
-                    _ => Box::default(),
-                };
-                Piece::Line { span: cut.span(), taken, bytes }
+        let passed = match &found {
+            Found::Passed(lines) => Some(*lines),
+            Found::Line(_, taken) => (counts_only && taken.outcome == Outcome::Unmatched).then_some(1),
+        };
+        if let Some(more) = passed {
+            match pieces.last_mut() {
+                Some(Piece::Passed { lines, end }) => (*lines, *end) = (*lines + more, cutter.offset()),
+                _ => pieces.push(Piece::Passed { lines: more, end: cutter.offset() }),
             }
-        });
+            continue;
+        }
+        let Found::Line(cut, taken) = found else { continue };
+        let bytes = match (&taken.outcome, cut) {
+            (Outcome::Unparsed, Cut::Line(line)) => line.bytes.into(),
+            _ => Box::default(),
+        };
+        pieces.push(Piece::Line { span: cut.span(), taken, bytes });
     }
     Ok(())
 }
@@ -423,7 +432,7 @@ mod tests {
         file.write_all(log).unwrap();
         let file = Content::Plain(file);
         let pipeline = Pipeline::new(Format::builtin("combined", &TimeZone::UTC).unwrap(), Vec::new());
-        let subject = Subject { log: LogId(1), file: &file, pipeline: &pipeline, search: false };
+        let subject = Subject { log: LogId(1), file: &file, pipeline: &pipeline };
         let mut room = Room::default();
         let mut all = Vec::new();
         for (start, end) in parts {

@@ -162,8 +162,6 @@ pub struct Subject<'s> {
     pub file: &'s Content,
     /// Its way.
     pub pipeline: &'s Pipeline,
-    /// Whether blocks may be searched.
-    pub search: bool,
 }
 
 impl Scan {
@@ -187,7 +185,7 @@ impl Scan {
         cutter: &mut Cutter,
         block: &mut Block<'b>,
     ) -> io::Result<Option<Found<'b>>> {
-        let prefilter = subject.pipeline.prefilter.as_ref().filter(|_| subject.search);
+        let prefilter = subject.pipeline.prefilter.as_ref();
         let prefilter = prefilter.filter(|_| self.parsed >= PARSED_FIRST && !cutter.is_inside_a_long_line());
         let mut end = block.bytes.len();
         if let Some(prefilter) = prefilter

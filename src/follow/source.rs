@@ -344,11 +344,9 @@ impl Source {
         let mut cutter = self.readers[first].cutter;
         let mut readings: Vec<Vec<Step>> = self.readers.iter().map(|_| Vec::new()).collect();
         let pipeline = Arc::clone(&self.pipeline);
-        // Where the site waits and only the log's own lines are counted, each is parsed.
-        let search = cohort.iter().all(|member| *member);
         let mut stopped = Stopped::AtEnd;
         let mut block = Block::new(bytes, lower, finish);
-        let subject = |file| Subject { log: self.row.id, file, pipeline: &pipeline, search };
+        let subject = |file| Subject { log: self.row.id, file, pipeline: &pipeline };
         while let Some(found) = self.scan.next(subject(&self.file), &mut cutter, &mut block)? {
             match found {
                 Found::Passed(lines) => {

@@ -207,7 +207,8 @@ impl Format {
             w3c::learn(trimmed(line).1, reading);
             return Some(Entry::default());
         }
-        let entry = self.read(line, reading).ok()?;
+        let mut entry = Entry::default();
+        self.read(line, reading, &mut entry).ok()?;
         if entry.time.is_some() {
             reading.time = entry.time;
         }
@@ -235,8 +236,9 @@ impl Format {
         let Some(entry) = self.parse(line).filter(|entry| entry.offset.is_none()) else { return false };
         let Some(time) = entry.time else { return false };
         let after = time.saturating_add(SignedDuration::from_mins(60)).ok();
-        let other = self.read(line, &Reading { time: after, ..Reading::default() });
-        other.is_ok_and(|entry| entry.time != Some(time))
+        let mut other = Entry::default();
+        let read = self.read(line, &Reading { time: after, ..Reading::default() }, &mut other);
+        read.is_ok() && other.time != Some(time)
     }
 
     /// Whether a field, or an extra name, can be given by this format.
@@ -262,7 +264,7 @@ impl Format {
         if self.is_directive(line) {
             return None;
         }
-        let mut stop = self.read(line, reading).err()?;
+        let mut stop = self.read(line, reading, &mut Entry::default()).err()?;
         if let Reader::Regex(groups) = &self.inner.reader {
             let (at, line) = trimmed(line);
             if let Some(closer) = groups.stop(line) {
@@ -272,18 +274,18 @@ impl Format {
         Some(Misfit { format_text: self.inner.text.clone(), format_span: stop.format_span, line_at: stop.line_at })
     }
 
-    fn read<'l>(&self, line: &'l [u8], reading: &Reading) -> Result<Entry<'l>, Stop> {
+    /// Reads a line into an empty entry: it is large, and isn't handed from one to the other.
+    fn read<'l>(&self, line: &'l [u8], reading: &Reading, entry: &mut Entry<'l>) -> Result<(), Stop> {
         let when = When { zone: &self.inner.zone, after: reading.time };
         let (start, line) = trimmed(line);
-        let mut entry = Entry::default();
         let read = match &self.inner.reader {
-            Reader::Split(ways) => return read_split(ways, line, when).map_err(|stop| stop.shifted(start)),
-            Reader::Regex(groups) => groups.read(line, when, &mut entry),
-            Reader::Json(keys) => keys.read(line, when, &mut entry),
-            Reader::Ltsv => ltsv::read(line, when, &mut entry),
-            Reader::W3c => w3c::read(reading, line, &mut entry),
+            Reader::Split(ways) => read_split(ways, line, when, entry),
+            Reader::Regex(groups) => groups.read(line, when, entry),
+            Reader::Json(keys) => keys.read(line, when, entry),
+            Reader::Ltsv => ltsv::read(line, when, entry),
+            Reader::W3c => w3c::read(reading, line, entry),
         };
-        read.map(|()| entry).map_err(|stop| stop.shifted(start))
+        read.map_err(|stop| stop.shifted(start))
     }
 
     /// How much a format means: the number of fields, then its length.
@@ -293,15 +295,15 @@ impl Format {
 }
 
 /// Reads a line the first of the ways that fits.
-fn read_split<'l>(ways: &[Splitter], line: &'l [u8], when: When<'_>) -> Result<Entry<'l>, Stop> {
+fn read_split<'l>(ways: &[Splitter], line: &'l [u8], when: When<'_>, entry: &mut Entry<'l>) -> Result<(), Stop> {
     let mut stopped: Option<Stop> = None;
     for way in ways {
-        let mut entry = Entry::default();
-        match way.read(line, when, &mut entry) {
-            Ok(()) => return Ok(entry),
+        match way.read(line, when, entry) {
+            Ok(()) => return Ok(()),
             // Only the first way's spans are those of the format as written.
             Err(stop) => stopped = stopped.or(Some(stop)),
         }
+        *entry = Entry::default();
     }
     Err(stopped.unwrap_or(Stop { format_span: 0..0, line_at: 0 }))
 }
