@@ -16,6 +16,7 @@ p.note { color: var(--soft); margin: 0; }
 table { border-collapse: collapse; width: 100%; }
 td, th { padding: .25rem .5rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.bar, th.bar { width: 30%; } td.bar div { background: var(--bar); height: .8rem; margin-top: .35rem; }
 td.why { color: var(--soft); } td.url { word-break: break-all; }
 rect { fill: var(--bar); } text { fill: var(--ink); font: 12px system-ui, sans-serif; } .axis { stroke: var(--line); }
 svg { overflow: visible; }
@@ -38,20 +39,22 @@ pub fn page(summary: &Summary, dry_run: bool) -> String {
         out,
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><style>{STYLE}</style></head><body>\n\
-         <h1>{title}: {what}</h1>\n<p class=\"note\">{} files, {} bytes, {} lines in {:.1} s. The API has no time field: \
+         <h1>{title}: {what}</h1>\n<p class=\"note\">{} {}, {} bytes, {} lines in {:.1} s. The API has no time field: \
          what is sent counts as happening when it is sent, whatever day the log says.</p>\n",
         number(summary.files),
+        if summary.files == 1 { "file" } else { "files" },
         number(summary.bytes),
         number(summary.lines),
         summary.elapsed_seconds,
     );
-    out.push_str("<h2>Lines by fate</h2>\n<table><tr><th>fate</th><th class=\"n\">lines</th><th class=\"n\">share</th><th>why</th></tr>\n");
+    out.push_str("<h2>Lines by fate</h2>\n<table><tr><th>fate</th><th class=\"n\">lines</th><th class=\"n\">share</th><th class=\"bar\" aria-label=\"share, as a bar\"></th><th>why</th></tr>\n");
     for (fate, count) in summary.fates() {
         let share = if summary.lines == 0 { 0.0 } else { count as f64 * 100.0 / summary.lines as f64 };
         let (count, why) = (number(count), escaped(&summary.why(fate)));
         let _ = writeln!(
             out,
-            "<tr><td>{fate}</td><td class=\"n\">{count}</td><td class=\"n\">{share:.1} %</td><td class=\"why\">{why}</td></tr>"
+            "<tr><td>{fate}</td><td class=\"n\">{count}</td><td class=\"n\">{share:.1} %</td>\
+             <td class=\"bar\"><div style=\"width:{share:.1}%\"></div></td><td class=\"why\">{why}</td></tr>"
         );
     }
     out.push_str("</table>\n");

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{Answer, BROWSER, Endpoint, SOON, Sandbox, combined, wait_for};
+use common::{Answer, BROWSER, Endpoint, SOON, Sandbox, combined, combined_by, wait_for};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -118,6 +118,32 @@ fn logs_of_several_servers_come_together_by_time() {
     let done = sandbox.run(&["backfill", "--yes", "--json"]).expect_code(0).json();
     assert_eq!((&done["event"], &done["repeat"], &done["files"]), (&json!(400), &json!(800), &json!(2)));
     assert_eq!(endpoint.delivered(), urls(0..400));
+}
+
+#[test]
+fn a_slow_endpoint_gets_the_posts_that_a_rehearsal_shows() {
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::scripted(|_, _| Answer::Slow(200, Duration::from_millis(3))));
+    sandbox.configure_with(endpoint.port, "linger = \"5s\"\nmax_in_flight = 4", SITE);
+    // Several times as much as may wait: visitors who fetch three files each, with seconds and many others in between.
+    let from_page = |visitor: u32, second: u32, file: u32| {
+        let ip = format!("192.0.{}.{}", visitor / 250, visitor % 250);
+        combined_by(&ip, second, &format!("/files/{visitor}-{file}.pdf"), "https://docs.example.org/", BROWSER)
+    };
+    let log: String = (0..300)
+        .flat_map(|second| (0..20).map(move |n| (second, (second / 5) * 20 + n, second % 5)))
+        .filter(|(_, _, file)| *file < 4)
+        .map(|(second, visitor, file)| from_page(visitor, second, file))
+        .collect();
+    sandbox.write("access.log", &log);
+    let rehearsed = sandbox.run(&["backfill", "--dry-run"]).expect_code(0).stdout;
+    let mut want: Vec<serde_json::Value> = rehearsed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    sandbox.run(&["backfill", "--yes"]).expect_code(0);
+    let mut got: Vec<serde_json::Value> = endpoint.posts().into_iter().map(|post| post.body).collect();
+    for bodies in [&mut want, &mut got] {
+        bodies.sort_by_key(ToString::to_string);
+    }
+    assert!(want.len() * 4 == log.lines().count(), "{} POSTs", want.len());
+    assert!(got == want, "{} POSTs, and not {}", got.len(), want.len());
 }
 
 #[test]

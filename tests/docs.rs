@@ -90,13 +90,16 @@ fn shell_lines() -> Vec<Shown> {
 /// Programs that change the machine or ask its systemd: the sections with them are followed in a machine of their own.
 const OF_A_MACHINE: [&str; 7] = ["apt", "systemctl", "useradd", "install", "cp", "journalctl", "cargo"];
 /// Those that no trial follows to the letter, each with what does the same.
-const ELSEWHERE: [(&str, &str); 9] = [
+const ELSEWHERE: [(&str, &str); 12] = [
     (".ci/run", "it runs this"),
     ("packaging/build.sh", ".ci/run with SILKTAIL_NSPAWN=1"),
     ("sudo packaging/nspawn-test.sh", ".ci/run with SILKTAIL_NSPAWN=1"),
     ("cargo run --locked --release -- demo", ".ci/run, in the other profile"),
     ("cargo test --locked", ".ci/run"),
     ("cargo build --locked --release", "packaging/build.sh"),
+    ("benches/targets.sh", ".ci/run, some of its rows with a small log"),
+    ("benches/compare.sh", ".ci/run, with a small log"),
+    ("cargo bench", ".ci/run, each once"),
     ("sudo journalctl --unit silktail --lines 50", "packaging/nspawn-test.sh reads the same journal"),
     ("systemd-analyze security silktail.service", "tests/systemd.rs, before the unit is installed"),
     ("silktail backfill --yes --site docs /var/log/cdn/*.gz", "see the_cdns_files_are_read_as_is_shown"),

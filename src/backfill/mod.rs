@@ -292,6 +292,8 @@ struct State {
     /// Enough POSTs were made.
     limited: bool,
     batcher: Batcher<Timestamp>,
+    /// Events of each site that wait for company.
+    lingering: HashMap<SiteId, usize>,
     clock: Timestamp,
     order: InOrder,
     /// Batches whose turn has come, and a body: room that is used again.
@@ -306,7 +308,11 @@ impl Collector<'_> {
     fn give(&self, state: &mut State, batches: Vec<Batch>) {
         for batch in batches {
             match self.outlet {
-                Outlet::Send { delivery, .. } => delivery.submit_batch(batch),
+                Outlet::Send { delivery, .. } => {
+                    let lingering = state.lingering.entry(batch.site()).or_default();
+                    *lingering = lingering.saturating_sub(batch.len());
+                    delivery.submit_batch(batch);
+                }
                 Outlet::DryRun(keys) => {
                     let mut turn = std::mem::take(&mut state.turn);
                     state.order.finish(batch, &mut turn);
@@ -349,6 +355,7 @@ impl Sink for Collector<'_> {
         let due = state.clock.checked_add(linger).unwrap_or(Timestamp::MAX);
         if let Outlet::Send { rooms, .. } = self.outlet {
             rooms.enter(event.origin.site);
+            *state.lingering.entry(event.origin.site).or_default() += 1;
         }
         self.options.progress.events.fetch_add(1, Ordering::Relaxed);
         let full = state.batcher.add(event, due);
@@ -366,7 +373,13 @@ impl Sink for Collector<'_> {
         if rooms.has_room(site) {
             return true;
         }
-        // What lingers by the log's time would never be sent while nothing is read.
+        // What is on its way makes room, and what lingers by the log's time goes on lingering: how long an endpoint takes
+        // must not tell which events travel together.
+        let lingering = self.state.borrow().lingering.get(&site).copied().unwrap_or(0);
+        if lingering < rooms.open(site) {
+            return false;
+        }
+        // Nothing else is left, and it would never be sent while nothing is read.
         self.flush();
         rooms.has_room(site)
     }
@@ -465,6 +478,7 @@ pub fn run(
         state: RefCell::new(State {
             limited: false,
             batcher: Batcher::new(options.max_events),
+            lingering: HashMap::new(),
             clock: Timestamp::MIN,
             order: InOrder::default(),
             turn: Vec::new(),
