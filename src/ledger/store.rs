@@ -31,8 +31,6 @@ const VERSION: i64 = 1;
 const SYNC_AFTER: Duration = Duration::from_secs(1);
 /// Advances that may wait for the writer before reading stops.
 const QUEUE: usize = 64;
-/// What nobody waits for is committed together with what comes within this time.
-const GATHER: Duration = Duration::from_millis(20);
 /// Entries of the repeat window that are stored at most.
 const KEPT_MAX: i64 = 262_144;
 
@@ -228,8 +226,6 @@ struct Queue {
     closed: bool,
     /// The writer waits for work: else it needn't be woken, which costs a system call each time.
     idle: bool,
-    /// The writer comes by itself in a moment, for what nobody waits for.
-    gathers: bool,
     /// Threads that wait for the writer to take what there is.
     held_up: usize,
 }
@@ -506,9 +502,7 @@ impl Ledger {
         let mut queue = lock(&self.shared.queue);
         queue.logs.retain(|known| known.id != row.id);
         queue.logs.push(row);
-        if !queue.gathers {
-            self.shared.wake(queue);
-        }
+        self.shared.wake(queue);
     }
 
     /// The `logs` patterns that were run with before, and when the follower last knew all that lay under their names.
@@ -727,9 +721,7 @@ impl Ledger {
             queue.held_up -= 1;
         }
         queue.advances.push_back(advance);
-        if !queue.gathers || queue.advances.len() >= QUEUE / 2 {
-            self.shared.wake(queue);
-        }
+        self.shared.wake(queue);
     }
 
     /// These lines' events are delivered, or rejected where `rejections` says so; `done` is answered once that is
@@ -1220,24 +1212,12 @@ impl Writing {
     fn wait(&mut self) -> Queue {
         let shared = Arc::clone(&self.shared);
         let mut queue = lock(&shared.queue);
-        let mut gathered: Option<Instant> = None;
         loop {
             let idle = queue.outcomes.is_empty()
                 && queue.advances.is_empty()
                 && queue.logs.is_empty()
                 && queue.syncs.is_empty()
                 && !queue.closed;
-            let awaited = !queue.outcomes.is_empty() || !queue.syncs.is_empty() || queue.closed || queue.held_up > 0;
-            if !idle && !awaited && queue.advances.len() < QUEUE / 2 {
-                // A log that is written fast comes in many small turns.
-                let left = GATHER.saturating_sub(gathered.get_or_insert_with(Instant::now).elapsed());
-                if !left.is_zero() {
-                    (queue.idle, queue.gathers) = (true, true);
-                    queue = shared.filled.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
-                    (queue.idle, queue.gathers) = (false, false);
-                    continue;
-                }
-            }
             if !idle {
                 let (closed, stuck, held_up) = (queue.closed, queue.stuck, queue.held_up);
                 let work = std::mem::take(&mut *queue);
