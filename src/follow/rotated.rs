@@ -64,7 +64,9 @@ impl<S: Sink> Follower<S> {
         let at = self.search.values().copied().fold(looked, SystemTime::min);
         let Ok(at) = jiff::Timestamp::try_from(at) else { return Ok(()) };
         let now = Instant::now();
-        match self.ledger.looked(self.targets.iter().map(|target| target.pattern.as_str()), at) {
+        // What was found must be known before it is said that all is: else a kill in between leaves it alone for good.
+        let patterns = self.targets.iter().map(|target| target.pattern.as_str());
+        match self.ledger.sync().and_then(|()| self.ledger.looked(patterns, at)) {
             Ok(()) => self.looking_stored = Some(now),
             // A full disk: the next look stores it, or the next run looks at more.
             Err(error) if error.is_passing() => self.looking_stored = now.checked_sub(EVERY).or(Some(now)),
