@@ -810,7 +810,7 @@ impl Work<'_> {
             ended: path == Path::new("-"),
         };
         row.id = match self.ledger() {
-            Some(ledger) => match ledger.add_log(&row, newest)? {
+            Some(ledger) => match ledger.add_log(&row, newest, None)? {
                 Some(id) => id,
                 None => return Ok(None),
             },

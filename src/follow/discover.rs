@@ -185,6 +185,15 @@ pub fn siblings(path: &Path) -> Vec<PathBuf> {
     Directories::default().siblings(path).into_iter().map(|sibling| sibling.path).collect()
 }
 
+/// The files whose names rotation may have made of the same one (see [`are_related`]), oldest first by their last write.
+pub fn related(path: &Path) -> Vec<PathBuf> {
+    let mut directories = Directories::default();
+    let files = directories.listing(path).map(|listing| listing.files.as_slice()).unwrap_or_default();
+    let mut found: Vec<&Sibling> = files.iter().filter(|file| are_related(&file.path, path)).collect();
+    found.sort();
+    found.into_iter().map(|file| file.path.clone()).collect()
+}
+
 /// What lies in directories, each listed once.
 #[derive(Debug, Default)]
 pub struct Directories {

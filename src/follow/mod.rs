@@ -660,9 +660,10 @@ impl<S: Sink> Follower<S> {
         }
         let known = match &mut looking.known {
             Some(known) => known,
-            none => none.insert(Known::new(self.ledger.logs()?)),
+            none => none.insert(self.known()?),
         };
-        let whole = |row: &LogRow| !self.cut.contains_key(&row.id);
+        // What lies where a log was cut is another one; elsewhere it may be the copy that was made before.
+        let whole = |row: &LogRow| !self.cut.contains_key(&row.id) || (row.dev, row.ino) != inode;
         let free = |(_, row): &(usize, &LogRow)| whole(row) && !looking.logs.contains(&row.id);
         let who = match identity::stayed(&opened, known.at_inode(inode).filter(free)) {
             Ok(Some(place)) => Ok(Who::Known(place)),
@@ -696,6 +697,7 @@ impl<S: Sink> Follower<S> {
                     source.leaving = Some(Instant::now());
                 }
                 self.unopened.remove(&inode);
+                self.cut.remove(&source.row.id);
                 looking.inodes.insert((source.row.dev, source.row.ino));
                 looking.logs.insert(source.row.id);
                 self.sources.push(*source);
@@ -718,9 +720,15 @@ impl<S: Sink> Follower<S> {
         }
     }
 
-    /// Takes a log in; `false`: a backfill has taken one in since the logs were asked for.
-    fn add_log(&self, row: &mut LogRow, known: &Known) -> Result<bool, LedgerError> {
-        let Some(id) = self.ledger.add_log(row, known.newest())? else { return Ok(false) };
+    /// What the ledger knows, with all that it has been told by now: a copy is told from another log by what was read last.
+    fn known(&self) -> Result<Known, LedgerError> {
+        self.ledger.sync()?;
+        Ok(Known::new(self.ledger.logs()?))
+    }
+
+    /// Takes a log in, to be followed from an offset on; `false`: a backfill has taken one in since the logs were asked for.
+    fn add_log(&self, row: &mut LogRow, from: u64, known: &Known) -> Result<bool, LedgerError> {
+        let Some(id) = self.ledger.add_log(row, known.newest(), Some(from))? else { return Ok(false) };
         row.id = id;
         Ok(true)
     }
@@ -778,12 +786,11 @@ impl<S: Sink> Follower<S> {
                 Some(row) => row.id,
                 None => {
                     let mut row = Self::new_row(name, &opened, 0);
-                    if !self.add_log(&mut row, known)? {
+                    if !self.add_log(&mut row, 0, known)? {
                         return Ok(Adopted::Outrun);
                     }
                     let id = row.id;
                     known.put(row);
-                    self.ledger.begin(None, id, 0, None)?;
                     id
                 }
             };
@@ -822,14 +829,14 @@ impl<S: Sink> Follower<S> {
                 self.search_after_truncation(row);
                 let mut row = row.clone();
                 row.fingerprint.marks.retain(|mark| mark.offset <= *offset);
-                if !self.add_log(&mut row, known)? {
+                if !self.add_log(&mut row, start, known)? {
                     return Ok(Adopted::Outrun);
                 }
                 row
             }
             _ => {
                 let mut row = Self::new_row(name, &opened, start);
-                if !self.add_log(&mut row, known)? {
+                if !self.add_log(&mut row, start, known)? {
                     return Ok(Adopted::Outrun);
                 }
                 row
@@ -1000,9 +1007,11 @@ struct Log<'a> {
 
 /// What `copytruncate` has copied a log to before it cut it.
 fn copy_of(source: &Source) -> Option<(PathBuf, Opened)> {
-    let siblings = discover::siblings(&source.row.path);
+    // Under a glob it may have been rotated since, and be known by its new name.
+    let mut copies = discover::related(&source.row.path);
+    copies.retain(|path| *path != source.row.path);
     // What can't be read is no copy that would help.
-    siblings.into_iter().rev().find_map(|path| {
+    copies.into_iter().rev().find_map(|path| {
         let opened = file::open(&path).ok()?;
         let continues = identity::continues(&opened, &source.row.fingerprint).unwrap_or(false);
         continues.then_some((path, opened))
@@ -1029,20 +1038,25 @@ mod tests {
     use crate::ledger::{Advance, Role};
     use crate::rules::{Hosts, KeepQuery, PageSource, Rules, SiteContext};
 
-    /// Remembers the URLs of the events that it is given.
-    #[derive(Clone, Default)]
-    struct Seen(Rc<RefCell<Vec<String>>>);
+    /// Remembers the URLs of the events that it is given, and tells the ledger what is known of the logs.
+    #[derive(Clone)]
+    struct Seen {
+        urls: Rc<RefCell<Vec<String>>>,
+        ledger: Ledger,
+    }
 
     impl Sink for Seen {
         fn submit(&self, event: Event) {
-            self.0.borrow_mut().push(event.url);
+            self.urls.borrow_mut().push(event.url);
         }
         fn has_room(&self, _site: SiteId) -> bool {
             true
         }
         fn advance(&self, _advance: Advance) {}
         fn already_sent(&self, _site: SiteId) {}
-        fn update(&self, _row: LogRow) {}
+        fn update(&self, row: LogRow) {
+            self.ledger.update_log(row);
+        }
     }
 
     fn site(id: SiteId) -> Arc<Site> {
@@ -1067,6 +1081,83 @@ mod tests {
         })
     }
 
+    /// A follower of a pattern from the beginning, and who wakes it.
+    fn follower(folder: &Path, pattern: &str) -> (Follower<Seen>, std::sync::mpsc::SyncSender<Wake>) {
+        let ledger = Ledger::open(&folder.join("state"), Role::Daemon).unwrap();
+        let combined = Format::builtin("combined", &TimeZone::UTC).unwrap();
+        let target = Target {
+            pattern: folder.join(pattern).display().to_string(),
+            site: site(ledger.site("docs").unwrap()),
+            format: FormatChoice::Fixed(combined),
+        };
+        let (wake, wakes) = sync_channel(64);
+        let wishes = Wishes { targets: vec![target], start: Start::Beginning, max_line: 64 * 1024 };
+        let (repeats, watches) = (Repeats::new([0; 16], 100), Watches::new(wake.clone()));
+        let seen = Seen { urls: Rc::default(), ledger: ledger.clone() };
+        (Follower::new(wishes, ledger, repeats, seen, watches, wakes).unwrap(), wake)
+    }
+
+    fn line(target: &str) -> String {
+        format!("192.0.2.1 - - [10/Nov/2026:10:00:00 +0000] \"GET {target} HTTP/1.1\" 200 5 \"-\" \"Firefox\"\n")
+    }
+
+    #[test]
+    fn the_copy_of_a_truncated_log_is_known_under_whatever_name_rotation_gave_both_before_anybody_looked() {
+        // Whether anybody looked before the truncation is noticed, decides who is asked which file is the copy.
+        for (pattern, looks_first) in
+            [("access.log", true), ("access.log", false), ("access.log*", true), ("access.log*", false)]
+        {
+            let folder = tempfile::tempdir().unwrap();
+            let name = |number: usize| match number {
+                0 => folder.path().join("access.log"),
+                number => folder.path().join(format!("access.log.{number}")),
+            };
+            let pdf = |n: usize| line(&format!("/{n}.pdf"));
+            std::fs::write(name(0), pdf(0) + &pdf(1)).unwrap();
+            let (mut follower, _wake) = follower(folder.path(), pattern);
+            follower.begin().unwrap();
+            let mut buffers = Buffers::default();
+            while follower.turns(&mut buffers).unwrap() {}
+            std::fs::OpenOptions::new().append(true).open(name(0)).unwrap().write_all(pdf(2).as_bytes()).unwrap();
+            std::fs::copy(name(0), name(1)).unwrap();
+            std::fs::OpenOptions::new().write(true).open(name(0)).unwrap().set_len(0).unwrap();
+            for n in [3, 4] {
+                std::fs::rename(name(2), name(3)).unwrap_or_default();
+                std::fs::rename(name(1), name(2)).unwrap();
+                std::fs::rename(name(0), name(1)).unwrap();
+                std::fs::write(name(0), pdf(n)).unwrap();
+            }
+            if looks_first {
+                follower.look().unwrap();
+            }
+            for _ in 0..4 {
+                follower.sources.iter_mut().for_each(|source| source.due = true);
+                while follower.turns(&mut buffers).unwrap() {}
+                follower.look().unwrap();
+            }
+            let mut got = follower.sink.urls.borrow().clone();
+            got.sort();
+            let want: Vec<String> = (0..5).map(|n| format!("https://docs.example.org/{n}.pdf")).collect();
+            assert_eq!(got, want, "{pattern}, {looks_first}");
+        }
+    }
+
+    #[test]
+    fn a_log_that_was_taken_in_is_followed_from_that_moment_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        for (number, content) in ["", &line("/a.pdf")].into_iter().enumerate() {
+            std::fs::write(&path, content).unwrap();
+            let (follower, _wake) = follower(folder.path(), "access.log");
+            let known = follower.known().unwrap();
+            let mut row = Follower::<Seen>::new_row(&path, &file::open(&path).unwrap(), 0);
+            assert!(follower.add_log(&mut row, 7, &known).unwrap());
+            // Killed here, the next run knows that it has to look for it.
+            let position = follower.ledger.position(None, row.id).unwrap();
+            assert_eq!(position.map(|position| position.watermark), Some(7), "log {number}");
+        }
+    }
+
     proptest::proptest! {
         #![proptest_config(proptest::prelude::ProptestConfig::with_cases(12))]
         /// However much waits in one log, a line of another waits for one block of it and no more, wherever the two stand
@@ -1078,28 +1169,13 @@ mod tests {
             rounds in proptest::collection::vec(0_usize..4, 1..5),
         ) {
             let folder = tempfile::tempdir().unwrap();
-            let ledger = Ledger::open(&folder.path().join("state"), Role::Daemon).unwrap();
-            let line = |target: &str| format!(
-                "192.0.2.1 - - [10/Nov/2026:10:00:00 +0000] \"GET {target} HTTP/1.1\" 200 5 \"-\" \"Firefox\"\n"
-            );
             // Logs are taken in the order of their names.
             let big = folder.path().join(format!("{}-big.log", big_at.min(small)));
             let blocks = rounds.len() + 2;
             std::fs::write(&big, line("/page").repeat(blocks * source::BLOCK / line("/page").len())).unwrap();
             let name = |at: usize| folder.path().join(format!("{at}-small.log"));
             (0..small).for_each(|at| std::fs::write(name(at), "").unwrap());
-            let combined = Format::builtin("combined", &TimeZone::UTC).unwrap();
-            let target = Target {
-                pattern: format!("{}/*.log", folder.path().display()),
-                site: site(ledger.site("docs").unwrap()),
-                format: FormatChoice::Fixed(combined),
-            };
-            let (wake, wakes) = sync_channel(64);
-            let wishes = Wishes { targets: vec![target], start: Start::Beginning, max_line: 64 * 1024 };
-            let seen = Seen::default();
-            let repeats = Repeats::new([0; 16], 100);
-            let watches = Watches::new(wake.clone());
-            let mut follower = Follower::new(wishes, ledger, repeats, seen.clone(), watches, wakes).unwrap();
+            let (mut follower, wake) = follower(folder.path(), "*.log");
             follower.look().unwrap();
             let mut buffers = Buffers::default();
             let read_of_big = |follower: &Follower<Seen>| {
@@ -1116,7 +1192,7 @@ mod tests {
                 follower.wait(Duration::ZERO).unwrap();
                 let before = read_of_big(&follower);
                 proptest::prop_assert!(follower.turns(&mut buffers).unwrap(), "the big log has more");
-                proptest::prop_assert_eq!(&*seen.0.borrow(), &want, "in round {}", round);
+                proptest::prop_assert_eq!(&*follower.sink.urls.borrow(), &want, "in round {}", round);
                 let read = read_of_big(&follower) - before;
                 proptest::prop_assert!((1..=source::BLOCK as u64).contains(&read), "{} bytes in one turn", read);
             }

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant, SystemTime};
 use super::discover::{self, Directories, Sibling};
 use super::file;
 use super::identity::{self, Who};
-use super::known::Known;
 use super::source::{Happened, Sink, Source};
 use super::{Adopted, Follower, Looking};
 use crate::ledger::{LedgerError, LogRow};
@@ -187,7 +186,7 @@ impl<S: Sink> Follower<S> {
         let Looking { known, inodes, logs } = looking;
         let known = match known {
             Some(known) => known,
-            none => none.insert(Known::new(self.ledger.logs()?)),
+            none => none.insert(self.known()?),
         };
         let mut missing = Vec::new();
         for (index, row) in known.named(name) {

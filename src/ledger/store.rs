@@ -467,9 +467,17 @@ impl Ledger {
     /// Takes a new log in and gives it its number; `None`: another process has taken one in since `newest` was the newest,
     /// and it may be the same.
     ///
+    /// A log that is followed is so from an offset on, in the same transaction: one that was only taken in would be known
+    /// after a crash, and nobody would look for it.
+    ///
     /// # Errors
     /// Those of the database.
-    pub fn add_log(&self, row: &LogRow, newest: LogId) -> Result<Option<LogId>, LedgerError> {
+    pub fn add_log(
+        &self,
+        row: &LogRow,
+        newest: LogId,
+        followed_from: Option<u64>,
+    ) -> Result<Option<LogId>, LedgerError> {
         self.ask(|db| {
             let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let last: i64 = change.query_row("SELECT coalesce(max(id), 0) FROM log", [], |row| row.get(0))?;
@@ -489,6 +497,9 @@ impl Ledger {
                 ],
             )?;
             let id = change.last_insert_rowid();
+            if let Some(from) = followed_from {
+                insert_range(&change, None, LogId(id), from, None, None)?;
+            }
             change.commit()?;
             if id % FORGET_EVERY == 0 {
                 forget_if_possible(db);
@@ -602,14 +613,6 @@ impl Ledger {
     /// Those of the database.
     pub fn give_up(&self, log: LogId) -> Result<(), LedgerError> {
         self.ask(|db| db.execute("UPDATE log SET ended = ?2 WHERE id = ?1", [log.0, GIVEN_UP])).map(|_| ())
-    }
-
-    /// Claims a range; `until`: `None` where `run` follows.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub fn begin(&self, site: Option<SiteId>, log: LogId, from: u64, until: Option<u64>) -> Result<(), LedgerError> {
-        self.ask(|db| insert_range(db, site, log, from, until, None))
     }
 
     /// Claims, for a backfill that reads it by the rules of this digest, what of `wanted` nobody has claimed of a log's
@@ -1545,8 +1548,13 @@ mod tests {
         committed.blocking_recv().unwrap();
     }
 
+    /// Claims a range; `until`: `None` where `run` follows.
+    fn begin(ledger: &Ledger, site: Option<SiteId>, log: LogId, from: u64, until: Option<u64>) {
+        ledger.ask(|db| insert_range(db, site, log, from, until, None)).unwrap();
+    }
+
     fn add_log(ledger: &Ledger, row: &LogRow) -> LogId {
-        ledger.add_log(row, LogId(i64::MAX)).unwrap().unwrap()
+        ledger.add_log(row, LogId(i64::MAX), None).unwrap().unwrap()
     }
 
     #[test]
@@ -1554,7 +1562,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(folder.path(), Role::Daemon).unwrap();
         let (site, log) = (ledger.site("docs").unwrap(), add_log(&ledger, &row()));
-        ledger.begin(Some(site), log, 0, None).unwrap();
+        begin(&ledger, Some(site), log, 0, None);
         ledger.advance(opened(40, &[(0, 10), (10, 20), (20, 30)]));
         settle(&ledger, line(0, 10));
         settle(&ledger, line(20, 30));
@@ -1575,7 +1583,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(folder.path(), Role::Beside).unwrap();
         let (site, log) = (ledger.site("docs").unwrap(), add_log(&ledger, &row()));
-        ledger.begin(Some(site), log, 100, None).unwrap();
+        begin(&ledger, Some(site), log, 100, None);
         let claim = |wanted: &[(u64, u64)]| ledger.claim(Some(site), log, 150, wanted, None).unwrap();
         assert_eq!(claim(&[(120, 150)]), []);
         let left = claim(&[(0, 150)]);
@@ -1616,10 +1624,10 @@ mod tests {
         let daemon = Ledger::open(folder.path(), Role::Daemon).unwrap();
         let backfill = Ledger::open(folder.path(), Role::Beside).unwrap();
         let nothing = LogId(0);
-        let log = daemon.add_log(&row(), nothing).unwrap().unwrap();
-        assert_eq!(backfill.add_log(&row(), nothing).unwrap(), None);
+        let log = daemon.add_log(&row(), nothing, None).unwrap().unwrap();
+        assert_eq!(backfill.add_log(&row(), nothing, None).unwrap(), None);
         assert_eq!(backfill.logs().unwrap(), [LogRow { id: log, ..row() }]);
-        assert!(backfill.add_log(&row(), log).unwrap().is_some(), "another log");
+        assert!(backfill.add_log(&row(), log, None).unwrap().is_some(), "another log");
         // Whoever comes first has the bytes, and the other the rest.
         let site = daemon.site("docs").unwrap();
         let claimed = backfill.claim(Some(site), log, 100, &[(0, 100)], None).unwrap();
@@ -1677,7 +1685,7 @@ mod tests {
         let add = |days: i64, ended: bool, followed: bool, settled: bool| {
             let log = add_log(&ledger, &LogRow { last_read: days_ago(days), ended, ..row() });
             for of in [None, Some(site)] {
-                ledger.begin(of, log, 0, (!followed).then_some(100)).unwrap();
+                begin(&ledger, of, log, 0, (!followed).then_some(100));
             }
             let steps = if settled { Vec::new() } else { opened(50, &[(0, 10)]).steps };
             ledger.advance(Advance { site: None, log, read_to: 50, steps: Vec::new() });
@@ -1704,7 +1712,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(folder.path(), Role::Daemon).unwrap();
         let (site, log) = (ledger.site("docs").unwrap(), add_log(&ledger, &row()));
-        ledger.begin(Some(site), log, 0, None).unwrap();
+        begin(&ledger, Some(site), log, 0, None);
         ledger.advance(opened(40, &[(0, 10), (10, 20), (20, 30)]));
         settle(&ledger, line(20, 30));
         drop(ledger);
