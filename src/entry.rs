@@ -81,26 +81,7 @@ impl<'l> Entry<'l> {
     /// A target may hold spaces; a request without a protocol (HTTP/0.9) has two parts. What doesn't look like
     /// a request (TLS bytes, an empty line) leaves a lone target, or nothing.
     pub fn set_request(&mut self, request: Text<'l>) {
-        fn split(request: &[u8]) -> (Option<Part>, Part, Option<Part>) {
-            let len = request.len();
-            // How a load balancer logs what it couldn't make out.
-            if request.starts_with(b"- ") {
-                return (None, (0, 0), None);
-            }
-            let Some(space) = memchr::memchr(b' ', request) else { return (None, (0, len), None) };
-            let is_method = space > 0 && request[..space].iter().all(|b| b.is_ascii_alphabetic() || b"-_".contains(b));
-            if !is_method {
-                return (None, (0, len), None);
-            }
-            let rest = space + 1;
-            match memchr::memrchr(b' ', &request[rest..]) {
-                Some(last) if request[rest + last + 1..].starts_with(b"HTTP/") => {
-                    (Some((0, space)), (rest, rest + last), Some((rest + last + 1, len)))
-                }
-                _ => (Some((0, space)), (rest, len), None),
-            }
-        }
-        let (method, target, protocol) = split(&request);
+        let (method, target, protocol) = request_parts(&request);
         self.method = method.map(|range| part(&request, range));
         self.protocol = protocol.map(|range| part(&request, range));
         if target.0 < target.1 {
@@ -157,7 +138,7 @@ impl<'l> Entry<'l> {
     /// A field or extra as text, by its name: for templates and `explain`. Times are RFC 3339 in UTC.
     pub fn text(&self, name: &str) -> Option<Cow<'_, str>> {
         Some(match self.bytes_of(name)? {
-            Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+            Cow::Borrowed(bytes) => lossy(bytes),
             Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
         })
     }
@@ -193,8 +174,34 @@ impl<'l> Entry<'l> {
     }
 }
 
+/// Bytes as text, what isn't UTF-8 replaced: nearly all of it is, and is asked for that first.
+pub fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
+}
+
 /// The beginning and the end of a part of a text.
-type Part = (usize, usize);
+pub(crate) type Part = (usize, usize);
+
+/// Where method, target and protocol stand in a request line: what [`Entry::set_request`] makes of it.
+pub(crate) fn request_parts(request: &[u8]) -> (Option<Part>, Part, Option<Part>) {
+    let len = request.len();
+    // How a load balancer logs what it couldn't make out.
+    if request.starts_with(b"- ") {
+        return (None, (0, 0), None);
+    }
+    let Some(space) = memchr::memchr(b' ', request) else { return (None, (0, len), None) };
+    let is_method = space > 0 && request[..space].iter().all(|b| b.is_ascii_alphabetic() || b"-_".contains(b));
+    if !is_method {
+        return (None, (0, len), None);
+    }
+    let rest = space + 1;
+    match memchr::memrchr(b' ', &request[rest..]) {
+        Some(last) if request[rest + last + 1..].starts_with(b"HTTP/") => {
+            (Some((0, space)), (rest, rest + last), Some((rest + last + 1, len)))
+        }
+        _ => (Some((0, space)), (rest, len), None),
+    }
+}
 
 fn part<'l>(text: &Text<'l>, (start, end): Part) -> Text<'l> {
     match text {

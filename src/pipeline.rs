@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::entry::Entry;
+use crate::entry::{Entry, lossy};
 use crate::event::{Event, Visitor};
-use crate::format::{Format, Reading};
+use crate::format::{Format, Glimpse, Reading};
 use crate::ledger::Counts;
 use crate::lines::{Cut, Line};
 use crate::offsets::{LogId, Origin, SiteId};
@@ -153,6 +153,8 @@ pub struct Pipeline {
     pub sites: Vec<Arc<Site>>,
     /// What every line must hold that may become an event; `None`: nothing in particular, each line is parsed.
     pub prefilter: Option<Prefilter>,
+    /// Whether a glance at a line is worth its while, where there is nothing to search for.
+    pub glances: bool,
 }
 
 impl Pipeline {
@@ -165,7 +167,19 @@ impl Pipeline {
             }
             _ => None,
         };
-        Self { format, sites, prefilter }
+        let glances = match sites.as_slice() {
+            [site] if prefilter.is_none() && site.hosts.is_none() => {
+                format.can_be_glanced_at() && site.rules.are_worth_a_glance()
+            }
+            _ => false,
+        };
+        Self { format, sites, prefilter, glances }
+    }
+
+    /// Whether a glance is enough to see that a line fits the format and none of the only site's rules fit it.
+    pub fn passes(&self, line: &[u8], glimpse: &mut Glimpse) -> bool {
+        let Some(seen) = self.format.glance(line, glimpse) else { return false };
+        self.sites.first().is_some_and(|site| !site.rules.may_fit(&seen))
     }
 
     /// Decides the fate of the next line of a reading.
@@ -213,7 +227,7 @@ impl Pipeline {
         let untold = self.sites.len() == 1 && !self.format.gives("host");
         self.sites.iter().position(|site| match (&site.hosts, entry.host.as_deref()) {
             (None, _) => true,
-            (Some(hosts), Some(host)) => hosts.contains(&String::from_utf8_lossy(host)),
+            (Some(hosts), Some(host)) => hosts.contains(&lossy(host)),
             (Some(_), None) => untold,
         })
     }
@@ -259,7 +273,7 @@ impl Site {
             return Outcome::Bot(kind);
         }
         *client = Some(ip);
-        let user_agent = entry.text("user_agent").unwrap_or_default().into_owned();
+        let user_agent = entry.user_agent.as_deref().map(lossy).unwrap_or_default().into_owned();
         Outcome::Event(Box::new(Event {
             visitor: Visitor { ip, user_agent, view_width: entry.view_width.or(self.context.view_width) },
             page,

@@ -174,14 +174,15 @@ impl Summary {
                 }
             }
         }
-        let path = event.url.split(['?', '#']).next().unwrap_or_default();
-        let name = path.rsplit('/').next().unwrap_or_default();
-        let extension = name.rsplit_once('.').map(|(_, extension)| extension);
-        let extension = extension.filter(|text| text.len() <= 8 && text.bytes().all(|b| b.is_ascii_alphanumeric()));
+        let url = event.url.as_bytes();
+        let path = &url[..memchr::memchr2(b'?', b'#', url).unwrap_or(url.len())];
+        let name = &path[memchr::memrchr(b'/', path).map_or(0, |slash| slash + 1)..];
+        let extension = memchr::memrchr(b'.', name).map(|dot| &name[dot + 1..]);
+        let extension = extension.filter(|text| text.len() <= 8 && text.iter().all(u8::is_ascii_alphanumeric));
         let mut lower = [0; 8];
         let extension = extension.and_then(|text| {
             let lower = &mut lower[..text.len()];
-            lower.copy_from_slice(text.as_bytes());
+            lower.copy_from_slice(text);
             lower.make_ascii_lowercase();
             std::str::from_utf8(lower).ok()
         });

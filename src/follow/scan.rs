@@ -5,7 +5,7 @@ use std::io;
 
 use super::archive::Content;
 use super::file;
-use crate::format::{Format, Reading};
+use crate::format::{Format, Glimpse, Reading};
 use crate::lines::{Cut, Cutter, Line};
 use crate::offsets::LogId;
 use crate::pipeline::{Pipeline, Taken};
@@ -145,11 +145,12 @@ pub struct Scan {
     gap: bool,
     /// Lines that are passed over unread before one is parsed all the same.
     until_sample: u32,
+    glimpse: Glimpse,
 }
 
 impl Default for Scan {
     fn default() -> Self {
-        Self { recall: Recall::default(), parsed: 0, gap: false, until_sample: SAMPLED }
+        Self { recall: Recall::default(), parsed: 0, gap: false, until_sample: SAMPLED, glimpse: Glimpse::default() }
     }
 }
 
@@ -185,8 +186,17 @@ impl Scan {
         cutter: &mut Cutter,
         block: &mut Block<'b>,
     ) -> io::Result<Option<Found<'b>>> {
-        let prefilter = subject.pipeline.prefilter.as_ref();
-        let prefilter = prefilter.filter(|_| self.parsed >= PARSED_FIRST && !cutter.is_inside_a_long_line());
+        let may_pass = self.parsed >= PARSED_FIRST && !cutter.is_inside_a_long_line();
+        if may_pass && subject.pipeline.glances {
+            let (bytes, lines) = self.glance_over(subject.pipeline, &block.bytes[block.at..], cutter.max_line());
+            if lines > 0 {
+                cutter.pass(&block.bytes[block.at..block.at + bytes]);
+                block.at += bytes;
+                self.gap = true;
+                return Ok(Some(Found::Passed(lines)));
+            }
+        }
+        let prefilter = subject.pipeline.prefilter.as_ref().filter(|_| may_pass);
         let mut end = block.bytes.len();
         if let Some(prefilter) = prefilter
             && let Some((start, candidate_end)) = block.find(prefilter)
@@ -229,6 +239,24 @@ impl Scan {
             entry = format.parse_in(&mut self.recall.reading, line.bytes);
         }
         Ok(subject.pipeline.judge_parsed(entry.as_ref(), line, subject.log))
+    }
+
+    /// How much can be passed over after a glance at each line, up to one that must be read: bytes and lines.
+    fn glance_over(&mut self, pipeline: &Pipeline, bytes: &[u8], max_line: usize) -> (usize, u64) {
+        let mut passed = (0, 0);
+        while passed.1 + 1 < u64::from(self.until_sample) {
+            let rest = &bytes[passed.0..];
+            let Some(end) = memchr::memchr(b'\n', rest) else { break };
+            let line = &rest[..end];
+            // NULs before a line are none of it.
+            if end > max_line || line.first() == Some(&0) || !pipeline.passes(line, &mut self.glimpse) {
+                break;
+            }
+            passed = (passed.0 + end + 1, passed.1 + 1);
+        }
+        let left = self.until_sample - passed.1 as u32;
+        self.until_sample = if left <= 1 { SAMPLED } else { left };
+        passed
     }
 
     /// How much of whole lines can be passed over, up to one that must be looked at all the same: bytes and lines.

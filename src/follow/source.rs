@@ -600,9 +600,9 @@ mod tests {
         };
         let combined = Format::builtin("combined", &TimeZone::UTC).unwrap();
         let mut pipeline = Pipeline::new(combined, vec![Arc::new(site)]);
-        assert!(pipeline.prefilter.is_some());
+        assert!(pipeline.prefilter.is_some() || pipeline.glances);
         if !searched {
-            pipeline.prefilter = None;
+            (pipeline.prefilter, pipeline.glances) = (None, false);
         }
         let reader = |site| Reader { site, cutter: Cutter::new(0, 300), settled: HashSet::new() };
         let mut source = Source {
@@ -651,7 +651,7 @@ mod tests {
         /// all fates but for those that it may merge.
         #[test]
         fn searching_blocks_finds_what_parsing_each_line_finds(
-            rules in proptest::sample::subsequence(vec![0_usize, 1, 2, 3, 4, 5], 1..5),
+            rules in proptest::sample::subsequence(vec![0_usize, 1, 2, 3, 4, 5, 6, 7], 1..5),
             lines in proptest::collection::vec((0_usize..24, 0_usize..6, proptest::prelude::any::<u16>()), 0..120),
             newline in proptest::prelude::any::<bool>(),
         ) {
@@ -662,6 +662,9 @@ mod tests {
                 rule(&["pdf"], Some("^/intern/"), false),
                 rule(&["7z"], Some("a"), true),
                 rule(&[], Some("/download$"), true),
+                // Nothing to search for: a glance at each line.
+                rule(&[], Some("^/[a-z]/?"), true),
+                rule(&[], Some(r"\.."), true),
             ];
             let rules: Vec<_> = rules.into_iter().map(|index| known[index].clone()).collect();
             proptest::prop_assume!(rules.iter().any(|rule| rule.event.is_some()));

@@ -38,6 +38,7 @@ pub use builtin::BUILTIN;
 pub use detect::detect;
 pub use json::slip_of;
 pub use reading::Reading;
+pub use split::{Glance, Glimpse};
 pub use unescape::unescape;
 
 use self::json::Keys;
@@ -182,6 +183,18 @@ impl Format {
             Reader::Split(ways) => ways.iter().all(Splitter::ends_paths_clearly),
             Reader::Json(_) | Reader::Ltsv => true,
         }
+    }
+
+    /// Whether a glance can show anything at this format's lines: see [`Format::glance`].
+    pub fn can_be_glanced_at(&self) -> bool {
+        matches!(&self.inner.reader, Reader::Split(ways) if ways.first().is_some_and(Splitter::can_be_glanced_at))
+    }
+
+    /// What a glance shows of a line, which is what reading it would say; `None`: nothing, it must be read.
+    pub fn glance<'l>(&self, line: &'l [u8], glimpse: &mut Glimpse) -> Option<Glance<'l>> {
+        let Reader::Split(ways) = &self.inner.reader else { return None };
+        let when = When { zone: &self.inner.zone, after: None };
+        ways.first()?.glance(trimmed(line).1, when, glimpse)
     }
 
     /// Whether slashes may be written with a backslash before them.

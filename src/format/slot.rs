@@ -199,7 +199,7 @@ pub(super) fn fields_given<'s>(slots: impl Iterator<Item = &'s Slot> + Clone) ->
         .collect()
 }
 
-fn number(text: &[u8]) -> Option<u64> {
+pub(super) fn number(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;
     }

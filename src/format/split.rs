@@ -4,9 +4,13 @@
 //! isn't followed by the rest of the delimiter is part of the field, and so is one after which the rest of the line
 //! wouldn't fit. Nothing is allocated for a field without escapes.
 
+mod glance;
+
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
+
+pub use glance::{Glance, Glimpse};
 
 use super::FormatError;
 use super::slot::{Slot, When, complete};
@@ -274,7 +278,9 @@ impl Splitter {
         let mut from = 0;
         while let Some(first) = self.pieces.get(from) {
             let passed = passed.filter(|passed| passed.piece == from).map_or(0, |passed| passed.delimiters);
-            let Some(end) = self.end(from, line, at, passed, escaped) else {
+            // Nearly always the first that looks like the delimiter is it.
+            let plain = if passed == 0 && !escaped { self.plain_end(from, first, line, at) } else { None };
+            let Some(end) = plain.or_else(|| self.end(from, line, at, passed, escaped)) else {
                 // What is missing is the delimiter.
                 let missing = self.pieces.get(first.group).map_or(&first.span, |last| &last.until.span);
                 let format_span = first.span.start..missing.end.max(first.span.end);
@@ -298,6 +304,29 @@ impl Splitter {
         }
         complete(entry);
         Ok(())
+    }
+
+    /// Where the value that begins at `start` ends, if it has no escapes and the first that looks like its delimiter is it.
+    /// What [`Splitter::end`] says then, in less time.
+    #[inline]
+    fn plain_end(&self, index: usize, piece: &Piece, line: &[u8], start: usize) -> Option<usize> {
+        let until = &piece.until.bytes[..];
+        let lead = *until.first()?;
+        if piece.skip > 0 || piece.list || piece.group != index {
+            return None;
+        }
+        let rest = line.get(start..)?;
+        let len = if piece.quoted {
+            memchr::memchr(lead, rest)
+        } else {
+            // What isn't quoted is short.
+            rest.iter().position(|byte| *byte == lead)
+        }?;
+        let end = start + len;
+        let is_it = stands_at(until, line, end)
+            && self.goes_on(index, line, end + until.len(), true)
+            && !(piece.compact && lead != b' ' && rest[..len].contains(&b' '));
+        is_it.then_some(end)
     }
 
     /// Where the value that begins at `start` ends: where the delimiter after it begins.
@@ -399,7 +428,7 @@ impl Splitter {
                     .map(|rest| &rest[rest.iter().take_while(|b| b.is_ascii_digit() || **b == b'.').count()..]);
                 version.or_else(|| rest.strip_prefix(b"-")).is_some_and(|rest| match next.until.bytes.first() {
                     None => rest.first().is_none_or(u8::is_ascii_whitespace),
-                    Some(_) => rest.starts_with(&next.until.bytes),
+                    Some(_) => begins_with(rest, &next.until.bytes),
                 })
             }
             Look::Number => {
@@ -414,7 +443,7 @@ impl Splitter {
                 let rest = &rest[after..];
                 match next.until.bytes.first() {
                     None => rest.first().is_none_or(|b| b.is_ascii_whitespace()),
-                    Some(_) => rest.starts_with(&next.until.bytes),
+                    Some(_) => begins_with(rest, &next.until.bytes),
                 }
             }
         }
@@ -430,6 +459,12 @@ fn stands_at(until: &[u8], line: &[u8], at: usize) -> bool {
         [_, second, third] => line.get(at + 1) == Some(second) && line.get(at + 2) == Some(third),
         _ => line[at..].starts_with(until),
     }
+}
+
+/// Whether bytes begin with a delimiter.
+#[inline]
+fn begins_with(rest: &[u8], until: &[u8]) -> bool {
+    until.first().is_none_or(|first| rest.first() == Some(first) && stands_at(until, rest, 0))
 }
 
 /// Whether what follows the last field of a format is further fields, each bare or in quotes: else the quote before it

@@ -8,6 +8,7 @@ use regex::bytes::Regex;
 
 use super::{Hosts, RefererKind, SiteContext};
 use crate::entry::Entry;
+use crate::format::Glance;
 
 /// File name extensions, of the path as logged, in any case.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +113,10 @@ impl fmt::Display for Miss<'_> {
 
 /// The path with its percent-encoding undone.
 pub(super) fn decoded_path<'a>(entry: &'a Entry<'_>) -> Cow<'a, [u8]> {
-    let path = entry.path.as_deref().unwrap_or_default();
+    decoded(entry.path.as_deref().unwrap_or_default())
+}
+
+fn decoded(path: &[u8]) -> Cow<'_, [u8]> {
     if memchr::memchr(b'%', path).is_none() { Cow::Borrowed(path) } else { percent_decode(path).into() }
 }
 
@@ -140,6 +144,17 @@ impl Conditions {
             && wider(self.user_agent.as_ref(), other.user_agent.as_ref(), same_regex)
             && wider(self.host.as_ref(), other.host.as_ref(), Hosts::covers)
             && referer
+    }
+
+    /// Whether a line may fit, by what a glance at it has shown.
+    pub fn may_fit(&self, seen: &Glance<'_>) -> bool {
+        let method = seen.method.unwrap_or_default();
+        // A few bytes: comparing them here costs less than calling what compares many.
+        let is_it = |wanted: &String| wanted.len() == method.len() && wanted.bytes().eq(method.iter().copied());
+        self.methods.as_ref().is_none_or(|methods| methods.iter().any(is_it))
+            && self.statuses.as_ref().is_none_or(|known| seen.status.is_some_and(|status| known.contains(&status)))
+            && self.extensions.as_ref().is_none_or(|extensions| extensions.matches(seen.path))
+            && self.path.as_ref().is_none_or(|path| path.is_match(&decoded(seen.path)))
     }
 
     /// The first condition that is missed; `None`: the entry fits.

@@ -14,6 +14,7 @@ pub use site::{Hosts, KeepQuery, PageSource, RefererKind, SiteContext};
 pub use template::{Template, TemplateError};
 
 use crate::entry::Entry;
+use crate::format::Glance;
 
 /// What a site without rules counts: documents, data, archives, installers, books, and media that is downloaded.
 pub const DEFAULT_EXTENSIONS: [&str; 33] = [
@@ -53,6 +54,17 @@ impl Rules {
         };
         let event = Some("download".into());
         Self(vec![Rule { event, conditions, url: None, properties: Vec::new(), repeat_window: None }])
+    }
+
+    /// Whether a glance at a line is likely to show that no rule fits: each asks for a path or an extension.
+    pub fn are_worth_a_glance(&self) -> bool {
+        let asks = |rule: &Rule| rule.conditions.path.is_some() || rule.conditions.extensions.is_some();
+        self.0.iter().all(asks)
+    }
+
+    /// Whether any rule may fit a line, by what a glance at it has shown.
+    pub fn may_fit(&self, seen: &Glance<'_>) -> bool {
+        self.0.iter().any(|rule| rule.conditions.may_fit(seen))
     }
 
     /// The first rule that fits, and its index.

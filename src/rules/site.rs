@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use url::{Host, Position, Url};
 
-use crate::entry::Entry;
+use crate::entry::{Entry, lossy};
 
 /// A list of hosts; `*.example.org` is any subdomain of example.org.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -140,7 +140,7 @@ impl SiteContext {
         let path = entry.path.as_deref().filter(|path| path.starts_with(b"/"))?;
         let path = encoded(path, IN_PATH);
         let base = &self.base_url[..Position::BeforePath];
-        let origin = match entry.text("host").filter(|host| self.hosts.contains(host)) {
+        let origin = match entry.host.as_deref().map(lossy).filter(|host| self.hosts.contains(host)) {
             None => Cow::Borrowed(base),
             Some(host) => {
                 let bare = plain(&host)?;
@@ -178,7 +178,7 @@ impl SiteContext {
 
     /// Where the visitor came from.
     pub fn referer_kind(&self, entry: &Entry<'_>) -> RefererKind {
-        match entry.text("referer") {
+        match entry.referer.as_deref().map(lossy) {
             None => RefererKind::None,
             Some(referer) => match Normal::of(&referer) {
                 Some(normal) if self.hosts.contains_plain(normal.host) => RefererKind::SameSite,
@@ -195,14 +195,24 @@ impl SiteContext {
         }
     }
 
+    /// The referer, as [`SiteContext::clean_referer`] gives it, if it is a page of the site.
+    fn same_site_referer(&self, entry: &Entry<'_>) -> Option<String> {
+        let text = std::str::from_utf8(entry.referer.as_deref()?).ok();
+        if let Some((text, normal)) = text.and_then(|text| Some((text, Normal::of(text)?))) {
+            let keeps_all_of_it = normal.bare.len() == text.len() || self.keep_query == KeepQuery::Only(Vec::new());
+            if keeps_all_of_it || !self.hosts.contains_plain(normal.host) {
+                return self.hosts.contains_plain(normal.host).then(|| normal.bare.to_owned());
+            }
+        }
+        (self.referer_kind(entry) == RefererKind::SameSite).then(|| self.clean_referer(entry)).flatten()
+    }
+
     /// The page an event belongs to. Never a URL of another host: the API would discard the event in silence.
     ///
     /// `own` is the request's own URL, where the caller knows it already.
     pub fn page(&self, entry: &Entry<'_>, own: Option<&str>) -> Option<String> {
         self.page.iter().find_map(|source| match source {
-            PageSource::Referer => {
-                (self.referer_kind(entry) == RefererKind::SameSite).then(|| self.clean_referer(entry)).flatten()
-            }
+            PageSource::Referer => self.same_site_referer(entry),
             PageSource::OwnUrl => own.map(str::to_owned).or_else(|| self.own_url(entry)),
             PageSource::Base => Some(self.base_url.to_string()),
         })
@@ -229,54 +239,59 @@ impl<'u> Normal<'u> {
         let bytes = text.as_bytes();
         let slash = start + memchr::memchr(b'/', &bytes[start..])?;
         let host = &text[start..slash];
-        // Letters to the end, so that it is no address; no `xn--`, no port, no credentials.
-        let is_name = host.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-'))
-            && host.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
-            && host.bytes().next_back().is_some_and(|b| b.is_ascii_lowercase())
-            && !host.contains("--")
-            && !host.contains("..")
-            && host.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_lowercase()));
-        if !is_name {
+        if !is_plain_name(host.as_bytes()) {
             return None;
         }
-        let mut last = b'/';
         for (at, &byte) in bytes.iter().enumerate().skip(slash + 1) {
+            if STAYS[usize::from(byte)] {
+                continue;
+            }
             match byte {
                 // What follows is left out, or kept by the parser's rules.
-                b'?' | b'#' => return (last != b'.').then(|| Self { host, bare: &text[..at] }),
+                b'?' | b'#' => return (bytes[at - 1] != b'.').then(|| Self { host, bare: &text[..at] }),
                 // A segment that begins with a dot may be `.` or `..`.
-                b'.' if last == b'/' => return None,
-                b'%' if bytes.get(at + 1) == Some(&b'2') && bytes.get(at + 2).is_some_and(|b| b | 0x20 == b'e') => {
-                    return None;
-                }
-                b'a'..=b'z'
-                | b'A'..=b'Z'
-                | b'0'..=b'9'
-                | b'/'
-                | b'-'
-                | b'_'
-                | b'.'
-                | b'~'
-                | b'!'
-                | b'$'
-                | b'&'
-                | b'('
-                | b')'
-                | b'*'
-                | b'+'
-                | b','
-                | b';'
-                | b'='
-                | b':'
-                | b'@'
-                | b'%' => {}
+                b'.' if bytes[at - 1] != b'/' => {}
+                b'%' if bytes.get(at + 1) != Some(&b'2') || bytes.get(at + 2).is_none_or(|b| b | 0x20 != b'e') => {}
                 _ => return None,
             }
-            last = byte;
         }
         Some(Self { host, bare: text })
     }
 }
+
+/// Whether a host is a name that parsing leaves as it is: in lower case, letters to the end, so that it is no address; no
+/// `xn--`, no port, no credentials.
+fn is_plain_name(host: &[u8]) -> bool {
+    let (mut last, mut only_letters) = (0, true);
+    for &byte in host {
+        match byte {
+            b'a'..=b'z' => {}
+            b'0'..=b'9' => only_letters = false,
+            b'-' if last != b'-' => only_letters = false,
+            b'.' if last != b'.' => only_letters = true,
+            _ => return false,
+        }
+        last = byte;
+    }
+    only_letters && last.is_ascii_lowercase() && host.first().is_some_and(u8::is_ascii_alphanumeric)
+}
+
+/// Bytes of a path that parsing leaves as they are wherever they stand.
+const STAYS: [bool; 256] = {
+    let mut stays = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        stays[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b"/-_~!$&()*+,;=:@";
+    let mut at = 0;
+    while at < others.len() {
+        stays[others[at] as usize] = true;
+        at += 1;
+    }
+    stays
+};
 
 /// An http URL without credentials and fragment, with what stays of its query.
 pub(super) fn clean(text: &str, keep: &KeepQuery) -> Option<String> {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::entry::Entry;
+use crate::entry::{Entry, lossy};
 
 /// The client's address; `None`: the log doesn't tell a usable one (a host name, `unix:`, nothing).
 ///
@@ -12,15 +12,20 @@ use crate::entry::Entry;
 /// trusted: what stands further left was written by the client itself. All trusted: the left-most. A proxy that says that
 /// it doesn't know (`unknown`, `_hidden`) leaves nobody: its own address is no visitor's.
 pub fn client(entry: &Entry<'_>, trusted: &[IpNet]) -> Option<IpAddr> {
-    let forwarded = entry.text("forwarded_for").unwrap_or_default();
-    let logged = entry.text("ip").unwrap_or_default();
+    let logged = entry.ip.as_deref().map(lossy).unwrap_or_default();
+    let is_trusted = |ip: &IpAddr| trusted.iter().any(|network| network.contains(ip));
+    // Nearly always it is an address and nothing else.
+    if let Some(ip) = logged.parse().ok().map(canonical).filter(|ip| !is_trusted(ip)) {
+        return Some(ip);
+    }
+    let forwarded = entry.forwarded_for.as_deref().map(lossy).unwrap_or_default();
     // A list may stand in the client's place, and a log that has only the list gives its right-most as the client.
     let hops = hops(&logged).chain(hops(&forwarded));
     let mut farthest = None;
     for hop in hops {
         let ip = address(forwarded_address(hop))?;
         farthest = Some(ip);
-        if !trusted.iter().any(|network| network.contains(&ip)) {
+        if !is_trusted(&ip) {
             break;
         }
     }
