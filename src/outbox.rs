@@ -142,7 +142,11 @@ impl Settle for Settler {
             }
         };
         let (done, committed) = tokio::sync::oneshot::channel();
-        self.ledger.settle(origins, rejections, done);
+        if let Some(waking) = self.ledger.settle(origins, rejections, done) {
+            // Answers that are here already are written in the same commit: whoever has one has its turn first.
+            tokio::task::yield_now().await;
+            drop(waking);
+        }
         // The ledger answers once the commit worked; where it is gone for good, nothing more is sent either.
         if committed.await.is_err() {
             std::future::pending::<()>().await;

@@ -16,6 +16,7 @@ use super::keys;
 use super::raw::{Table, Value, Walk, did_you_mean, strings_of};
 use super::report::{Problem, Report, Source};
 use super::{Config, Expectation, Follow, FormatChoice, Loaded, Site, Start, Status, Want};
+use crate::deliver::connect::certificates;
 use crate::deliver::{EndpointSettings, PropertyKey};
 use crate::entry::FIELDS;
 use crate::follow::discover;
@@ -432,8 +433,7 @@ impl Resolver<'_> {
             && let Some((text, span)) = self.expand(source, text)
         {
             let pem = std::fs::read(&text).map_err(|error| error.to_string());
-            let certificates =
-                pem.and_then(|pem| reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| error.to_string()));
+            let certificates = pem.and_then(|pem| certificates(&pem).map_err(|error| error.to_string()));
             match certificates {
                 Ok(list) if !list.is_empty() => settings.ca_file = Some(PathBuf::from(text)),
                 Ok(_) => self.walk(source).error(span, "`ca_file` has no certificate", "not a PEM file", None),

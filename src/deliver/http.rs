@@ -1,15 +1,21 @@
 //! One POST: the client and its answer.
 
-use std::error::Error as _;
+use std::error::Error;
+use std::future::poll_fn;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
+use http::HeaderValue;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use jiff::Timestamp;
-use reqwest::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use reqwest::redirect::Policy;
+use tokio::time::Sleep;
 
+use super::backoff;
+use super::client::Client;
 use super::payload::PropertyKey;
-use super::{DeliverError, EndpointSettings, backoff};
 
 /// Bytes of an answer that are read at most.
 const ANSWER_MAX: usize = 4 * 1024;
@@ -34,62 +40,29 @@ pub enum Answer {
     Nothing(String),
 }
 
-/// Builds a client for an endpoint: kept-alive connections, HTTP/2 where offered, no redirects, no proxy but its own.
-///
-/// # Errors
-/// A `ca_file` that can't be read, or TLS that can't be set up.
-pub fn client(settings: &EndpointSettings) -> Result<reqwest::Client, DeliverError> {
-    // Another client of this process may have installed it already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = reqwest::Client::builder()
-        .redirect(Policy::none())
-        .no_proxy()
-        .timeout(settings.timeout)
-        .connect_timeout(settings.timeout)
-        .tcp_nodelay(true)
-        .user_agent(concat!("silktail/", env!("CARGO_PKG_VERSION")));
-    if let Some(proxy) = &settings.proxy {
-        builder = builder.proxy(reqwest::Proxy::all(proxy.clone()).map_err(DeliverError::Client)?);
-    }
-    if let Some(path) = &settings.ca_file {
-        let pem = std::fs::read(path).map_err(|error| DeliverError::CaFile(path.clone(), error))?;
-        let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(DeliverError::Client)?;
-        builder = builder.tls_certs_merge(certificates);
-    }
-    builder.build().map_err(DeliverError::Client)
-}
-
 /// Sends a body, and reads no more of the answer than is needed. An answer may quote what it was sent: `key` is hidden in
 /// the excerpt, which is shown and kept.
-pub async fn post(
-    client: &reqwest::Client,
-    url: url::Url,
-    idempotency_key: &str,
-    key: &PropertyKey,
-    body: Vec<u8>,
-) -> Answer {
-    let request = client
-        .post(url)
-        .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-        .header("Idempotency-Key", idempotency_key)
-        .body(body);
-    let mut response = match request.send().await {
-        Ok(response) => response,
-        Err(error) => return Answer::Nothing(reason(&error)),
+pub async fn post(client: &Client, idempotency_key: &str, key: &PropertyKey, body: Vec<u8>) -> Answer {
+    let Ok(idempotency_key) = HeaderValue::try_from(idempotency_key) else {
+        return Answer::Nothing("its Idempotency-Key can't be sent".to_owned());
     };
-    let status = response.status().as_u16();
-    let header = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let mut deadline = pin!(tokio::time::sleep(client.timeout()));
+    let mut response = match within(deadline.as_mut(), client.post(&idempotency_key, body.into())).await {
+        Some(Ok(response)) => response,
+        Some(Err(error)) => return Answer::Nothing(reason(&*error)),
+        None => return Answer::Nothing(NOT_IN_TIME.to_owned()),
+    };
+    let status = response.status.as_u16();
+    let header = |name| response.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let retry_after = header(RETRY_AFTER).and_then(|text| backoff::retry_after(text, Timestamp::now()));
     let html = header(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/html"));
     let mut bytes = Vec::new();
     while bytes.len() < ANSWER_MAX {
-        match response.chunk().await {
-            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk[..chunk.len().min(ANSWER_MAX - bytes.len())]),
-            Ok(None) => break,
-            // The status was had, and it is what counts.
-            Err(_) => break,
-        }
+        // Where it breaks off: the status was had, and it is what counts.
+        let Some(Some(chunk)) = within(deadline.as_mut(), response.chunk()).await else { break };
+        bytes.extend_from_slice(&chunk[..chunk.len().min(ANSWER_MAX - bytes.len())]);
     }
+    response.finish().await;
     // Before it is cut: half a key is still half a key.
     let text = key.hide_in(String::from_utf8_lossy(&bytes).into_owned());
     let excerpt = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(EXCERPT).collect();
@@ -124,18 +97,30 @@ pub fn discreet(text: &str) -> String {
     out
 }
 
-/// Why there was no answer, without the URL.
-fn reason(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "no answer in time".to_owned();
+const NOT_IN_TIME: &str = "no answer in time";
+
+/// What becomes of it before the deadline.
+async fn within<T>(mut deadline: Pin<&mut Sleep>, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => deadline.as_mut().poll(cx).map(|()| None),
+    })
+    .await
+}
+
+/// Why there was no answer: what the innermost layer says.
+fn reason(error: &(dyn Error + 'static)) -> String {
+    let mut layer = error;
+    loop {
+        if layer.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+            return NOT_IN_TIME.to_owned();
+        }
+        match layer.source() {
+            Some(inner) => layer = inner,
+            None => return layer.to_string(),
+        }
     }
-    let mut cause = error.source();
-    let mut text = "no answer".to_owned();
-    while let Some(error) = cause {
-        text = error.to_string();
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
@@ -143,8 +128,10 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use tokio::net::TcpListener;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
 
+    use super::super::EndpointSettings;
     use super::*;
 
     /// TLS for `localhost` that offers HTTP/2, and its certificate as PEM.
@@ -163,7 +150,7 @@ mod tests {
     }
 
     /// Answers each request of a connection with 202.
-    async fn serve(stream: tokio::net::TcpStream, tls: tokio_rustls::TlsAcceptor, posts: Arc<AtomicUsize>) {
+    async fn serve(stream: TcpStream, tls: tokio_rustls::TlsAcceptor, posts: Arc<AtomicUsize>) {
         let mut connection = h2::server::handshake(tls.accept(stream).await.unwrap()).await.unwrap();
         while let Some(Ok((request, mut answer))) = connection.accept().await {
             posts.fetch_add(1, Ordering::Relaxed);
@@ -174,6 +161,116 @@ mod tests {
                 answer.send_response(accepted, true).unwrap();
             });
         }
+    }
+
+    /// A client of an endpoint, perhaps by a proxy, that believes the authority of this PEM kept in that folder.
+    fn client(url: &str, proxy: Option<&str>, authority: Option<(&std::path::Path, &str)>) -> Client {
+        let ca_file = authority.map(|(folder, pem)| {
+            let path = folder.join("ca.pem");
+            std::fs::write(&path, pem).unwrap();
+            path
+        });
+        let settings = EndpointSettings {
+            url: url::Url::parse(url).unwrap(),
+            linger: Duration::ZERO,
+            max_events: 1,
+            max_in_flight: 16,
+            timeout: Duration::from_secs(30),
+            retry_max: Duration::from_secs(1),
+            max_rate: 0,
+            max_age: Duration::ZERO,
+            proxy: proxy.map(|proxy| url::Url::parse(proxy).unwrap()),
+            ca_file,
+        };
+        Client::new(&settings).unwrap()
+    }
+
+    async fn status(client: &Client) -> Option<u16> {
+        let key = PropertyKey::new("8bce2be8c07a84a70e7104634b42878b".to_owned());
+        match post(client, "a key", &key, b"{}".to_vec()).await {
+            Answer::Status { status, .. } => Some(status),
+            Answer::Nothing(_) => None,
+        }
+    }
+
+    /// Reads a request's head, and a body of two bytes where there is one.
+    async fn request(stream: &mut TcpStream) -> String {
+        let mut bytes = Vec::new();
+        loop {
+            bytes.push(stream.read_u8().await.unwrap());
+            let text = String::from_utf8_lossy(&bytes);
+            if text.ends_with(if text.starts_with("POST") { "\r\n\r\n{}" } else { "\r\n\r\n" }) {
+                return text.into_owned();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_kept_and_one_that_the_endpoint_has_closed_is_replaced() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = client(&format!("http://127.0.0.1:{}/", listener.local_addr().unwrap().port()), None, None);
+        for _ in 0..3 {
+            let serve = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                for _ in 0..2 {
+                    request(&mut stream).await;
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine").await.unwrap();
+                }
+            };
+            let send = async { (status(&client).await, status(&client).await) };
+            assert_eq!(tokio::join!(serve, send).1, (Some(200), Some(200)), "over one connection");
+            // The news that it is closed is read.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_proxy_is_told_the_whole_url_and_who_asks() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = format!("http://us%65r:secret@127.0.0.1:{}", listener.local_addr().unwrap().port());
+        let client = client("http://a:b@docs.example.org/v1/events?x=1", Some(&proxy), None);
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let asked = request(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+            asked
+        };
+        let (asked, answered) = tokio::join!(serve, status(&client));
+        assert_eq!(answered, Some(202));
+        assert!(asked.starts_with("POST http://docs.example.org/v1/events?x=1 HTTP/1.1\r\n"), "{asked}");
+        for header in [
+            "host: docs.example.org",
+            "authorization: Basic YTpi",
+            "proxy-authorization: Basic dXNlcjpzZWNyZXQ=",
+            "content-type: application/json",
+            "content-length: 2",
+            "idempotency-key: a key",
+            concat!("user-agent: silktail/", env!("CARGO_PKG_VERSION")),
+        ] {
+            assert!(asked.lines().any(|line| line == header), "{header} in {asked}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_proxy_sees_nothing_of_what_is_sent_by_https() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = format!("http://user:secret@127.0.0.1:{}", listener.local_addr().unwrap().port());
+        let (tls, pem) = tls();
+        let folder = tempfile::tempdir().unwrap();
+        let client = client("https://a:b@localhost/v1/events", Some(&proxy), Some((folder.path(), &pem)));
+        let posts = Arc::new(AtomicUsize::new(0));
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let asked = request(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 200 Connected\r\n\r\n").await.unwrap();
+            tokio::spawn(serve(stream, tls, Arc::clone(&posts)));
+            asked
+        };
+        let (asked, answered) = tokio::join!(serve, status(&client));
+        assert_eq!((answered, posts.load(Ordering::Relaxed)), (Some(202), 1));
+        assert!(asked.starts_with("CONNECT localhost:443 HTTP/1.1\r\n"), "{asked}");
+        assert!(asked.contains("Proxy-Authorization: Basic dXNlcjpzZWNyZXQ=\r\n"), "{asked}");
+        assert!(!asked.contains("YTpi"), "{asked}");
     }
 
     #[tokio::test]
@@ -190,30 +287,16 @@ mod tests {
             }
         });
         let folder = tempfile::tempdir().unwrap();
-        let ca_file = folder.path().join("ca.pem");
-        std::fs::write(&ca_file, pem).unwrap();
-        let settings = EndpointSettings {
-            url: url::Url::parse(&format!("https://localhost:{port}/v1/events")).unwrap(),
-            linger: Duration::ZERO,
-            max_events: 1,
-            max_in_flight: 16,
-            timeout: Duration::from_secs(30),
-            retry_max: Duration::from_secs(1),
-            max_rate: 0,
-            max_age: Duration::ZERO,
-            proxy: None,
-            ca_file: Some(ca_file),
-        };
-        let client = client(&settings).unwrap();
+        let client = client(&format!("https://localhost:{port}/v1/events"), None, Some((folder.path(), &pem)));
         let key = PropertyKey::new("8bce2be8c07a84a70e7104634b42878b".to_owned());
-        let post = || post(&client, settings.url.clone(), "a key", &key, b"{}".to_vec());
+        let post = || post(&client, "a key", &key, b"{}".to_vec());
         let accepted = |answer: Answer| matches!(answer, Answer::Status { status: 202, .. });
         // What the endpoint offers is known after the first.
         assert!(accepted(post().await));
         let mut together = tokio::task::JoinSet::new();
         for _ in 0..16 {
-            let (client, url, key) = (client.clone(), settings.url.clone(), key.clone());
-            together.spawn(async move { super::post(&client, url, "a key", &key, b"{}".to_vec()).await });
+            let (client, key) = (client.clone(), key.clone());
+            together.spawn(async move { super::post(&client, "a key", &key, b"{}".to_vec()).await });
         }
         assert!(together.join_all().await.into_iter().all(accepted));
         assert_eq!((posts.load(Ordering::Relaxed), connections.load(Ordering::Relaxed)), (17, 1));

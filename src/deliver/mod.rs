@@ -4,6 +4,8 @@
 //! `max_in_flight` is free only when its outcome is committed: that bounds what a crash can double.
 
 pub mod backoff;
+pub mod client;
+pub mod connect;
 pub mod http;
 pub mod limit;
 pub mod payload;
@@ -27,6 +29,7 @@ pub use payload::PropertyKey;
 use crate::batch::{Batch, Batcher};
 use crate::event::Event;
 use crate::offsets::SiteId;
+use client::Client;
 use http::Answer;
 use limit::{Limit, Load};
 use verdict::{Verdict, verdict};
@@ -112,9 +115,17 @@ pub enum DeliverError {
     /// A certificate file.
     #[error("cannot read ca_file `{}`: {}", .0.display(), .1)]
     CaFile(PathBuf, std::io::Error),
-    /// The HTTP client.
+    /// A certificate that is of no use, or TLS itself.
     #[error("cannot set up HTTPS: {0}")]
-    Client(reqwest::Error),
+    Tls(rustls::Error),
+    /// Nobody can be believed.
+    #[error(
+        "cannot set up HTTPS: no certificate authorities found; install the system's (ca-certificates), or set ca_file"
+    )]
+    NoAuthorities,
+    /// A URL that can't be asked for.
+    #[error("cannot use the endpoint's or the proxy's URL, host `{}`", .0.as_deref().unwrap_or_default())]
+    Url(Option<String>),
 }
 
 /// One site's delivery, seen from outside.
@@ -195,7 +206,7 @@ enum Command {
     Delivered(Delivered),
     /// A site, and the endpoint whose place is free again.
     Committed(SiteId, usize),
-    Reload(Vec<SiteSettings>, Vec<(EndpointSettings, reqwest::Client)>),
+    Reload(Vec<SiteSettings>, Vec<(EndpointSettings, Client)>),
     /// Who waits for the end, and after when no POST is begun.
     Stop(oneshot::Sender<()>, Instant),
 }
@@ -266,10 +277,10 @@ impl<S: Settle> Delivery<S> {
     /// # Errors
     /// [`DeliverError`]; nothing has changed then.
     pub fn reload(&self, sites: Vec<SiteSettings>) -> Result<(), DeliverError> {
-        let mut clients: Vec<(EndpointSettings, reqwest::Client)> = Vec::new();
+        let mut clients: Vec<(EndpointSettings, Client)> = Vec::new();
         for site in &sites {
             if !clients.iter().any(|(known, _)| *known == site.endpoint) {
-                clients.push((site.endpoint.clone(), http::client(&site.endpoint)?));
+                clients.push((site.endpoint.clone(), Client::new(&site.endpoint)?));
             }
         }
         let _ = self.commands.send(Command::Reload(sites, clients));
@@ -365,7 +376,7 @@ struct Site {
 }
 
 struct Endpoint {
-    client: reqwest::Client,
+    client: Client,
     settings: EndpointSettings,
     busy: usize,
     limit: Limit,
@@ -373,7 +384,7 @@ struct Endpoint {
 }
 
 impl Endpoint {
-    fn new(settings: EndpointSettings, client: reqwest::Client) -> Self {
+    fn new(settings: EndpointSettings, client: Client) -> Self {
         let limit = Limit::new(settings.max_in_flight);
         Self { client, settings, busy: 0, limit, next_start: Instant::now() }
     }
@@ -408,7 +419,7 @@ impl<S: Settle> Dispatcher<S> {
             let endpoint = match known {
                 Some(known) => known,
                 None => {
-                    let client = http::client(&settings.endpoint)?;
+                    let client = Client::new(&settings.endpoint)?;
                     endpoints.push(Endpoint::new(settings.endpoint.clone(), client));
                     endpoints.len() - 1
                 }
@@ -504,7 +515,7 @@ impl<S: Settle> Dispatcher<S> {
         }
     }
 
-    fn reload(&mut self, sites: Vec<SiteSettings>, clients: Vec<(EndpointSettings, reqwest::Client)>) {
+    fn reload(&mut self, sites: Vec<SiteSettings>, clients: Vec<(EndpointSettings, Client)>) {
         // Endpoints are only added: POSTs under way hold a place at the one they were sent to.
         for (settings, client) in clients {
             if !self.endpoints.iter().any(|known| known.settings == settings) {
@@ -598,7 +609,7 @@ impl<S: Settle> Dispatcher<S> {
         }
         site.in_flight += 1;
         post.sent = Some(now);
-        let (client, url) = (endpoint.client.clone(), endpoint.settings.url.clone());
+        let client = endpoint.client.clone();
         let key = site.settings.property_key.clone();
         let (shared, commands) = (Arc::clone(&self.shared), self.commands.clone());
         shared.requests.fetch_add(1, Ordering::Relaxed);
@@ -606,7 +617,7 @@ impl<S: Settle> Dispatcher<S> {
             let mut body = Vec::with_capacity(BODY * post.batch.len());
             payload::body(&key, &post.batch, false, &mut body);
             let idempotency_key = payload::idempotency_key(&post.batch);
-            let answer = http::post(&client, url, &idempotency_key, &key, body).await;
+            let answer = http::post(&client, &idempotency_key, &key, body).await;
             let answered = Instant::now();
             let done = match answer {
                 // Nothing is to be decided: the outcome goes straight to the ledger.

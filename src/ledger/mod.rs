@@ -6,6 +6,7 @@
 
 mod ends;
 mod fingerprint;
+mod recent;
 mod rejected;
 mod store;
 
@@ -14,7 +15,9 @@ use std::ops::AddAssign;
 
 pub use fingerprint::{Fingerprint, HEAD_MAX, Head, MARK_MAX, Mark};
 pub use rejected::{Rejected, Rejection};
-pub use store::{Begun, Ledger, LedgerError, LedgerReader, LogRow, Position, Range, Role, SiteTotal, StatusRow};
+pub use store::{
+    Begun, Ledger, LedgerError, LedgerReader, LogRow, Position, Range, Role, SiteTotal, StatusRow, Waking,
+};
 
 use crate::offsets::{LogId, SiteId, Span};
 use crate::visitor::repeats::Touch;

@@ -26,6 +26,8 @@ CREATE TABLE kept (
     key BLOB PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL,
     site INTEGER NOT NULL, log INTEGER NOT NULL, line_start INTEGER NOT NULL, line_end INTEGER NOT NULL, used INTEGER NOT NULL
 ) WITHOUT ROWID;
+-- Entries of it that aren't sorted in yet, in the order of their commits.
+CREATE TABLE recent (touches BLOB NOT NULL);
 CREATE TABLE rejected (
     id INTEGER PRIMARY KEY AUTOINCREMENT, site INTEGER NOT NULL, log INTEGER NOT NULL, line_end INTEGER NOT NULL, at INTEGER NOT NULL,
     status INTEGER, reason TEXT NOT NULL, event TEXT NOT NULL

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use super::ends;
 use super::rejected::{self, Rejected, Rejection};
-use super::{Advance, Counts, Fingerprint, Progress};
+use super::{Advance, Counts, Fingerprint, Progress, recent};
 use crate::offsets::{LogId, Origin, SiteId, Span};
 use crate::visitor::repeats::{Kept, Key, Touch};
 
@@ -33,6 +33,9 @@ const SYNC_AFTER: Duration = Duration::from_secs(1);
 const QUEUE: usize = 64;
 /// Entries of the repeat window that are stored at most.
 const KEPT_MAX: i64 = 262_144;
+/// Entries of the repeat window that are stored in the order of their commits before they are sorted into its table: each
+/// lies anywhere in it, and a commit writes every page that it has touched.
+const RECENT_MAX: usize = 8_192;
 
 /// Why the state can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -226,6 +229,8 @@ struct Queue {
     closed: bool,
     /// The writer waits for work: else it needn't be woken, which costs a system call each time.
     idle: bool,
+    /// Somebody holds a [`Waking`].
+    to_be_woken: bool,
     /// Threads that wait for the writer to take what there is.
     held_up: usize,
 }
@@ -273,10 +278,22 @@ impl Shared {
     /// There is work for the writer.
     fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
         let wakes = std::mem::take(&mut queue.idle);
+        queue.to_be_woken = false;
         drop(queue);
         if wakes {
             self.filled.notify_one();
         }
+    }
+}
+
+/// Wakes the ledger's writer when it is let go.
+#[derive(Debug)]
+#[must_use = "letting it go at once writes each outcome by itself"]
+pub struct Waking(Arc<Shared>);
+
+impl Drop for Waking {
+    fn drop(&mut self) {
+        self.0.wake(lock(&self.0.queue));
     }
 }
 
@@ -729,10 +746,20 @@ impl Ledger {
 
     /// These lines' events are delivered, or rejected where `rejections` says so; `done` is answered once that is
     /// committed.
-    pub fn settle(&self, origins: Vec<Origin>, rejections: Vec<Rejection>, done: oneshot::Sender<()>) {
+    ///
+    /// Where the writer has nothing to do it sleeps on until what this gives is let go: whoever holds that brings along
+    /// what else has come, and lets go without waiting for more.
+    pub fn settle(
+        &self,
+        origins: Vec<Origin>,
+        rejections: Vec<Rejection>,
+        done: oneshot::Sender<()>,
+    ) -> Option<Waking> {
         let mut queue = lock(&self.shared.queue);
         queue.outcomes.push_back((origins, rejections, Some(done)));
-        self.shared.wake(queue);
+        let wakes = queue.idle && !queue.to_be_woken;
+        queue.to_be_woken |= wakes;
+        wakes.then(|| Waking(Arc::clone(&self.shared)))
     }
 
     /// The stored repeat window, least recently used first.
@@ -758,7 +785,9 @@ impl Ledger {
                     },
                 })
             })?;
-            rows.collect()
+            let mut touches = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+            recent::read(db, |touch| touches.push(touch))?;
+            Ok(touches)
         })
     }
 
@@ -1057,6 +1086,8 @@ fn prepare(db: &mut Connection, path: &Path) -> Result<[u8; 16], LedgerError> {
         return Err(broken(verdict));
     }
     db.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).map_err(wrong)?;
+    // States that were laid out before it was thought of don't have it.
+    recent::lay_out(db).map_err(wrong)?;
     db.query_row("SELECT value FROM meta WHERE key = 'secret'", [], |row| row.get(0)).map_err(wrong)
 }
 
@@ -1142,12 +1173,17 @@ struct Writing {
     sent: HashMap<i64, Vec<u64>>,
     unsynced: Option<Instant>,
     used: i64,
+    /// Entries of the repeat window that wait to be sorted in.
+    recent: usize,
+    /// When there are so many.
+    sort_at: usize,
     stored_touches: i64,
 }
 
 impl Writing {
     fn new(shared: Arc<Shared>, db: Connection) -> Self {
         let used = db.query_row("SELECT coalesce(max(used), 0) FROM kept", [], |row| row.get(0)).unwrap_or(0);
+        let recent = recent::count(&db).unwrap_or(RECENT_MAX);
         Self {
             shared,
             db,
@@ -1160,6 +1196,8 @@ impl Writing {
             sent: HashMap::new(),
             unsynced: None,
             used,
+            recent,
+            sort_at: RECENT_MAX,
             stored_touches: 0,
         }
     }
@@ -1386,7 +1424,7 @@ impl Writing {
             return Ok(());
         }
         let change = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut used = self.used;
+        let (mut used, mut recent, mut stored) = (self.used, self.recent, self.stored_touches);
         {
             let mut update = change.prepare_cached(
                 "UPDATE range SET watermark = ?2, settled = ?3, lines = ?4, too_long = ?5, unparsed = ?6, unmatched = ?7,
@@ -1417,22 +1455,13 @@ impl Writing {
             for (range, ends) in &self.sent {
                 send.execute(params![range, ends::encode(ends.clone())])?;
             }
-            let mut keep = change.prepare_cached(
-                "INSERT OR REPLACE INTO kept (key, first, last, site, log, line_start, line_end, used) VALUES (?1,?2,?3,?4,?5,?6,?7,?8)",
-            )?;
-            for Touch { key, kept } in &self.touches {
-                used += 1;
-                let Origin { site, log, line } = kept.origin;
-                keep.execute(params![
-                    &key.0[..],
-                    kept.first.as_microsecond(),
-                    kept.last.as_microsecond(),
-                    site.0,
-                    log.0,
-                    int(line.start),
-                    int(line.end),
-                    used
-                ])?;
+            recent::append(&change, &self.touches)?;
+            recent += self.touches.len();
+            if recent >= self.sort_at {
+                // It takes room on the disk; where there is none, things go on without it for a while.
+                self.sort_at = recent.saturating_add(RECENT_MAX);
+                stored += recent::sort_in(&change, &mut used)?;
+                (recent, self.sort_at) = (0, RECENT_MAX);
             }
             let mut log = change.prepare_cached(
                 "UPDATE log SET path = ?2, dev = ?3, ino = ?4, fingerprint = ?5, format = ?6, last_read = ?7, ended = ?8 WHERE id = ?1",
@@ -1478,21 +1507,18 @@ impl Writing {
                     tracing::error!(events = surplus, hint, "too many rejected events, the oldest are gone");
                 }
             }
-            if self.stored_touches + int(self.touches.len() as u64) > KEPT_MAX / 8 {
+            if stored > KEPT_MAX / 8 {
                 change.execute(
                     "DELETE FROM kept WHERE used <= (SELECT used FROM kept ORDER BY used DESC LIMIT 1 OFFSET ?1)",
                     [KEPT_MAX],
                 )?;
+                stored = 0;
             }
         }
         change.commit()?;
         self.shared.commits.fetch_add(1, Ordering::Relaxed);
         self.shared.last_commit.store(Timestamp::now().as_second(), Ordering::Relaxed);
-        self.used = used;
-        self.stored_touches += int(self.touches.len() as u64);
-        if self.stored_touches > KEPT_MAX / 8 {
-            self.stored_touches = 0;
-        }
+        (self.used, self.recent, self.stored_touches) = (used, recent, stored);
         for key in self.dirty.drain() {
             for open in self.ranges.get_mut(&key).into_iter().flatten() {
                 open.dirty = false;
@@ -1544,7 +1570,7 @@ mod tests {
 
     fn settle(ledger: &Ledger, origin: Origin) {
         let (done, committed) = oneshot::channel();
-        ledger.settle(vec![origin], Vec::new(), done);
+        drop(ledger.settle(vec![origin], Vec::new(), done));
         committed.blocking_recv().unwrap();
     }
 
@@ -1672,6 +1698,62 @@ mod tests {
         drop(db);
         let newer = Ledger::open(folder.path(), Role::Daemon);
         assert!(matches!(newer, Err(LedgerError::Newer { found: 99, .. })));
+    }
+
+    #[test]
+    fn the_repeat_window_comes_back_in_the_order_of_its_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let touch = |key: u64, at: u64| {
+            let mut bytes = [0; 16];
+            // They lie anywhere among each other, as hashes do.
+            bytes[..8].copy_from_slice(&key.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+            let time = Timestamp::from_microsecond(1_790_000_000_000_000 + int(at)).unwrap();
+            Touch { key: Key(bytes), kept: Kept { first: time, last: time, origin: line(at, at + 1) } }
+        };
+        // More than are stored before they are sorted in, every third of them used once more later, in two runs.
+        let count = RECENT_MAX as u64 + 1_000;
+        let all: Vec<Touch> = (0..count)
+            .map(|at| touch(at, at))
+            .chain((0..count).step_by(3).map(|key| touch(key, count + key)))
+            .collect();
+        for part in all.chunks(all.len() / 2 + 1) {
+            let ledger = Ledger::open(folder.path(), Role::Daemon).unwrap();
+            let (site, log) = match ledger.logs().unwrap().first() {
+                Some(known) => (ledger.site("docs").unwrap(), known.id),
+                None => {
+                    let (site, log) = (ledger.site("docs").unwrap(), add_log(&ledger, &row()));
+                    ledger.begin(Some(site), log, 0, None).unwrap();
+                    (site, log)
+                }
+            };
+            for touches in part.chunks(500) {
+                let step = Step { counts: Counts::default(), open: None, touches: touches.to_vec() };
+                ledger.advance(Advance { site: Some(site), log, read_to: 1, steps: vec![step] });
+                ledger.sync().unwrap();
+            }
+        }
+        let stored = Ledger::open(folder.path(), Role::Daemon).unwrap().touches().unwrap();
+        // As the window takes them: of a key the last.
+        let last_of_each = |touches: &[Touch]| {
+            let mut seen = HashSet::new();
+            let mut last: Vec<Touch> = touches.iter().rev().filter(|touch| seen.insert(touch.key)).cloned().collect();
+            last.reverse();
+            last
+        };
+        let db = Connection::open(folder.path().join("silktail.db")).unwrap();
+        let sorted: i64 = db.query_row("SELECT count(*) FROM kept", [], |row| row.get(0)).unwrap();
+        assert!((RECENT_MAX..stored.len()).contains(&(sorted as usize)), "{sorted} of {} were sorted in", stored.len());
+        assert!(last_of_each(&stored) == last_of_each(&all));
+    }
+
+    #[test]
+    fn a_state_without_a_place_for_the_newest_of_the_window_gets_one() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Ledger::open(folder.path(), Role::Daemon).unwrap());
+        let db = Connection::open(folder.path().join("silktail.db")).unwrap();
+        db.execute_batch("DROP TABLE recent").unwrap();
+        drop(db);
+        assert_eq!(Ledger::open(folder.path(), Role::Daemon).unwrap().touches().unwrap(), []);
     }
 
     #[test]
