@@ -1722,7 +1722,7 @@ mod tests {
                 Some(known) => (ledger.site("docs").unwrap(), known.id),
                 None => {
                     let (site, log) = (ledger.site("docs").unwrap(), add_log(&ledger, &row()));
-                    ledger.begin(Some(site), log, 0, None).unwrap();
+                    begin(&ledger, Some(site), log, 0, None);
                     (site, log)
                 }
             };
