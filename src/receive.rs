@@ -1,13 +1,21 @@
 //! A local endpoint that checks every POST against the API's document: for `silktail receive` and `silktail demo`.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, Method, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+
+/// Bytes of a body that are taken: many times what a POST may hold.
+const BODY_MAX: usize = 2 * 1024 * 1024;
 
 /// One POST as it came, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +30,7 @@ pub struct Received {
 #[derive(Debug)]
 pub struct Receiver {
     address: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
+    stop: watch::Sender<bool>,
 }
 
 impl Receiver {
@@ -31,21 +39,12 @@ impl Receiver {
     /// # Errors
     /// Those of listening.
     pub async fn bind(address: SocketAddr) -> std::io::Result<(Self, mpsc::UnboundedReceiver<Received>)> {
-        let listener = tokio::net::TcpListener::bind(address).await?;
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let (posts, received) = mpsc::unbounded_channel();
-        let (stop, stopped) = oneshot::channel();
-        let app = Router::new().fallback(answer).with_state(posts);
-        tokio::spawn(async move {
-            let server = axum::serve(listener, app).with_graceful_shutdown(async {
-                // Stopped, or nobody is left to stop it.
-                let _ = stopped.await;
-            });
-            if let Err(error) = server.await {
-                tracing::error!(%error, "the local endpoint ended");
-            }
-        });
-        Ok((Self { address, stop: Some(stop) }, received))
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(accept(listener, posts, stopped));
+        Ok((Self { address, stop }, received))
     }
 
     /// What a configuration names as its endpoint.
@@ -55,34 +54,73 @@ impl Receiver {
 
     /// Takes no more connections.
     pub fn stop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
+        // Nobody may be left to hear it.
+        let _ = self.stop.send(true);
+    }
+}
+
+/// Takes connections until it is stopped, or nobody is left to stop it.
+async fn accept(listener: TcpListener, posts: mpsc::UnboundedSender<Received>, mut stopped: watch::Receiver<bool>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopped.changed() => return,
+        };
+        match accepted {
+            Ok((stream, _)) => drop(tokio::spawn(answer_all(stream, posts.clone(), stopped.clone()))),
+            Err(error) => {
+                // Out of descriptors, for example: it may pass.
+                tracing::error!(%error, "the local endpoint can't take a connection");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
         }
     }
 }
 
-async fn answer(
-    State(posts): State<mpsc::UnboundedSender<Received>>,
-    method: Method,
-    headers: HeaderMap,
-    body: Bytes,
-) -> (StatusCode, String) {
-    let mut problems = Vec::new();
-    if method != Method::POST {
-        problems.push(format!("the method is {method}, not POST"));
+/// Answers the requests of one connection; at a stop, no more than the one that is under way.
+async fn answer_all(stream: TcpStream, posts: mpsc::UnboundedSender<Received>, mut stopped: watch::Receiver<bool>) {
+    let service = service_fn(move |request| {
+        let posts = posts.clone();
+        async move { Ok::<_, Infallible>(answer(request, &posts).await) }
+    });
+    let connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        // A client that hangs up has itself to blame.
+        _ = connection.as_mut() => return,
+        _ = stopped.changed() => connection.as_mut().graceful_shutdown(),
     }
-    let kind = headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let _ = connection.await;
+}
+
+async fn answer(request: Request<Incoming>, posts: &mpsc::UnboundedSender<Received>) -> Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    // What breaks off or has no end is nothing that could be shown.
+    let Ok(body) = Limited::new(body, BODY_MAX).collect().await.map(|body| body.to_bytes()) else {
+        return answered(StatusCode::PAYLOAD_TOO_LARGE, String::new());
+    };
+    let mut problems = Vec::new();
+    if head.method != Method::POST {
+        problems.push(format!("the method is {}, not POST", head.method));
+    }
+    let kind = head.headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
     if kind.split(';').next().map(str::trim) != Some("application/json") {
         problems.push("the Content-Type is not application/json".to_owned());
     }
     problems.extend(check(&body));
     let answer = if problems.is_empty() {
-        (StatusCode::OK, "{}".to_owned())
+        answered(StatusCode::OK, "{}".to_owned())
     } else {
-        (StatusCode::BAD_REQUEST, serde_json::json!({ "problems": problems }).to_string())
+        answered(StatusCode::BAD_REQUEST, serde_json::json!({ "problems": problems }).to_string())
     };
     // The reader may be gone while the last answers go out.
     let _ = posts.send(Received { body: body.to_vec(), problems });
+    answer
+}
+
+fn answered(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::new(Bytes::from(text)));
+    *answer.status_mut() = status;
     answer
 }
 

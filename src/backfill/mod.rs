@@ -9,7 +9,7 @@ mod stream;
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -607,7 +607,7 @@ struct Work<'a> {
 const OPEN_MAX: usize = 32;
 
 /// Readers that begin at the same place, and where they end.
-type Ranges = BTreeMap<(u64, u64), Vec<(Option<usize>, HashSet<u64>)>>;
+type Ranges = BTreeMap<(u64, u64), Vec<(Option<usize>, BTreeSet<u64>)>>;
 
 /// A log of a group.
 enum Member {
@@ -800,7 +800,7 @@ impl Work<'_> {
         }
         let mut row = LogRow {
             id: LogId(0),
-            path: path.to_path_buf(),
+            path: path.into(),
             dev: opened.dev,
             ino: opened.ino,
             fingerprint: Fingerprint::of_head(&identity::head(opened)?),
@@ -890,7 +890,7 @@ impl Work<'_> {
         for index in std::iter::once(None).chain((0..sites.len()).map(Some)) {
             let Some(ledger) = self.ledger() else {
                 for stretch in overlaps(meant, seen_to, u64::MAX) {
-                    ranges.entry(stretch).or_default().push((index, HashSet::new()));
+                    ranges.entry(stretch).or_default().push((index, BTreeSet::new()));
                 }
                 continue;
             };
@@ -927,7 +927,7 @@ impl Work<'_> {
         for index in std::iter::once(None).chain((0..sites.len()).map(Some)) {
             for (from, until) in ledger.covered(index.map(|index| sites[index].id), row.id)? {
                 for stretch in overlaps(meant, from.max(self.seen_to(row)), until.min(size)) {
-                    ranges.entry(stretch).or_default().push((index, HashSet::new()));
+                    ranges.entry(stretch).or_default().push((index, BTreeSet::new()));
                 }
             }
         }

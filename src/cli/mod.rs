@@ -4,6 +4,7 @@
 //! or the configuration is wrong.
 
 mod backfill;
+mod bar;
 mod check;
 mod completions;
 mod demo;

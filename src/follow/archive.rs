@@ -10,6 +10,9 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
+use std::time::SystemTime;
+
+use super::file::Stamp;
 
 /// Bytes read from the disk at a time.
 const COMPRESSED: usize = 128 * 1024;
@@ -65,7 +68,7 @@ pub enum Content {
     /// As they lie in the file.
     Plain(File),
     /// Decompressed on the way.
-    Packed(Packed),
+    Packed(Box<Packed>),
 }
 
 impl Content {
@@ -77,7 +80,7 @@ impl Content {
         let mut first = [0; 6];
         let filled = super::file::fill(&mut first, |buffer, at| file.read_at(buffer, at))?;
         Ok(match Packing::of(&first[..filled]) {
-            Some(packing) => Content::Packed(Packed::new(file, packing)),
+            Some(packing) => Content::Packed(Box::new(Packed::new(file, packing))),
             None => Content::Plain(file),
         })
     }
@@ -95,6 +98,17 @@ impl Content {
         match self {
             Content::Plain(file) => Ok(file.metadata()?.len()),
             Content::Packed(packed) => Ok(packed.stream.borrow().end.unwrap_or(UNKNOWN)),
+        }
+    }
+
+    /// How the file stands now, where that tells whether it is written to; `None`: it doesn't.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn stamp(&self) -> io::Result<Option<Stamp>> {
+        match self {
+            Content::Plain(file) => Ok(Stamp::of(&file.metadata()?).settled(SystemTime::now())),
+            Content::Packed(_) => Ok(None),
         }
     }
 

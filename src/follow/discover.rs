@@ -35,7 +35,10 @@ fn expand_or(pattern: &str, trouble: &mut impl FnMut(&Path, io::Error)) -> Vec<P
         Ok(entries) => found.extend(
             entries.flatten().filter(|entry| wanted.matches(&entry.file_name().to_string_lossy())).filter_map(
                 |entry| {
-                    let path = directory.join(entry.file_name());
+                    let name = entry.file_name();
+                    // As long as it gets: there may be ten thousand of them.
+                    let mut path = PathBuf::with_capacity(directory.as_os_str().len() + 1 + name.len());
+                    path.extend([directory.as_os_str(), &name]);
                     // What the directory says of an entry costs nothing; a link has to be followed.
                     let is_folder = match entry.file_type() {
                         Ok(kind) if !kind.is_symlink() => kind.is_dir(),
@@ -50,7 +53,9 @@ fn expand_or(pattern: &str, trouble: &mut impl FnMut(&Path, io::Error)) -> Vec<P
     let parent_text = parent.to_string_lossy();
     if name.contains("**") {
         let paths = glob::glob(pattern).map(|paths| paths.flatten().filter(|path| !path.is_dir()).collect());
-        return paths.unwrap_or_default();
+        let mut found: Vec<PathBuf> = paths.unwrap_or_default();
+        found.sort();
+        return found;
     } else if is_glob(&parent_text) {
         glob::glob(&parent_text)
             .into_iter()
@@ -82,15 +87,19 @@ pub fn matches(pattern: &str, path: &Path) -> bool {
 pub fn paths(patterns: &[String], mut trouble: impl FnMut(&Path, io::Error)) -> BTreeMap<PathBuf, Vec<usize>> {
     let mut found: BTreeMap<PathBuf, Vec<usize>> = BTreeMap::new();
     for (index, pattern) in patterns.iter().enumerate() {
-        let paths = expand_or(pattern, &mut trouble);
-        let twins: HashSet<PathBuf> = match is_glob(pattern) {
-            true => paths.iter().cloned().collect(),
-            false => HashSet::new(),
-        };
+        let mut paths = expand_or(pattern, &mut trouble);
+        if is_glob(pattern) {
+            let has_twin = |path: &PathBuf| unpacked_name(path).is_some_and(|name| paths.binary_search(&name).is_ok());
+            let twins: HashSet<PathBuf> = paths.iter().filter(|path| has_twin(path)).cloned().collect();
+            paths.retain(|path| !twins.contains(path));
+        }
+        if found.is_empty() {
+            // All at once, in their order: a map that is filled one by one takes nearly twice the memory.
+            found = paths.into_iter().map(|path| (path, vec![index])).collect();
+            continue;
+        }
         for path in paths {
-            if unpacked_name(&path).is_none_or(|name| !twins.contains(&name)) {
-                found.entry(path).or_default().push(index);
-            }
+            found.entry(path).or_default().push(index);
         }
     }
     found

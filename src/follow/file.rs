@@ -1,10 +1,10 @@
 //! Opens what may be a log, without ever blocking on it, and reads parts of it.
 
-use std::fs::OpenOptions;
+use std::fs::{Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::archive::Content;
 use crate::lines::{Cut, Cutter};
@@ -22,6 +22,33 @@ pub struct Opened {
     pub size: u64,
     /// When it was last written to.
     pub modified: Option<SystemTime>,
+}
+
+/// What changes whenever a file is written to: its length, and when it was last changed, which nobody can set back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    size: u64,
+    /// Nanoseconds since 1970.
+    changed: i64,
+}
+
+impl Stamp {
+    /// Clocks of file systems tick, some only once in two seconds: a file that was changed just now may be changed again
+    /// without showing it.
+    const TICK: Duration = Duration::from_secs(3);
+
+    /// As the system tells it.
+    pub fn of(meta: &Metadata) -> Self {
+        let changed = meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec());
+        Self { size: meta.len(), changed }
+    }
+
+    /// It, if the next change is sure to show.
+    pub fn settled(self, now: SystemTime) -> Option<Self> {
+        let changed = SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::try_from(self.changed).ok()?);
+        // One from the future was given by another clock, and says nothing.
+        now.duration_since(changed).is_ok_and(|ago| ago > Self::TICK).then_some(self)
+    }
 }
 
 /// Opens a regular file for reading; links are followed.
@@ -172,6 +199,17 @@ fn read_line(file: &Content, start: u64, until: u64) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_was_changed_just_now_may_change_again_without_showing_it() {
+        let stamp = Stamp { size: 5, changed: 1_000_000_000_000 };
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        for (name, now, want) in
+            [("long ago", 1_060, true), ("just now", 1_002, false), ("in the future, by a wrong clock", 900, false)]
+        {
+            assert_eq!(stamp.settled(at(now)).is_some(), want, "{name}");
+        }
+    }
 
     #[test]
     fn the_last_line_of_a_kind_is_found_wherever_the_blocks_end() {

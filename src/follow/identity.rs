@@ -122,7 +122,7 @@ pub fn identify(
             continue;
         }
         let same_inode = row.dev == opened.dev && row.ino == opened.ino;
-        let same_name = row.path == path;
+        let same_name = *row.path == *path;
         match agreement(opened, &head, &row.fingerprint)? {
             Agreement::Full if same_inode => return Ok(Who::Known(index)),
             Agreement::Full if row.fingerprint.head_len > 0 => same_content.push((index, same_name)),

@@ -15,6 +15,7 @@ pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -28,7 +29,7 @@ use crate::lines::Cutter;
 use crate::offsets::{LogId, SiteId};
 use crate::pipeline::{Pipeline, Site};
 use crate::visitor::repeats::Repeats;
-use file::Opened;
+use file::{Opened, Stamp};
 use identity::Who;
 use known::Known;
 use scan::Scan;
@@ -179,6 +180,8 @@ pub struct Follower<S> {
     waiting: HashSet<LogId>,
     /// Logs that may be open at a time.
     open_max: usize,
+    /// What the ledger knows, while one look comes right after the other.
+    known: Option<Known>,
 }
 
 /// What became of an opened file.
@@ -250,6 +253,7 @@ impl<S: Sink> Follower<S> {
             is_stuck: false,
             waiting: HashSet::new(),
             open_max: open_max(),
+            known: None,
         })
     }
 
@@ -278,8 +282,10 @@ impl<S: Sink> Follower<S> {
             let unreadable = self.troubles.values().filter(is_there).count();
             self.sink.happened(Happened::Turn { files: self.sources.len(), unreadable });
             let wait = if more { Duration::ZERO } else { self.patience() };
-            if self.passing(|this| this.wait(wait))? == Some(Flow::Stop) {
-                return Ok(());
+            match self.passing(|this| this.wait(wait))? {
+                Some(Flow::Stop) => return Ok(()),
+                Some(Flow::Quiet) => buffers.release(),
+                Some(Flow::On) | None => {}
             }
         }
     }
@@ -287,11 +293,24 @@ impl<S: Sink> Follower<S> {
     /// Finds all there is to follow, what was rotated away while nobody looked before all else. Where it couldn't be
     /// remembered it is done again.
     fn begin(&mut self) -> Result<(), LedgerError> {
-        let names = self.names_read_before(&BTreeSet::new())?;
-        self.look()?;
-        self.find_what_was_rotated_away(names)?;
+        self.look_at_all(&BTreeSet::new())
+    }
+
+    /// The first look of a run or by a new configuration; `followed`: patterns that were followed until now.
+    fn look_at_all(&mut self, followed: &BTreeSet<String>) -> Result<(), LedgerError> {
+        self.known = Some(self.known()?);
+        let all = self.look_and_look_back(followed);
+        self.known = None;
+        all?;
         self.know_patterns()?;
         self.remember_looking(true)
+    }
+
+    fn look_and_look_back(&mut self, followed: &BTreeSet<String>) -> Result<(), LedgerError> {
+        let names = self.names_read_before(followed)?;
+        self.looking_stored = None;
+        self.look()?;
+        self.find_what_was_rotated_away(names)
     }
 
     /// From now on these patterns aren't new.
@@ -324,7 +343,7 @@ impl<S: Sink> Follower<S> {
             source.row.format = Some(format.name().to_owned());
             let at = source.own_offset();
             self.park(&mut source);
-            let (id, path) = (source.row.id, source.path.clone());
+            let (id, path) = (source.row.id, Arc::clone(&source.path));
             let log = Log { id, path: &path, size: source.file.size().unwrap_or(at) };
             let sites = self.sites_of(&targets);
             source.readers.push(self.reader(None, None, log, at)?);
@@ -337,12 +356,7 @@ impl<S: Sink> Follower<S> {
             self.sources.push(source);
         }
         // What comes back after it wasn't followed for a while, may have been rotated.
-        let names = self.names_read_before(&before)?;
-        self.looking_stored = None;
-        self.look()?;
-        self.find_what_was_rotated_away(names)?;
-        self.know_patterns()?;
-        self.remember_looking(true)
+        self.look_at_all(&before)
     }
 
     /// Takes a log's readers out of use; they go on from where they are, should they be wanted again.
@@ -417,7 +431,7 @@ impl<S: Sink> Follower<S> {
                             self.finished.insert((source.row.dev, source.row.ino, source.modified));
                         } else {
                             let since = source.modified.unwrap_or(SystemTime::UNIX_EPOCH);
-                            let known = self.search.entry(source.row.path.clone()).or_insert(since);
+                            let known = self.search.entry(source.row.path.to_path_buf()).or_insert(since);
                             *known = since.min(*known);
                         }
                         replaced.push(index);
@@ -455,7 +469,7 @@ impl<S: Sink> Follower<S> {
                                 path = %source.path.display(), copy = %path.display(),
                                 "file truncated or overwritten, reading the rest of its copy and then its new content"
                             );
-                            source.continue_in(path, copy);
+                            source.continue_in(path.into(), copy);
                             truncated.push(source.row.clone());
                             more = true;
                         }
@@ -474,7 +488,7 @@ impl<S: Sink> Follower<S> {
                 Err(error) => {
                     // Tried again at the next poll.
                     source.due = false;
-                    self.troubles.entry(source.path.clone()).or_insert_with(|| {
+                    self.troubles.entry(source.path.to_path_buf()).or_insert_with(|| {
                         tracing::warn!(path = %source.path.display(), %error, "can't read file, will keep trying");
                         error.to_string()
                     });
@@ -515,11 +529,13 @@ impl<S: Sink> Follower<S> {
     /// Waits for a wake, and takes all that have come.
     fn wait(&mut self, patience: Duration) -> Result<Flow, LedgerError> {
         let mut look = self.look_again;
+        let mut flow = Flow::On;
         let first = match self.wakes.recv_timeout(patience) {
             Ok(wake) => Some(wake),
             Err(RecvTimeoutError::Timeout) if patience.is_zero() => None,
             Err(RecvTimeoutError::Timeout) => {
                 look = true;
+                flow = Flow::Quiet;
                 None
             }
             Err(RecvTimeoutError::Disconnected) => return Ok(Flow::Stop),
@@ -546,9 +562,8 @@ impl<S: Sink> Follower<S> {
             self.look_again = false;
             self.look()?;
             self.is_stuck = false;
-            self.sources.iter_mut().for_each(|source| source.due = true);
         }
-        Ok(Flow::On)
+        Ok(flow)
     }
 
     /// `false`: no log of that name is open.
@@ -558,7 +573,7 @@ impl<S: Sink> Follower<S> {
         let (whole, name) = (path.as_os_str(), path.file_name());
         for source in &mut self.sources {
             // A path is compared part by part; of ten thousand, nearly all differ in their last one.
-            let same = source.path.as_os_str() == whole || (source.path.file_name() == name && source.path == path);
+            let same = source.path.as_os_str() == whole || (source.path.file_name() == name && *source.path == *path);
             source.due |= same || source.leaving.is_some();
             known |= same;
         }
@@ -579,30 +594,36 @@ impl<S: Sink> Follower<S> {
         for (directory, error) in unlisted {
             self.say_trouble(&directory, &error);
         }
+        // Under its name nothing tells any more whether a log that is leaving is written to.
+        self.sources.iter_mut().for_each(|source| source.due |= source.leaving.is_some());
         let unread = self.sources.iter().filter(|source| self.unread.contains(&source.row.id));
-        let mut moved: BTreeSet<PathBuf> = unread.map(|source| source.row.path.clone()).collect();
+        let mut moved: BTreeSet<PathBuf> = unread.map(|source| source.row.path.to_path_buf()).collect();
         for source in self.sources.iter_mut().filter(|source| source.leaving.is_none()) {
-            let still_there = std::fs::metadata(&source.path).is_ok_and(|meta| {
-                use std::os::unix::fs::MetadataExt;
-                (meta.dev(), meta.ino()) == (source.row.dev, source.row.ino)
-            });
-            if !still_there {
+            let there = std::fs::metadata(&source.path).ok();
+            let there = there.filter(|meta| (meta.dev(), meta.ino()) == (source.row.dev, source.row.ino));
+            if let Some(meta) = there {
+                // Whether anybody has told of it or not.
+                source.due |= source.seen != Some(Stamp::of(&meta));
+            } else {
                 tracing::info!(path = %source.path.display(), "file renamed or removed, reading it to its end");
                 self.sink.happened(Happened::Rotation(&source.row.path));
                 source.leaving = Some(Instant::now());
                 source.due = true;
-                moved.insert(source.path.clone());
+                moved.insert(source.path.to_path_buf());
             }
         }
         let open: HashSet<&Path> =
-            self.sources.iter().filter(|source| source.leaving.is_none()).map(|source| source.path.as_path()).collect();
+            self.sources.iter().filter(|source| source.leaving.is_none()).map(|source| &*source.path).collect();
         let new: Vec<(&PathBuf, &Vec<usize>)> =
             found.iter().filter(|(path, _)| !open.contains(path.as_path())).collect();
         let mut looking = self.looking();
+        // At once: a vector that grows by and by leaves holes as large as itself.
+        self.sources.reserve_exact(new.len());
         for (path, targets) in new {
             moved.insert(path.clone());
             self.open(path, targets, &mut looking)?;
         }
+        self.keep(looking);
         self.find_what_was_rotated_since_the_last_look(&moved, &found)?;
         self.looked = Some(began);
         // The first look of a run, or by a new configuration, isn't all: what was rotated before is searched for after it.
@@ -623,7 +644,10 @@ impl<S: Sink> Follower<S> {
         }
         let mut directories: BTreeSet<PathBuf> =
             patterns.iter().map(|pattern| discover::watched_directory(pattern)).collect();
-        directories.extend(found.keys().filter_map(|path| path.parent().map(Path::to_path_buf)));
+        // By their order those of one directory come one after the other.
+        let mut folders: Vec<&Path> = found.keys().filter_map(|path| path.parent()).collect();
+        folders.dedup();
+        directories.extend(folders.into_iter().map(Path::to_path_buf));
         directories.extend(self.real_paths.keys().filter_map(|path| path.parent().map(Path::to_path_buf)));
         if self.watches.set(directories) {
             // A file that came before its directory was watched is seen by looking once more.
@@ -649,8 +673,8 @@ impl<S: Sink> Follower<S> {
         if let Some(source) = self.sources.iter_mut().find(|source| held && (source.row.dev, source.row.ino) == inode) {
             // Renamed to a name that is followed too, or a second name of one file.
             if !source.file.is_packed() && source.leaving.take().is_some() {
-                source.path = path.to_path_buf();
-                source.row.path = path.to_path_buf();
+                source.path = path.into();
+                source.row.path = Arc::clone(&source.path);
                 source.due = true;
             }
             return Ok(());
@@ -712,9 +736,9 @@ impl<S: Sink> Follower<S> {
     }
 
     /// What is open now; what the ledger knows is asked when it is needed.
-    fn looking(&self) -> Looking {
+    fn looking(&mut self) -> Looking {
         Looking {
-            known: None,
+            known: self.known.take(),
             inodes: self.sources.iter().map(|source| (source.row.dev, source.row.ino)).collect(),
             logs: self.sources.iter().map(|source| source.row.id).collect(),
         }
@@ -723,7 +747,14 @@ impl<S: Sink> Follower<S> {
     /// What the ledger knows, with all that it has been told by now: a copy is told from another log by what was read last.
     fn known(&self) -> Result<Known, LedgerError> {
         self.ledger.sync()?;
-        Ok(Known::new(self.ledger.logs()?))
+        Known::of(&self.ledger)
+    }
+
+    /// For the look that comes right after; else it is let go.
+    fn keep(&mut self, looking: Looking) {
+        if self.looking_stored.is_none() {
+            self.known = looking.known;
+        }
     }
 
     /// Takes a log in, to be followed from an offset on; `false`: a backfill has taken one in since the logs were asked for.
@@ -842,12 +873,15 @@ impl<S: Sink> Follower<S> {
                 row
             }
         };
-        row.path = name.to_path_buf();
+        row.path = name.into();
+        let at = if path == name { Arc::clone(&row.path) } else { path.into() };
         (row.dev, row.ino, row.ended) = (opened.dev, opened.ino, false);
         row.format = Some(decided.format.name().to_owned());
         let followed_to = self.ledger.position(None, row.id)?.map_or(start, |position| position.watermark);
         let log = Log { id: row.id, path, size: opened.size };
-        let mut readers = vec![self.reader(None, None, log, start)?];
+        // None to spare: there are thousands of them.
+        let mut readers = Vec::with_capacity(1 + sites.len());
+        readers.push(self.reader(None, None, log, start)?);
         for (index, site) in sites.iter().enumerate() {
             readers.push(self.reader(Some(index), Some(site.id), log, followed_to)?);
         }
@@ -872,8 +906,11 @@ impl<S: Sink> Follower<S> {
             );
         }
         self.left_over.remove(&row.id);
-        self.sink.update(row.clone());
-        known.put(row.clone());
+        // Of ten thousand logs at a start nearly all are as they were.
+        if !known.holds(&row) {
+            self.sink.update(row.clone());
+            known.put(row.clone());
+        }
         Ok(Adopted::Source(Box::new(Source {
             row,
             modified: opened.modified,
@@ -881,11 +918,12 @@ impl<S: Sink> Follower<S> {
             pipeline,
             readers,
             leaving: None,
-            path: path.to_path_buf(),
+            path: at,
             due: true,
             scan: Scan::default(),
             size: opened.size,
             behind_since: None,
+            seen: None,
         })))
     }
 
@@ -913,7 +951,7 @@ impl<S: Sink> Follower<S> {
         }
         LogRow {
             id: LogId(0),
-            path: path.to_path_buf(),
+            path: path.into(),
             dev: opened.dev,
             ino: opened.ino,
             fingerprint,
@@ -951,7 +989,7 @@ impl<S: Sink> Follower<S> {
                 "a backfill has read a later part of this log, following it from where that ended"
             );
         }
-        Ok(Reader { site, cutter: Cutter::new(begun.at, self.max_line), settled: HashSet::new() })
+        Ok(Reader { site, cutter: Cutter::new(begun.at, self.max_line), settled: BTreeSet::new() })
     }
 
     fn say_trouble(&mut self, path: &Path, error: &std::io::Error) {
@@ -1009,7 +1047,7 @@ struct Log<'a> {
 fn copy_of(source: &Source) -> Option<(PathBuf, Opened)> {
     // Under a glob it may have been rotated since, and be known by its new name.
     let mut copies = discover::related(&source.row.path);
-    copies.retain(|path| *path != source.row.path);
+    copies.retain(|path| **path != *source.row.path);
     // What can't be read is no copy that would help.
     copies.into_iter().rev().find_map(|path| {
         let opened = file::open(&path).ok()?;
@@ -1021,6 +1059,8 @@ fn copy_of(source: &Source) -> Option<(PathBuf, Opened)> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flow {
     On,
+    /// The same, and nothing has come for a while.
+    Quiet,
     Stop,
 }
 
@@ -1158,6 +1198,42 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_look_reads_what_was_written_to_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = |name: &str| folder.path().join(format!("{name}.log"));
+        for name in ["appended", "overwritten", "quiet"] {
+            std::fs::write(log(name), "a line\n").unwrap();
+        }
+        let (mut follower, _wake) = follower(folder.path(), "*.log");
+        follower.begin().unwrap();
+        follower.turns(&mut Buffers::default()).unwrap();
+        // As if the clocks had ticked since they were written.
+        for source in &mut follower.sources {
+            source.seen = Some(Stamp::of(&std::fs::metadata(&source.path).unwrap()));
+        }
+        let due = |follower: &Follower<Seen>| -> Vec<String> {
+            let due = follower.sources.iter().filter(|source| source.due);
+            due.map(|source| source.path.file_stem().unwrap().to_string_lossy().into_owned()).collect()
+        };
+        follower.look().unwrap();
+        assert_eq!(due(&follower), Vec::<String>::new());
+        // Clocks of file systems tick every few milliseconds.
+        let changed = |name: &str, write: &dyn Fn(&mut std::fs::File)| {
+            let before = Stamp::of(&std::fs::metadata(log(name)).unwrap());
+            while Stamp::of(&std::fs::metadata(log(name)).unwrap()) == before {
+                write(&mut std::fs::OpenOptions::new().write(true).open(log(name)).unwrap());
+            }
+        };
+        changed("overwritten", &|file| file.write_all(b"a LINE\n").unwrap());
+        changed("appended", &|file| {
+            std::io::Seek::seek(file, std::io::SeekFrom::End(0)).unwrap();
+            file.write_all(b"more\n").unwrap();
+        });
+        follower.look().unwrap();
+        assert_eq!(due(&follower), ["appended", "overwritten"]);
+    }
+
     proptest::proptest! {
         #![proptest_config(proptest::prelude::ProptestConfig::with_cases(12))]
         /// However much waits in one log, a line of another waits for one block of it and no more, wherever the two stand
@@ -1179,7 +1255,7 @@ mod tests {
             follower.look().unwrap();
             let mut buffers = Buffers::default();
             let read_of_big = |follower: &Follower<Seen>| {
-                follower.sources.iter().find(|source| source.path == big).map_or(0, Source::read_to)
+                follower.sources.iter().find(|source| *source.path == *big).map_or(0, Source::read_to)
             };
             let mut want = Vec::new();
             for (round, at) in rounds.into_iter().enumerate() {

@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::discover::{self, Directories, Sibling};
 use super::file;
 use super::identity::{self, Who};
+use super::known::Known;
 use super::source::{Happened, Sink, Source};
 use super::{Adopted, Follower, Looking};
 use crate::ledger::{LedgerError, LogRow};
@@ -30,10 +32,10 @@ impl<S: Sink> Follower<S> {
     pub(super) fn names_read_before(
         &self,
         followed: &BTreeSet<String>,
-    ) -> Result<BTreeMap<PathBuf, SystemTime>, LedgerError> {
-        let mut names: BTreeMap<PathBuf, SystemTime> = BTreeMap::new();
+    ) -> Result<BTreeMap<Arc<Path>, SystemTime>, LedgerError> {
+        let mut names: BTreeMap<Arc<Path>, SystemTime> = BTreeMap::new();
         let patterns = self.ledger.patterns()?;
-        for row in self.ledger.logs()? {
+        for row in self.known.as_ref().map_or(&[][..], Known::rows) {
             let of_it = self.targets.iter().filter(|target| discover::is_for(&target.pattern, &row.path));
             if of_it.clone().any(|target| followed.contains(&target.pattern)) {
                 continue;
@@ -41,9 +43,9 @@ impl<S: Sink> Follower<S> {
             let looked = of_it.filter_map(|target| *patterns.get(&target.pattern)?).max();
             // It was stopped before it had looked for the first time.
             let since =
-                looked.and_then(|at| SystemTime::try_from(at).ok()).map_or_else(|| last_read(&row), |at| at - TICK);
+                looked.and_then(|at| SystemTime::try_from(at).ok()).map_or_else(|| last_read(row), |at| at - TICK);
             if self.ledger.position(None, row.id)?.is_some() {
-                let last = names.entry(row.path).or_insert(since);
+                let last = names.entry(Arc::clone(&row.path)).or_insert(since);
                 *last = since.min(*last);
             }
         }
@@ -78,7 +80,7 @@ impl<S: Sink> Follower<S> {
     /// their rest is read first. So are siblings that were never seen and were written to after the last reading.
     pub(super) fn find_what_was_rotated_away(
         &mut self,
-        names: BTreeMap<PathBuf, SystemTime>,
+        names: BTreeMap<Arc<Path>, SystemTime>,
     ) -> Result<(), LedgerError> {
         let held: BTreeSet<LogId> = self.sources.iter().map(|source| source.row.id).collect();
         let sites: Vec<SiteId> = self.targets.iter().map(|target| target.site.id).collect();

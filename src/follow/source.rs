@@ -3,14 +3,14 @@
 //! Sites at the same place share one reading. A site that is full stays where it is; when it has room again it reads
 //! its part by itself until it has caught up with the others.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::archive::Content;
-use super::file::{self, Opened};
+use super::file::{self, Opened, Stamp};
 use super::identity;
 use super::scan::{Block, Found, Recall, Scan, Subject};
 use crate::event::Event;
@@ -29,6 +29,21 @@ pub struct Buffers {
     bytes: Vec<u8>,
     /// The same in lower case, where it is searched.
     lower: Vec<u8>,
+}
+
+impl Buffers {
+    /// Room for so many bytes, and room to work in. No more than that is touched: mostly it is a line or two.
+    fn room(&mut self, bytes: usize) -> (&mut [u8], &mut Vec<u8>) {
+        if self.bytes.len() < bytes {
+            self.bytes.resize(bytes, 0);
+        }
+        (&mut self.bytes[..bytes], &mut self.lower)
+    }
+
+    /// Gives the memory back, until there is something to read.
+    pub fn release(&mut self) {
+        *self = Self::default();
+    }
 }
 
 /// What happens to the logs, for those that count it; logs by the name under which they are followed.
@@ -58,7 +73,7 @@ pub enum Happened<'p> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// The name under which it is followed.
-    pub path: PathBuf,
+    pub path: Arc<Path>,
     /// Device and inode.
     pub inode: (u64, u64),
     /// Its bytes; `None`: an archive's aren't known.
@@ -98,8 +113,8 @@ pub struct Reader {
     pub site: Option<usize>,
     /// Where it stands.
     pub cutter: Cutter,
-    /// Ends of lines ahead that an earlier run has settled: they are read, and not sent.
-    pub settled: HashSet<u64>,
+    /// Ends of lines ahead that an earlier run has settled: they are read, and not sent. Nearly always none.
+    pub settled: BTreeSet<u64>,
 }
 
 /// What a turn came to.
@@ -131,7 +146,7 @@ pub struct Source {
     /// Since when the file has another name or none; its end is read until it has been quiet for a while.
     pub leaving: Option<Instant>,
     /// The path this source was opened by.
-    pub path: PathBuf,
+    pub path: Arc<Path>,
     /// Whether it has, perhaps, more to read.
     pub due: bool,
     /// Where the going through its lines stands.
@@ -140,6 +155,8 @@ pub struct Source {
     pub size: u64,
     /// Since when it is known that there are bytes which a site hasn't read.
     pub behind_since: Option<Instant>,
+    /// How the file stood when it was last read to its end: while it stays so, there is nothing new in it.
+    pub seen: Option<Stamp>,
 }
 
 impl Source {
@@ -148,7 +165,12 @@ impl Source {
     /// # Errors
     /// Those of reading the file; nothing has moved then.
     pub fn turn(&mut self, buffers: &mut Buffers, repeats: &mut Repeats, sink: &impl Sink) -> io::Result<Turn> {
-        self.turn_until(u64::MAX, buffers, repeats, sink)
+        self.seen = None;
+        // Before it is read: what is written meanwhile changes it.
+        let stamp = self.file.stamp()?;
+        let turn = self.turn_until(u64::MAX, buffers, repeats, sink)?;
+        self.seen = stamp.filter(|_| turn == Turn::End);
+        Ok(turn)
     }
 
     /// The same, but no further than `until`.
@@ -186,12 +208,9 @@ impl Source {
 
         self.recall(&cohort)?;
         let limit = ahead.unwrap_or(size).saturating_sub(at);
-        let longest = self.readers.iter().map(|reader| reader.cutter.max_line()).max().unwrap_or(0);
-        let block = BLOCK.max(longest.saturating_add(2));
-        let want = usize::try_from(limit).unwrap_or(block).min(block);
-        let Buffers { bytes: buffer, lower } = buffers;
-        buffer.resize(block, 0);
-        let filled = file::read_at(&self.file, &mut buffer[..want], at)?;
+        let block = self.block();
+        let (buffer, lower) = buffers.room(usize::try_from(limit).unwrap_or(block).min(block));
+        let filled = file::read_at(&self.file, buffer, at)?;
         // It may have been truncated and written to again since the check above.
         if !self.holds_what_was_read(self.file.size()?)? {
             return Ok(Turn::Truncated);
@@ -233,14 +252,19 @@ impl Source {
         }
         let cohort: Vec<bool> = self.readers.iter().map(|reader| reader.cutter.wants() == furthest).collect();
         self.recall(&cohort)?;
-        let Buffers { bytes: buffer, lower } = buffers;
-        buffer.resize(BLOCK.max(buffer.len()), 0);
-        let want = usize::try_from(size - furthest).unwrap_or(buffer.len()).min(buffer.len());
-        let filled = file::read_at(&self.file, &mut buffer[..want], furthest)?;
+        let block = self.block();
+        let (buffer, lower) = buffers.room(usize::try_from(size - furthest).unwrap_or(block).min(block));
+        let filled = file::read_at(&self.file, buffer, furthest)?;
         let bytes = &buffer[..filled];
         self.read(bytes, lower, &cohort, repeats, sink, true)?;
         self.remember(furthest, bytes, sink);
         Ok(())
+    }
+
+    /// Bytes read at a time, at most: no line within the bound is longer.
+    fn block(&self) -> usize {
+        let longest = self.readers.iter().map(|reader| reader.cutter.max_line()).max().unwrap_or(0);
+        BLOCK.max(longest.saturating_add(2))
     }
 
     /// How far the furthest reader has come.
@@ -273,7 +297,7 @@ impl Source {
     }
 
     /// The log goes on in another file with the same content: `copytruncate` has cut this one.
-    pub fn continue_in(&mut self, path: PathBuf, copy: Opened) {
+    pub fn continue_in(&mut self, path: Arc<Path>, copy: Opened) {
         (self.row.dev, self.row.ino) = (copy.dev, copy.ino);
         self.modified = copy.modified;
         self.file = copy.file;
@@ -287,7 +311,7 @@ impl Source {
         self.behind_since = behind.then(|| self.behind_since.unwrap_or_else(Instant::now));
         let read_to = self.readers.iter().map(|reader| reader.cutter.offset()).min().unwrap_or(0);
         Place {
-            path: self.row.path.clone(),
+            path: Arc::clone(&self.row.path),
             inode: (self.row.dev, self.row.ino),
             size: (!self.file.is_packed()).then_some(self.size),
             read_to,
@@ -604,11 +628,11 @@ mod tests {
         if !searched {
             (pipeline.prefilter, pipeline.glances) = (None, false);
         }
-        let reader = |site| Reader { site, cutter: Cutter::new(0, 300), settled: HashSet::new() };
+        let reader = |site| Reader { site, cutter: Cutter::new(0, 300), settled: BTreeSet::new() };
         let mut source = Source {
             row: LogRow {
                 id: LogId(1),
-                path: PathBuf::from("access.log"),
+                path: Path::new("access.log").into(),
                 dev: 0,
                 ino: 0,
                 fingerprint: Fingerprint::default(),
@@ -621,11 +645,12 @@ mod tests {
             pipeline: Arc::new(pipeline),
             readers: vec![reader(None), reader(Some(0))],
             leaving: None,
-            path: PathBuf::from("access.log"),
+            path: Path::new("access.log").into(),
             due: true,
             scan: Scan::within(Recall::default()),
             size: 0,
             behind_since: None,
+            seen: None,
         };
         let (recorder, mut repeats, mut buffers) =
             (Recorder::default(), Repeats::new([0; 16], 100), Buffers::default());

@@ -125,8 +125,8 @@ pub enum Role {
 pub struct LogRow {
     /// The ledger's number for it.
     pub id: LogId,
-    /// Its last name.
-    pub path: PathBuf,
+    /// Its last name. Shared with those that follow it: ten thousand logs have long ones.
+    pub path: Arc<Path>,
     /// Device number, a hint.
     pub dev: u64,
     /// Inode number, a hint.
@@ -310,6 +310,10 @@ fn uint(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
+/// Memory for pages of the database, in KiB (negative, as SQLite has it): what checks or reads it as a whole seldom
+/// comes back to a page.
+const READER_CACHE: i64 = -256;
+const WRITER_CACHE: i64 = -2_000;
 const OWN: i64 = 0;
 /// Bytes of the smallest page that a SQLite database may have (its file format, section 1.3.2).
 const LEAST_PAGE: u64 = 512;
@@ -360,6 +364,8 @@ impl Ledger {
         let mut writer = connect(&path)?;
         let secret = prepare(&mut writer, &path)?;
         forget_if_possible(&writer);
+        // Its tables are written to all over.
+        writer.pragma_update(None, "cache_size", WRITER_CACHE).map_err(|error| database_error(&path, error))?;
         for name in ["silktail.db-wal", "silktail.db-shm"] {
             give_to_owner(state_dir, &state_dir.join(name));
         }
@@ -466,7 +472,7 @@ impl Ledger {
                 let last_read: Option<i64> = row.get(6)?;
                 Ok(LogRow {
                     id: LogId(row.get(0)?),
-                    path: PathBuf::from(OsString::from_vec(row.get(1)?)),
+                    path: PathBuf::from(OsString::from_vec(row.get(1)?)).into(),
                     dev: row.get::<_, i64>(2)?.cast_unsigned(),
                     ino: row.get::<_, i64>(3)?.cast_unsigned(),
                     fingerprint: serde_json::from_str(&fingerprint).map_err(|error| {
@@ -477,7 +483,11 @@ impl Ledger {
                     ended: row.get(7)?,
                 })
             })?;
-            rows.collect()
+            let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+            drop(query);
+            // The pages that were gone through lie among the rows, and won't be asked for again.
+            db.execute_batch("PRAGMA shrink_memory")?;
+            Ok(rows)
         })
     }
 
@@ -1014,6 +1024,7 @@ fn connect(path: &Path) -> Result<Connection, LedgerError> {
     let db = Connection::open(path).map_err(wrong)?;
     db.busy_timeout(Duration::from_secs(10)).map_err(wrong)?;
     db.pragma_update(None, "synchronous", "NORMAL").map_err(wrong)?;
+    db.pragma_update(None, "cache_size", READER_CACHE).map_err(wrong)?;
     Ok(db)
 }
 
@@ -1558,7 +1569,7 @@ mod tests {
     fn row() -> LogRow {
         LogRow {
             id: LogId(0),
-            path: PathBuf::from("/var/log/nginx/docs.log"),
+            path: Path::new("/var/log/nginx/docs.log").into(),
             dev: 1,
             ino: u64::MAX,
             fingerprint: Fingerprint::of_head(b"first"),
@@ -1629,7 +1640,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(folder.path(), Role::Beside).unwrap();
         let (site, log) = (ledger.site("docs").unwrap(), add_log(&ledger, &row()));
-        let other = add_log(&ledger, &LogRow { path: PathBuf::from("other"), ..row() });
+        let other = add_log(&ledger, &LogRow { path: Path::new("other").into(), ..row() });
         let claim = |log, size| ledger.claim(Some(site), log, size, &[(0, size)], None).unwrap();
         claim(log, 100);
         ledger.advance(opened(100, &[(0, 10)]));

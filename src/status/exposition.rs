@@ -233,7 +233,7 @@ mod tests {
         }
         let log = |n: i64, lag| Standing {
             id: LogId(n),
-            path: PathBuf::from(format!("/var/log/{:05}.log", n % 10_000)),
+            path: PathBuf::from(format!("/var/log/{:05}.log", n % 10_000)).into(),
             offset: 7,
             size: Some(10),
             lag_bytes: 3,

@@ -1,7 +1,8 @@
 //! How far the logs are that are followed now, and how late. Told by the follower and the settler, asked by whoever looks.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::follow::source::Place;
@@ -10,7 +11,8 @@ use crate::offsets::{LogId, Origin};
 /// The logs that are open, and the events that are read and not settled: these are bounded by the outbox.
 #[derive(Debug, Default, Clone)]
 pub struct Logs {
-    places: BTreeMap<LogId, Place>,
+    /// By their number.
+    places: Vec<(LogId, Place)>,
     open: HashMap<Origin, Instant>,
 }
 
@@ -20,7 +22,7 @@ pub struct Standing {
     /// The ledger's number for it.
     pub id: LogId,
     /// The name under which it is followed.
-    pub path: PathBuf,
+    pub path: Arc<Path>,
     /// Everything before is settled.
     pub offset: u64,
     /// Its bytes; `None`: an archive's aren't known.
@@ -34,12 +36,21 @@ pub struct Standing {
 impl Logs {
     /// A log is here now.
     pub fn stands(&mut self, log: LogId, place: Place) {
-        self.places.insert(log, place);
+        match self.at(log) {
+            Ok(at) => self.places[at].1 = place,
+            Err(at) => self.places.insert(at, (log, place)),
+        }
     }
 
     /// A log isn't open any more.
     pub fn left(&mut self, log: LogId) {
-        self.places.remove(&log);
+        if let Ok(at) = self.at(log) {
+            self.places.remove(at);
+        }
+    }
+
+    fn at(&self, log: LogId) -> Result<usize, usize> {
+        self.places.binary_search_by_key(&log, |(id, _)| *id)
     }
 
     /// An event is read and waits to be settled.
@@ -72,7 +83,7 @@ impl Logs {
                 let since = [open.map(|(_, since)| *since), place.behind_since].into_iter().flatten().min();
                 Standing {
                     id: *id,
-                    path: place.path.clone(),
+                    path: Arc::clone(&place.path),
                     offset,
                     size,
                     lag_bytes: size.map_or(0, |size| size.saturating_sub(offset)),
@@ -103,7 +114,7 @@ mod tests {
         let at = |second| begin + Duration::from_secs(second);
         let event = |log, start| Origin { site: SiteId(1), log: LogId(log), line: Span { start, end: start + 10 } };
         let place = |path: &str, read_to, behind_since| Place {
-            path: PathBuf::from(path),
+            path: Path::new(path).into(),
             inode: (1, 2),
             size: Some(1_000),
             read_to,

@@ -524,7 +524,7 @@ mod tests {
         };
         let log = Standing {
             id: LogId(1),
-            path: PathBuf::from(evil),
+            path: PathBuf::from(evil).into(),
             offset: 5,
             size: Some(10),
             lag_bytes: 5,
@@ -547,7 +547,7 @@ mod tests {
         let sites: Vec<LiveSite> = (0..10_000).map(site).collect();
         let log = |n: u64| Standing {
             id: LogId(1),
-            path: PathBuf::from(format!("/var/log/{n}.log")),
+            path: PathBuf::from(format!("/var/log/{n}.log")).into(),
             offset: 5,
             size: Some(10),
             lag_bytes: 5,
