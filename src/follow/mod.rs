@@ -660,7 +660,7 @@ impl<S: Sink> Follower<S> {
         }
         let known = match &mut looking.known {
             Some(known) => known,
-            none => none.insert(Known::new(self.ledger.logs()?)),
+            none => none.insert(known_logs(&self.ledger, &self.sources)?),
         };
         let whole = |row: &LogRow| !self.cut.contains_key(&row.id);
         let free = |(_, row): &(usize, &LogRow)| whole(row) && !looking.logs.contains(&row.id);
@@ -668,7 +668,10 @@ impl<S: Sink> Follower<S> {
             Ok(Some(place)) => Ok(Who::Known(place)),
             Ok(None) => {
                 let held = self.sources.iter().map(|source| (source.row.id, &source.file)).collect();
-                identity::identify(path, &opened, known.rows(), whole, &held)
+                // What was there before the cut may be in a copy.
+                let wanted =
+                    |row: &LogRow| whole(row) || (row.dev, row.ino) != inode && discover::is_sibling(path, &row.path);
+                identity::identify(path, &opened, known.rows(), wanted, &held)
             }
             Err(error) => Err(error),
         };
@@ -737,7 +740,16 @@ impl<S: Sink> Follower<S> {
     /// Whether no earlier run had the patterns of these targets.
     fn is_fresh(&self, targets: &[usize]) -> bool {
         let mut patterns = targets.iter().filter_map(|index| self.targets.get(*index)).map(|target| &target.pattern);
+        self.give_up_what_was_empty(inode, &who, known)?;
         patterns.all(|pattern| self.new_patterns.contains(pattern))
+        // Every copy begins so. What it becomes is seen when it is written to.
+        if who == Who::New
+            && opened.size == 0
+            && discover::has_a_rotated_name(path)
+            && self.sources.iter().any(|source| discover::is_named_as_rotated(path, &source.row.path))
+        {
+            return Ok(());
+        }
     }
 
     /// Makes a source of an opened file whose identity is known.
@@ -750,6 +762,7 @@ impl<S: Sink> Follower<S> {
         opened: Opened,
         who: Who,
         known: &mut Known,
+                self.cut.remove(&source.row.id);
         targets: &[usize],
     ) -> Result<Adopted, LedgerError> {
         let row = match &who {
@@ -1041,6 +1054,14 @@ mod tests {
             true
         }
         fn advance(&self, _advance: Advance) {}
+/// The logs that the ledger knows. Of those that are open more is known here: the ledger is told, and writes it when it
+/// gets there.
+fn known_logs(ledger: &Ledger, sources: &[Source]) -> Result<Known, LedgerError> {
+    let mut known = Known::new(ledger.logs()?);
+    sources.iter().for_each(|source| known.put(source.row.clone()));
+    Ok(known)
+}
+
         fn already_sent(&self, _site: SiteId) {}
         fn update(&self, _row: LogRow) {}
     }

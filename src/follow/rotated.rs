@@ -187,11 +187,33 @@ impl<S: Sink> Follower<S> {
         let Looking { known, inodes, logs } = looking;
         let known = match known {
             Some(known) => known,
-            none => none.insert(Known::new(self.ledger.logs()?)),
+            none => none.insert(super::known_logs(&self.ledger, &self.sources)?),
         };
         let mut missing = Vec::new();
         for (index, row) in known.named(name) {
             if row.ended && !self.left_over.contains(&row.id) {
+    /// A file that was empty when it was seen has become a copy of a log that is known: nothing more is to come of it.
+    pub(super) fn give_up_what_was_empty(
+        &mut self,
+        inode: (u64, u64),
+        who: &Who,
+        known: &mut Known,
+    ) -> Result<(), LedgerError> {
+        let is_it = |index: usize| matches!(who, Who::Known(known) | Who::CutBack(known, _) if *known == index);
+        let is_empty = |row: &LogRow| row.fingerprint.head_len == 0 && !row.ended;
+        let at_inode = known.at_inode(inode).filter(|(index, row)| is_empty(row) && !is_it(*index));
+        for mut row in at_inode.map(|(_, row)| row.clone()).collect::<Vec<_>>() {
+            if *who == Who::New || self.sources.iter().any(|source| source.row.id == row.id) {
+                continue;
+            }
+            self.left_over.remove(&row.id);
+            self.ledger.give_up(row.id)?;
+            row.ended = true;
+            known.put(row);
+        }
+        Ok(())
+    }
+
                 continue;
             }
             let is_under_its_name = file::inode(name).is_ok_and(|inode| inode == (row.dev, row.ino));
@@ -271,6 +293,8 @@ impl<S: Sink> Follower<S> {
                 self.cut.remove(&known.rows()[index].id);
             }
             if let Adopted::Source(source) = adopted {
+            self.give_up_what_was_empty(inode, &who, known)?;
+            missing.retain(|index| !known.rows()[*index].ended || self.left_over.contains(&known.rows()[*index].id));
                 inodes.insert(inode);
                 logs.insert(source.row.id);
                 self.troubles.remove(&path);
