@@ -8,6 +8,7 @@ pub mod discover;
 pub mod file;
 pub mod identity;
 mod known;
+mod moment;
 mod rotated;
 pub mod scan;
 pub mod source;
@@ -31,6 +32,7 @@ use crate::visitor::repeats::Repeats;
 use file::Opened;
 use identity::Who;
 use known::Known;
+use moment::Moment;
 use scan::Scan;
 use source::{Buffers, Happened, Reader, Sink, Source, Turn};
 use watch::{Wake, Watches};
@@ -152,8 +154,11 @@ pub struct Follower<S> {
     parked: HashMap<(LogId, Option<SiteId>), Reader>,
     /// Archives that were read to their end, or aren't to be read: nobody writes into them any more.
     finished: HashSet<Archive>,
-    /// When the names were last looked at.
-    looked: Option<SystemTime>,
+    /// When the names were last looked at, by the clock as it goes now.
+    looked: Option<Moment>,
+    /// By how much the clock was set back while nobody was there to see it: what the ledger knows of times is by the
+    /// clock as it went before.
+    set_back: Duration,
     /// When that was last stored.
     looking_stored: Option<Instant>,
     /// Whether something may have happened that nobody will tell.
@@ -250,6 +255,7 @@ impl<S: Sink> Follower<S> {
             is_stuck: false,
             waiting: HashSet::new(),
             open_max: open_max(),
+            set_back: Duration::ZERO,
         })
     }
 
@@ -567,7 +573,8 @@ impl<S: Sink> Follower<S> {
 
     /// Holds the open files against the names there are now.
     fn look(&mut self) -> Result<(), LedgerError> {
-        let began = SystemTime::now();
+        let began = Moment::now();
+        self.allow_for_the_clock(&began);
         let patterns: Vec<String> = self.targets.iter().map(|target| target.pattern.clone()).collect();
         let mut unlisted = Vec::new();
         let found = discover::paths(&patterns, |directory, error| unlisted.push((directory.to_path_buf(), error)));

@@ -9,6 +9,7 @@ use super::discover::{self, Directories, Sibling};
 use super::file;
 use super::identity::{self, Who};
 use super::known::Known;
+use super::moment::Moment;
 use super::source::{Happened, Sink, Source};
 use super::{Adopted, Follower, Looking};
 use crate::ledger::{LedgerError, LogRow};
@@ -29,11 +30,13 @@ impl<S: Sink> Follower<S> {
     ///
     /// What was written under a name and its siblings before that time is known by its content, or was left alone then.
     pub(super) fn names_read_before(
-        &self,
+        &mut self,
         followed: &BTreeSet<String>,
     ) -> Result<BTreeMap<PathBuf, SystemTime>, LedgerError> {
         let mut names: BTreeMap<PathBuf, SystemTime> = BTreeMap::new();
         let patterns = self.ledger.patterns()?;
+        let clock = self.ledger.clock()?.and_then(|stored| Moment::of_this_start(&stored));
+        self.set_back = clock.map_or(Duration::ZERO, |then| then.set_back_until(&Moment::now()));
         for row in self.ledger.logs()? {
             let of_it = self.targets.iter().filter(|target| discover::is_for(&target.pattern, &row.path));
             if of_it.clone().any(|target| followed.contains(&target.pattern)) {
@@ -44,6 +47,7 @@ impl<S: Sink> Follower<S> {
             let since =
                 looked.and_then(|at| SystemTime::try_from(at).ok()).map_or_else(|| last_read(&row), |at| at - TICK);
             if self.ledger.position(None, row.id)?.is_some() {
+                let since = since - self.set_back;
                 let last = names.entry(row.path).or_insert(since);
                 *last = since.min(*last);
             }
@@ -61,12 +65,12 @@ impl<S: Sink> Follower<S> {
             return Ok(());
         }
         // What is still searched for isn't known.
-        let at = self.search.values().copied().fold(looked, SystemTime::min);
+        let at = self.search.values().copied().fold(looked.wall, SystemTime::min);
         let Ok(at) = jiff::Timestamp::try_from(at) else { return Ok(()) };
         let now = Instant::now();
         // What was found must be known before it is said that all is: else a kill in between leaves it alone for good.
         let patterns = self.targets.iter().map(|target| target.pattern.as_str());
-        match self.ledger.sync().and_then(|()| self.ledger.looked(patterns, at)) {
+        match self.ledger.sync().and_then(|()| self.ledger.looked(patterns, at, looked.stored().as_deref())) {
             Ok(()) => self.looking_stored = Some(now),
             // A full disk: the next look stores it, or the next run looks at more.
             Err(error) if error.is_passing() => self.looking_stored = now.checked_sub(EVERY).or(Some(now)),
@@ -104,7 +108,25 @@ impl<S: Sink> Follower<S> {
     /// What was read of a log isn't there any more. Its rest may be in a copy, and what stands there now may have another
     /// name by now.
     pub(super) fn search_after_truncation(&mut self, row: &LogRow) {
-        self.search_again(&row.path, last_read(row));
+        self.search_again(&row.path, last_read(row) - self.set_back);
+    }
+
+    /// Where the clock was set back since the last look, all that was known of times is earlier by that.
+    pub(super) fn allow_for_the_clock(&mut self, now: &Moment) {
+        let Some(looked) = &mut self.looked else { return };
+        let back = looked.set_back_until(now);
+        if back.is_zero() {
+            return;
+        }
+        tracing::info!(back = format!("{back:.1?}"), "the clock was set back");
+        *looked = looked.earlier_by(back);
+        self.search.values_mut().for_each(|since| *since -= back);
+        let back = jiff::SignedDuration::try_from(back).unwrap_or(jiff::SignedDuration::MAX);
+        for source in &mut self.sources {
+            // It is what the next search goes by.
+            let known = source.row.last_read.as_mut();
+            known.into_iter().for_each(|at| *at = at.saturating_sub(back).unwrap_or(*at));
+        }
     }
 
     /// While running: of what came under these names since the last look, all but the last has another name now.
@@ -123,7 +145,7 @@ impl<S: Sink> Follower<S> {
             let is_there = |path: &Path| file::inode(path).is_ok_and(|there| there == *inode);
             is_there(name) || directories.siblings(name).iter().any(|sibling| sibling.inode == *inode)
         });
-        let since = looked - TICK;
+        let since = looked.wall - TICK;
         for name in moved {
             let is_new = |sibling: &Sibling| sibling.modified.is_none_or(|written| written >= since);
             let news = directories.siblings(name).into_iter().any(|sibling| {
@@ -170,28 +192,6 @@ impl<S: Sink> Follower<S> {
         }
     }
 
-    /// Looks among a name's siblings for the rest of logs that had this name, and for files that were written to after
-    /// `since` and never seen.
-    fn search(
-        &mut self,
-        name: &Path,
-        since: SystemTime,
-        directories: &mut Directories,
-        looking: &mut Looking,
-    ) -> Result<(), LedgerError> {
-        let targets: Vec<usize> =
-            (0..self.targets.len()).filter(|index| discover::is_for(&self.targets[*index].pattern, name)).collect();
-        if targets.is_empty() {
-            return Ok(());
-        }
-        let Looking { known, inodes, logs } = looking;
-        let known = match known {
-            Some(known) => known,
-            none => none.insert(super::known_logs(&self.ledger, &self.sources)?),
-        };
-        let mut missing = Vec::new();
-        for (index, row) in known.named(name) {
-            if row.ended && !self.left_over.contains(&row.id) {
     /// A file that was empty when it was seen has become a copy of a log that is known: nothing more is to come of it.
     pub(super) fn give_up_what_was_empty(
         &mut self,
@@ -214,6 +214,28 @@ impl<S: Sink> Follower<S> {
         Ok(())
     }
 
+    /// Looks among a name's siblings for the rest of logs that had this name, and for files that were written to after
+    /// `since` and never seen.
+    fn search(
+        &mut self,
+        name: &Path,
+        since: SystemTime,
+        directories: &mut Directories,
+        looking: &mut Looking,
+    ) -> Result<(), LedgerError> {
+        let targets: Vec<usize> =
+            (0..self.targets.len()).filter(|index| discover::is_for(&self.targets[*index].pattern, name)).collect();
+        if targets.is_empty() {
+            return Ok(());
+        }
+        let Looking { known, inodes, logs } = looking;
+        let known = match known {
+            Some(known) => known,
+            none => none.insert(super::known_logs(&self.ledger, &self.sources)?),
+        };
+        let mut missing = Vec::new();
+        for (index, row) in known.named(name) {
+            if row.ended && !self.left_over.contains(&row.id) {
                 continue;
             }
             let is_under_its_name = file::inode(name).is_ok_and(|inode| inode == (row.dev, row.ino));
@@ -271,6 +293,8 @@ impl<S: Sink> Follower<S> {
                     continue;
                 }
             };
+            self.give_up_what_was_empty(inode, &who, known)?;
+            missing.retain(|index| !known.rows()[*index].ended || self.left_over.contains(&known.rows()[*index].id));
             let wanted = match &who {
                 Who::Known(index) | Who::CutBack(index, _) => missing.contains(index),
                 Who::New => is_news && !followed_itself,
@@ -293,8 +317,6 @@ impl<S: Sink> Follower<S> {
                 self.cut.remove(&known.rows()[index].id);
             }
             if let Adopted::Source(source) = adopted {
-            self.give_up_what_was_empty(inode, &who, known)?;
-            missing.retain(|index| !known.rows()[*index].ended || self.left_over.contains(&known.rows()[*index].id));
                 inodes.insert(inode);
                 logs.insert(source.row.id);
                 self.troubles.remove(&path);
