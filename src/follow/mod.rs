@@ -173,6 +173,8 @@ pub struct Follower<S> {
     cut: BTreeMap<LogId, u64>,
     /// Logs of which nothing had been read at the last look: if one is truncated, only its copy can tell.
     unread: HashSet<LogId>,
+    /// Files that were truncated in place: where one has no name any more, what was written to it since is nowhere else.
+    truncated: Vec<Truncated>,
     /// How far logs that were let go have been read in this run: what isn't settled of that is on its way.
     read_to: HashMap<(Option<SiteId>, LogId), u64>,
     read_to_checked: usize,
@@ -184,6 +186,16 @@ pub struct Follower<S> {
     waiting: HashSet<LogId>,
     /// Logs that may be open at a time.
     open_max: usize,
+}
+
+/// A file that was truncated in place.
+struct Truncated {
+    /// The name under which it was followed.
+    name: PathBuf,
+    /// A handle of its own.
+    file: std::fs::File,
+    /// When that was noticed.
+    noticed: Instant,
 }
 
 /// What became of an opened file.
@@ -243,6 +255,7 @@ impl<S: Sink> Follower<S> {
             parked: HashMap::new(),
             finished: HashSet::new(),
             looked: None,
+            set_back: Duration::ZERO,
             looking_stored: None,
             look_again: false,
             unopened: HashMap::new(),
@@ -250,12 +263,12 @@ impl<S: Sink> Follower<S> {
             cut: BTreeMap::new(),
             left_over: BTreeSet::new(),
             unread: HashSet::new(),
+            truncated: Vec::new(),
             read_to: HashMap::new(),
             read_to_checked: 512,
             is_stuck: false,
             waiting: HashSet::new(),
             open_max: open_max(),
-            set_back: Duration::ZERO,
         })
     }
 
@@ -455,6 +468,9 @@ impl<S: Sink> Follower<S> {
                     let inodes = self.sources.iter().map(|source| (source.row.dev, source.row.ino));
                     let held: HashSet<(u64, u64)> = inodes.collect();
                     let source = &mut self.sources[index];
+                    let handle = source.file.plain().and_then(|file| file.try_clone().ok());
+                    let name = source.row.path.clone();
+                    self.truncated.extend(handle.map(|file| Truncated { name, file, noticed: Instant::now() }));
                     match copy_of(source).filter(|(_, copy)| !held.contains(&(copy.dev, copy.ino))) {
                         Some((path, copy)) => {
                             tracing::info!(
@@ -515,7 +531,8 @@ impl<S: Sink> Follower<S> {
         if !self.search.is_empty() {
             poll = poll.min(watch::FALLBACK_POLL);
         }
-        if self.sources.iter().any(|source| source.leaving.is_some()) { poll.min(QUIET / 5) } else { poll }
+        let leaving = self.sources.iter().any(|source| source.leaving.is_some());
+        if leaving || !self.truncated.is_empty() { poll.min(QUIET / 5) } else { poll }
     }
 
     /// Waits for a wake, and takes all that have come.
@@ -611,6 +628,7 @@ impl<S: Sink> Follower<S> {
             self.open(path, targets, &mut looking)?;
         }
         self.find_what_was_rotated_since_the_last_look(&moved, &found)?;
+        self.read_what_has_lost_its_name()?;
         self.looked = Some(began);
         // The first look of a run, or by a new configuration, isn't all: what was rotated before is searched for after it.
         if self.looking_stored.is_some() {
@@ -635,6 +653,39 @@ impl<S: Sink> Follower<S> {
         if self.watches.set(directories) {
             // A file that came before its directory was watched is seen by looking once more.
             self.look_again = true;
+        }
+        Ok(())
+    }
+
+    /// What was written to a log after it was truncated, and is in no directory any more.
+    fn read_what_has_lost_its_name(&mut self) -> Result<(), LedgerError> {
+        use std::os::unix::fs::MetadataExt;
+        for truncated in std::mem::take(&mut self.truncated) {
+            // What can't be asked for its state can't be read either.
+            let Ok(meta) = truncated.file.metadata() else { continue };
+            let held = self.sources.iter().any(|source| (source.row.dev, source.row.ino) == (meta.dev(), meta.ino()));
+            if held || meta.nlink() > 0 {
+                continue;
+            }
+            let handle = truncated.file.try_clone().and_then(archive::Content::of);
+            let Ok(file) = handle else { continue };
+            let (name, modified) = (&truncated.name, meta.modified().ok());
+            let opened = Opened { file, dev: meta.dev(), ino: meta.ino(), size: meta.len(), modified };
+            if !first_bytes(&opened).is_ok_and(|first| first.contains(&b'\n')) {
+                // The server may still have it open.
+                self.truncated.extend((truncated.noticed.elapsed() < QUIET).then_some(truncated));
+                continue;
+            }
+            let mut known = known_logs(&self.ledger, &self.sources)?;
+            let targets = self.matching(name);
+            match self.adopt(name, name, opened, Who::New, &mut known, &targets)? {
+                Adopted::Source(mut source) => {
+                    source.leaving = Some(Instant::now());
+                    self.sources.push(*source);
+                }
+                Adopted::NotYet => {}
+                Adopted::Outrun => self.truncated.push(truncated),
+            }
         }
         Ok(())
     }
@@ -689,7 +740,16 @@ impl<S: Sink> Follower<S> {
                 return Ok(());
             }
         };
+        self.give_up_what_was_empty(inode, &who, known)?;
         self.troubles.remove(path);
+        // Every copy begins so. What it becomes is seen when it is written to.
+        if who == Who::New
+            && opened.size == 0
+            && discover::has_a_rotated_name(path)
+            && self.sources.iter().any(|source| discover::is_named_as_rotated(path, &source.row.path))
+        {
+            return Ok(());
+        }
         let is_packed = opened.file.is_packed();
         // An archive that lay there before: `start` says that what is old is not read.
         let is_old = is_packed && who == Who::New && self.start == Start::End && self.is_fresh(targets);
@@ -702,6 +762,7 @@ impl<S: Sink> Follower<S> {
         let adopted = self.adopt(path, path, opened, who, known, targets)?;
         match adopted {
             Adopted::Source(mut source) => {
+                self.cut.remove(&source.row.id);
                 if is_packed {
                     source.leaving = Some(Instant::now());
                 }
@@ -747,16 +808,7 @@ impl<S: Sink> Follower<S> {
     /// Whether no earlier run had the patterns of these targets.
     fn is_fresh(&self, targets: &[usize]) -> bool {
         let mut patterns = targets.iter().filter_map(|index| self.targets.get(*index)).map(|target| &target.pattern);
-        self.give_up_what_was_empty(inode, &who, known)?;
         patterns.all(|pattern| self.new_patterns.contains(pattern))
-        // Every copy begins so. What it becomes is seen when it is written to.
-        if who == Who::New
-            && opened.size == 0
-            && discover::has_a_rotated_name(path)
-            && self.sources.iter().any(|source| discover::is_named_as_rotated(path, &source.row.path))
-        {
-            return Ok(());
-        }
     }
 
     /// Makes a source of an opened file whose identity is known.
@@ -769,7 +821,6 @@ impl<S: Sink> Follower<S> {
         opened: Opened,
         who: Who,
         known: &mut Known,
-                self.cut.remove(&source.row.id);
         targets: &[usize],
     ) -> Result<Adopted, LedgerError> {
         let row = match &who {
@@ -1003,6 +1054,14 @@ fn open_max() -> usize {
     files.saturating_sub(DESCRIPTORS_SPARED).max(1)
 }
 
+/// The logs that the ledger knows. Of those that are open more is known here: the ledger is told, and writes it when it
+/// gets there.
+fn known_logs(ledger: &Ledger, sources: &[Source]) -> Result<Known, LedgerError> {
+    let mut known = Known::new(ledger.logs()?);
+    sources.iter().for_each(|source| known.put(source.row.clone()));
+    Ok(known)
+}
+
 /// The patterns that no earlier run had.
 fn new_patterns(targets: &[Target], ledger: &Ledger) -> Result<BTreeSet<String>, LedgerError> {
     let known = ledger.patterns()?;
@@ -1061,14 +1120,6 @@ mod tests {
             true
         }
         fn advance(&self, _advance: Advance) {}
-/// The logs that the ledger knows. Of those that are open more is known here: the ledger is told, and writes it when it
-/// gets there.
-fn known_logs(ledger: &Ledger, sources: &[Source]) -> Result<Known, LedgerError> {
-    let mut known = Known::new(ledger.logs()?);
-    sources.iter().for_each(|source| known.put(source.row.clone()));
-    Ok(known)
-}
-
         fn already_sent(&self, _site: SiteId) {}
         fn update(&self, _row: LogRow) {}
     }
