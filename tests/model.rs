@@ -664,21 +664,10 @@ fn each_row_of_the_table_of_faults_is_a_test_and_each_test_a_row() {
     assert_eq!(rows, tests);
 }
 
-/// Lives that something was lost in, once: rotated between the first line that was read after a start and the end of the
-/// first look, or while a configuration was being reloaded.
-const REGRESSIONS: [u64; 11] = [
-    1_795_493_878_154_585,
-    1_795_493_878_154_638,
-    1_795_493_475_211_704,
-    1_795_489_490_381_347,
-    1_795_489_490_381_658,
-    1_795_489_603_621_933,
-    1_795_489_644_934_110,
-    1_795_489_684_245_960,
-    1_795_489_684_246_022,
-    1_795_489_998_115_634,
-    1_795_489_998_115_748,
-];
+/// Lives that something was doubled in, once: truncated, renamed, compressed and removed before anybody looked. What older
+/// lives have found, by another choice of actions, is in the tests of rotation.
+const REGRESSIONS: [u64; 4] =
+    [1_795_636_709_547_156, 1_795_636_765_171_337, 1_795_636_821_272_639, 1_795_636_765_909_589];
 
 #[test]
 fn whatever_happens_to_log_program_and_endpoint_none_is_lost_and_hardly_any_doubled() {

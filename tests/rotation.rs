@@ -1282,3 +1282,29 @@ fn with_more_logs_than_may_be_open_some_wait_and_none_is_lost() {
     delivered.dedup();
     assert_eq!(delivered.len(), 60, "each once");
 }
+
+#[test]
+fn a_log_that_is_truncated_and_then_compressed_is_read_once() {
+    for pattern in [EXACT, SIBLINGS_TOO] {
+        let mut play = Play::new(pattern);
+        play.append("access.log", 5);
+        play.start();
+        play.settle();
+        // None of it is seen before all of it has happened.
+        let signal = |play: &Play, which| play.daemon.as_ref().unwrap().signal(which);
+        signal(&play, rustix::process::Signal::STOP);
+        play.copy_and_truncate("access.log.2");
+        play.append("access.log", 3);
+        play.rename("access.log", "access.log.1");
+        play.append("access.log", 2);
+        play.gzip("access.log.1", "access.log.1.gz");
+        signal(&play, rustix::process::Signal::CONT);
+        play.settle();
+        play.stop();
+        play.start();
+        play.append("access.log", 1);
+        play.settle();
+        play.stop();
+        play.expect_each_once(pattern);
+    }
+}

@@ -149,6 +149,12 @@ pub fn are_related(one: &Path, other: &Path) -> bool {
         && (is_sibling(one, other) || is_sibling(other, one) || unrotated_name(one) == unrotated_name(other))
 }
 
+/// What lies beside a log under names that rotation may have made of its name, or its name of.
+pub fn related(path: &Path) -> Vec<PathBuf> {
+    let entries = path.parent().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|other| are_related(other, path)).collect()
+}
+
 /// The name without compression, and without the numbers and dates of rotation.
 fn unrotated_name(path: &Path) -> String {
     fn without_numbers(text: &str) -> &str {

@@ -181,6 +181,16 @@ fn holds_the_same(opened: &Opened, content: &Content) -> io::Result<bool> {
     Ok(one > 0 && both[0][..one] == both[1][..other])
 }
 
+/// Whether two files have the same beginning, as far as both go and that is compared.
+///
+/// # Errors
+/// Those of the system.
+pub fn begin_alike(one: &Opened, other: &Opened) -> io::Result<bool> {
+    let mut both = [vec![0; COMPARED], vec![0; COMPARED]];
+    let common = file::read_at(&one.file, &mut both[0], 0)?.min(file::read_at(&other.file, &mut both[1], 0)?);
+    Ok(common > 0 && both[0][..common] == both[1][..common])
+}
+
 /// Whether all that is in a file stands at a log's beginning, too, as far as that is compared.
 fn begins_as(opened: &Opened, content: &Content) -> io::Result<bool> {
     let mut both = [vec![0; COMPARED], vec![0; COMPARED]];

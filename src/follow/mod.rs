@@ -676,6 +676,11 @@ impl<S: Sink> Follower<S> {
                 self.truncated.extend((truncated.noticed.elapsed() < QUIET).then_some(truncated));
                 continue;
             }
+            // Compressed before it was removed: it is found where it is now.
+            let others = discover::related(name).into_iter().filter_map(|path| file::open(&path).ok());
+            if others.into_iter().any(|other| identity::begin_alike(&opened, &other).unwrap_or(false)) {
+                continue;
+            }
             let mut known = known_logs(&self.ledger, &self.sources)?;
             let targets = self.matching(name);
             match self.adopt(name, name, opened, Who::New, &mut known, &targets)? {
