@@ -42,6 +42,12 @@ impl Moment {
         expected.duration_since(later.wall).ok().filter(|back| *back > TOLERANCE).unwrap_or_default()
     }
 
+    /// Whether the wall clock was set forward between this moment and a later one.
+    pub fn is_set_forward_until(&self, later: &Moment) -> bool {
+        let expected = self.wall + later.up.saturating_sub(self.up);
+        later.wall.duration_since(expected).is_ok_and(|forward| forward > TOLERANCE)
+    }
+
     /// The same moment by a wall clock that was set back by so much.
     pub fn earlier_by(self, back: Duration) -> Self {
         Self { wall: self.wall - back, ..self }
@@ -93,6 +99,7 @@ mod tests {
             ("set back, and it has overtaken itself", at(10_010, 4_110), 3_600),
         ] {
             assert_eq!(began.set_back_until(&later), Duration::from_secs(want), "{name}");
+            assert_eq!(began.is_set_forward_until(&later), name == "set forward", "{name}");
         }
         let now = Moment::now();
         assert_eq!(now.set_back_until(&Moment::now()), Duration::ZERO);

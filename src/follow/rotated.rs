@@ -156,7 +156,8 @@ impl<S: Sink> Follower<S> {
             if news {
                 self.search(name, since, &mut directories, &mut looking)?;
             }
-            if !directories.has_all_siblings(name) {
+            // By a clock that was just set forward, a directory that changes now seems to have been quiet for long.
+            if !directories.has_all_siblings(name) || looked.is_set_forward_until(&Moment::now()) {
                 self.search_again(name, since);
             }
         }
