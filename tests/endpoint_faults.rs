@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -61,6 +62,60 @@ fn a_refused_connection_delays_and_nothing_is_sent_twice() {
     let said = daemon.stop();
     assert_eq!(endpoint.delivered(), urls(0..30));
     assert_eq!(said.matches("endpoint unavailable").count(), 1, "a change of state is said once:\n{said}");
+}
+
+#[test]
+fn an_endpoint_whose_name_does_not_resolve_for_a_while_delays_and_nothing_is_lost() {
+    // Names are what files say that only the program sees in place of the system's.
+    const PRIVATE: &str =
+        "mount --bind \"$HOSTS\" /etc/hosts && mount --bind \"$SWITCH\" /etc/nsswitch.conf && exec \"$@\"";
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+    sandbox.configure_with(endpoint.port, &format!("{QUICK}\nallow_http = true"), SITE);
+    let config = fs::read_to_string(sandbox.path("config.toml")).unwrap();
+    sandbox.write("config.toml", &config.replace("127.0.0.1", "endpoint.example"));
+    sandbox.write("switch", "hosts: files\n");
+    let resolves = |is_there: bool| {
+        let line = if is_there { "127.0.0.1 endpoint.example\n" } else { "" };
+        sandbox.write("hosts", &format!("127.0.0.1 localhost\n{line}"));
+    };
+    resolves(false);
+    let private = |program: &Command| {
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", PRIVATE, "sh"]).arg(program.get_program()).args(program.get_args());
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.env("HOSTS", sandbox.path("hosts")).env("SWITCH", sandbox.path("switch"));
+        command
+    };
+    let tried = private(&Command::new("true")).output();
+    if !tried.as_ref().is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: names can't be taken away here, since no mount namespace can be made: {tried:?}");
+        return;
+    }
+    sandbox.write("access.log", &lines(0..30));
+    let daemon = sandbox.start_as("said", |command, _| *command = private(command));
+    says(&daemon, "endpoint unavailable");
+    let unavailable = |daemon: &Daemon| daemon.stderr().matches("endpoint unavailable").count();
+    for (round, written) in [(1, 30), (2, 50)] {
+        resolves(true);
+        endpoint.set_script(|_, _| Answer::Status(200));
+        endpoint.wait_delivered(written);
+        assert_eq!(unavailable(&daemon), round, "a change of state is said once:\n{}", daemon.stderr());
+        if round == 1 {
+            // Gone again: who is connected stays so, until the endpoint hangs up.
+            resolves(false);
+            endpoint.set_script(|_, _| Answer::Close);
+            sandbox.append("access.log", &lines(30..50));
+            wait_for("a word on it", SOON, || unavailable(&daemon) == 2);
+        }
+    }
+    let said = daemon.stop();
+    assert_eq!(endpoint.delivered(), urls(0..50), "{said}");
+    assert!(said.contains("failed to lookup address"), "why it is unavailable:\n{said}");
 }
 
 #[test]

@@ -15,14 +15,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use common::clock::Clock;
+use common::disk::Disk;
 use common::{Answer, Daemon, Endpoint, SOON, Sandbox, combined, installed, wait_for};
 
 /// How long what must come may take: a poll or two.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// Without a repeat window: a line that is read twice counts twice.
 const SITE: &str = r#"
 [[site]]
 name = "docs"
+repeat_window = "0s"
 base_url = "https://docs.example.org"
 property_key = "8bce2be8c07a84a70e7104634b42878b"
 logs = ["LOGS/logs/access.log"]
@@ -109,11 +113,18 @@ impl Play {
         }
     }
 
+    /// Events that have arrived, however often.
+    fn distinct(&self) -> usize {
+        let mut urls = self.endpoint.delivered();
+        urls.dedup();
+        urls.len()
+    }
+
     /// Waits until all that was written is delivered, if anybody is there to do it.
     fn settle(&self) {
         if self.is_running() {
             let end = std::time::Instant::now() + PATIENCE;
-            while self.endpoint.delivered().len() < self.written as usize {
+            while self.distinct() < self.written as usize {
                 if std::time::Instant::now() > end {
                     self.expect_each_once("waited in vain");
                 }
@@ -128,7 +139,8 @@ impl Play {
         if got != want {
             let said = fs::read_to_string(self.sandbox.path("said")).unwrap();
             let lost: Vec<_> = want.iter().filter(|url| !got.contains(url)).collect();
-            panic!("{what}: {} delivered of {}; lost {lost:#?}\n{said}", got.len(), want.len());
+            let doubled: Vec<_> = got.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| &pair[0]).collect();
+            panic!("{what}: {} delivered of {}; lost {lost:#?}; doubled {doubled:#?}\n{said}", got.len(), want.len());
         }
     }
 }
@@ -158,7 +170,7 @@ fn play(name: &str, pattern: &str, steps: &[Step<'_>]) {
         }
         play.start();
         let end = std::time::Instant::now() + PATIENCE;
-        while play.endpoint.delivered().len() < play.written as usize && std::time::Instant::now() < end {
+        while play.distinct() < play.written as usize && std::time::Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));
         }
         play.stop();
@@ -934,6 +946,239 @@ fn what_cannot_be_found_is_said_and_a_backfill_reads_it_when_it_is_found_after_a
 }
 
 #[test]
+fn a_log_that_is_truncated_and_then_deleted_is_read_to_its_end() {
+    for with_copy in [false, true] {
+        let mut play = Play::new(EXACT);
+        play.append("access.log", 5);
+        play.start();
+        play.settle();
+        // None of it is seen before all of it has happened.
+        let daemon = play.daemon.as_ref().unwrap();
+        daemon.signal(rustix::process::Signal::STOP);
+        if with_copy {
+            play.append("access.log", 3);
+            fs::copy(play.path("access.log"), play.path("access.log.1")).unwrap();
+        }
+        fs::OpenOptions::new().append(true).open(play.path("access.log")).unwrap().set_len(0).unwrap();
+        play.append("access.log", 3);
+        play.remove("access.log");
+        play.append("access.log", 2);
+        play.daemon.as_ref().unwrap().signal(rustix::process::Signal::CONT);
+        play.settle();
+        let pid = play.daemon.as_ref().unwrap().pid();
+        wait_for("the deleted log is let go", SOON, || !holds_open(pid, "access.log (deleted)"));
+        play.stop();
+        play.expect_each_once("truncated, then deleted");
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_back_hides_no_log_that_came_and_went() {
+    const DAY: i64 = 86_400;
+    for pattern in [EXACT, SIBLINGS_TOO] {
+        for stopped in [false, true] {
+            let mut play = Play::new(pattern);
+            let Some(mut clock) = Clock::new(&play.sandbox) else { return };
+            let start = |play: &mut Play, clock: &Clock| {
+                play.daemon.get_or_insert_with(|| play.sandbox.start_as("said", |command, _| clock.give_to(command)));
+            };
+            play.append("access.log", 5);
+            start(&mut play, &clock);
+            play.settle();
+            for seconds in [-DAY, -1, -90, -3_600] {
+                match stopped {
+                    true => play.stop(),
+                    false => play.daemon.as_ref().unwrap().signal(rustix::process::Signal::STOP),
+                }
+                clock.jump(seconds);
+                play.append("access.log", 2);
+                // One of them is in a file that never had the log's name while anybody looked.
+                for _ in 0..2 {
+                    for n in (1..20).rev().filter(|n| play.path(&format!("access.log.{n}")).exists()) {
+                        play.rename(&format!("access.log.{n}"), &format!("access.log.{}", n + 1));
+                    }
+                    play.rename("access.log", "access.log.1");
+                    play.append("access.log", 3);
+                }
+                start(&mut play, &clock);
+                play.daemon.as_ref().unwrap().signal(rustix::process::Signal::CONT);
+                play.settle();
+            }
+            play.stop();
+            play.expect_each_once(&format!("{pattern}, stopped: {stopped}"));
+        }
+    }
+}
+
+/// Puts a copy where a log is: another inode, and another time.
+fn put_back(play: &Play, name: &str, bytes: &[u8], written: std::time::SystemTime) {
+    let copy = play.path("copy");
+    fs::write(&copy, bytes).unwrap();
+    fs::File::options().append(true).open(&copy).unwrap().set_modified(written).unwrap();
+    fs::rename(copy, play.path(name)).unwrap();
+}
+
+#[test]
+fn a_device_that_has_another_number_after_a_stop_holds_the_same_logs() {
+    for pattern in [EXACT, SIBLINGS_TOO] {
+        let mut play = Play::new(pattern);
+        let Some(_old) = Disk::mount(play.path("")) else { return };
+        play.append("access.log", 5);
+        play.start();
+        play.settle();
+        play.rename("access.log", "access.log.1");
+        play.append("access.log", 3);
+        play.settle();
+        play.gzip("access.log.1", "access.log.1.gz");
+        play.append("access.log", 3);
+        play.settle();
+        play.stop();
+        // Written before the move, and after it.
+        play.append("access.log", 2);
+        let before = fs::metadata(play.path("access.log")).unwrap().dev();
+        let names = ["access.log", "access.log.1.gz"];
+        let files = names.map(|name| {
+            let path = play.path(name);
+            (name, fs::read(&path).unwrap(), fs::metadata(path).unwrap().modified().unwrap())
+        });
+        let Some(_new) = Disk::mount(play.path("")) else { return };
+        for (name, bytes, written) in &files {
+            put_back(&play, name, bytes, *written);
+        }
+        assert_ne!(fs::metadata(play.path("access.log")).unwrap().dev(), before);
+        play.append("access.log", 2);
+        play.start();
+        play.settle();
+        play.append("access.log", 1);
+        play.settle();
+        let said = play.daemon.take().unwrap().stop();
+        play.expect_each_once(pattern);
+        assert!(!said.contains("unaccounted for"), "nothing is missing:\n{said}");
+    }
+}
+
+/// As `mv` does it between two file systems: a copy with the log's time, and then the log is removed. `meanwhile` comes
+/// when the copy is half written, and when it is whole.
+fn move_over(play: &mut Play, from: &str, to: &str, meanwhile: impl Fn(&mut Play)) {
+    let bytes = fs::read(play.path(from)).unwrap();
+    let written = fs::metadata(play.path(from)).unwrap().modified().unwrap();
+    let mut copy = fs::File::create(play.path(to)).unwrap();
+    for half in bytes.chunks(bytes.len() / 2 + 1) {
+        copy.write_all(half).unwrap();
+        meanwhile(play);
+    }
+    copy.set_modified(written).unwrap();
+    play.remove(from);
+}
+
+#[test]
+fn a_rotation_that_moves_a_log_to_another_file_system_is_one_like_any_other() {
+    // The rotated file is on another device: under a name in the log's directory, and in a directory that is read too.
+    for (pattern, in_folders) in [(EXACT, false), (SIBLINGS_TOO, false), ("*/access.log*", true)] {
+        for stopped in [false, true] {
+            let what = format!("{pattern}, stopped: {stopped}");
+            let mut play = Play::new(pattern);
+            let Some(_disk) = Disk::mount(play.path("disk")) else { return };
+            let mut bound = Vec::new();
+            let log = if in_folders { "log/access.log" } else { "access.log" };
+            if in_folders {
+                // They are watched from the beginning.
+                for folder in ["log", "other", "disk"] {
+                    fs::create_dir_all(play.path(folder)).unwrap();
+                    play.append(&format!("{folder}/access.log"), 1);
+                }
+            }
+            play.append(log, 5);
+            play.start();
+            play.settle();
+            for round in 1..=3 {
+                let to = format!("{}access.log.{round}", if in_folders { "disk/" } else { "" });
+                if !in_folders {
+                    let elsewhere = play.path(&format!("disk/{round}"));
+                    fs::write(&elsewhere, "").unwrap();
+                    fs::write(play.path(&to), "").unwrap();
+                    let Some(disk) = Disk::bind(&elsewhere, play.path(&to)) else { return };
+                    bound.push(disk);
+                }
+                if stopped {
+                    play.stop();
+                }
+                play.append(log, 2 + round);
+                move_over(&mut play, log, &to, |play| {
+                    // It has looked at all names when it has read this.
+                    if in_folders {
+                        play.append("other/new", 1);
+                        play.rename("other/new", &format!("other/access.log-{}", play.written));
+                        play.settle();
+                    }
+                });
+                play.append(log, 3);
+                let device = |name: &str| fs::metadata(play.path(name)).unwrap().dev();
+                assert_ne!(device(&to), device(log), "{what}");
+                play.start();
+                play.settle();
+            }
+            play.stop();
+            play.start();
+            play.append(log, 1);
+            play.settle();
+            play.stop();
+            play.expect_each_once(&what);
+        }
+    }
+}
+
+#[test]
+fn a_log_that_is_restored_from_a_backup_goes_on_where_it_agrees() {
+    let day = Duration::from_secs(86_400);
+    for pattern in [EXACT, SIBLINGS_TOO] {
+        // All of it, as another file, and with the time of the backup or of the restoring.
+        let mut play = Play::new(pattern);
+        play.append("access.log", 20);
+        play.start();
+        play.settle();
+        for written in [std::time::SystemTime::now() - day, std::time::SystemTime::now()] {
+            play.stop();
+            let bytes = fs::read(play.path("access.log")).unwrap();
+            put_back(&play, "access.log", &bytes, written);
+            play.start();
+            play.append("access.log", 2);
+            play.settle();
+        }
+        play.stop();
+        play.expect_each_once("restored as it was");
+
+        // An older one, which then grows on otherwise.
+        let mut play = Play::new(pattern);
+        play.start();
+        let mut backup = Vec::new();
+        // Each reading leaves a mark.
+        for round in 0..6 {
+            play.append("access.log", 10);
+            play.settle();
+            if round == 3 {
+                backup = fs::read(play.path("access.log")).unwrap();
+            }
+        }
+        play.stop();
+        put_back(&play, "access.log", &backup, std::time::SystemTime::now() - day);
+        // Less than was lost, then more than that.
+        for more in [3, 60] {
+            play.append("access.log", more);
+            play.start();
+            play.settle();
+            let last = format!("/files/{}.pdf", play.written - 1);
+            wait_for("what came last", SOON, || play.endpoint.delivered().iter().any(|url| url.ends_with(&last)));
+            play.stop();
+        }
+        // It agrees up to a mark, and that is where the backup ended.
+        play.expect_each_once("restored, and older");
+        let said = fs::read_to_string(play.sandbox.path("said")).unwrap();
+        assert!(said.contains("reading on from where it agrees"), "{said}");
+    }
+}
+
+#[test]
 fn logrotate_itself() {
     let Some(logrotate) = installed("logrotate") else {
         assert!(std::env::var_os("CI").is_none(), "logrotate isn't installed");
@@ -1036,4 +1281,30 @@ fn with_more_logs_than_may_be_open_some_wait_and_none_is_lost() {
     let mut delivered = endpoint.delivered();
     delivered.dedup();
     assert_eq!(delivered.len(), 60, "each once");
+}
+
+#[test]
+fn a_log_that_is_truncated_and_then_compressed_is_read_once() {
+    for pattern in [EXACT, SIBLINGS_TOO] {
+        let mut play = Play::new(pattern);
+        play.append("access.log", 5);
+        play.start();
+        play.settle();
+        // None of it is seen before all of it has happened.
+        let signal = |play: &Play, which| play.daemon.as_ref().unwrap().signal(which);
+        signal(&play, rustix::process::Signal::STOP);
+        play.copy_and_truncate("access.log.2");
+        play.append("access.log", 3);
+        play.rename("access.log", "access.log.1");
+        play.append("access.log", 2);
+        play.gzip("access.log.1", "access.log.1.gz");
+        signal(&play, rustix::process::Signal::CONT);
+        play.settle();
+        play.stop();
+        play.start();
+        play.append("access.log", 1);
+        play.settle();
+        play.stop();
+        play.expect_each_once(pattern);
+    }
 }

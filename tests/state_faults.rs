@@ -7,12 +7,12 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::disk::Disk;
 use common::{Answer, Daemon, Endpoint, SOON, Sandbox, combined, wait_for};
 
 const SITE: &str = r#"
@@ -190,39 +190,6 @@ fn a_state_directory_that_cannot_be_used_stops_the_start() {
     }
 }
 
-/// A small file system of its own, where this user may mount one.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(path: PathBuf) -> Option<Self> {
-        fs::create_dir_all(&path).unwrap();
-        let output = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(&path).output();
-        match output {
-            Ok(output) if output.status.success() => Some(Self(path)),
-            other => {
-                eprintln!("SKIPPED: a full disk can't be tried here, since no file system can be mounted: {other:?}");
-                None
-            }
-        }
-    }
-
-    /// Leaves not a byte.
-    fn fill(&self) {
-        let mut filler = fs::File::create(self.0.join("filler")).unwrap();
-        while filler.write_all(&[0; 512]).is_ok() {}
-    }
-
-    fn empty(&self) {
-        fs::remove_file(self.0.join("filler")).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("-l").arg(&self.0).status());
-    }
-}
-
 const IN_FLIGHT: usize = 4;
 
 fn is_stuck(daemon: &Daemon) -> bool {
@@ -238,7 +205,7 @@ fn is_stuck_for_good(daemon: &Daemon, endpoint: &Endpoint) -> bool {
 #[test]
 fn on_a_full_disk_nothing_is_delivered_that_could_not_be_remembered_and_it_goes_on_by_itself() {
     let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
-    let Some(disk) = SmallDisk::mount(sandbox.path("state")) else { return };
+    let Some(disk) = Disk::mount(sandbox.path("state")) else { return };
     sandbox.configure_with(endpoint.port, &format!("linger = \"0s\"\nmax_in_flight = {IN_FLIGHT}"), SITE);
     sandbox.write("access.log", &lines(0..20));
     let mut daemon = sandbox.start("said");
@@ -275,7 +242,7 @@ fn on_a_full_disk_nothing_is_delivered_that_could_not_be_remembered_and_it_goes_
 #[test]
 fn a_stop_on_a_full_disk_ends_says_so_and_doubles_at_most_what_was_in_flight() {
     let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
-    let Some(disk) = SmallDisk::mount(sandbox.path("state")) else { return };
+    let Some(disk) = Disk::mount(sandbox.path("state")) else { return };
     sandbox.configure_with(endpoint.port, &format!("linger = \"0s\"\nmax_in_flight = {IN_FLIGHT}"), SITE);
     sandbox.write("access.log", &lines(0..20));
     let daemon = sandbox.start("said");
@@ -415,4 +382,199 @@ fn a_power_cut_loses_none_and_doubles_only_what_was_sent_just_before() {
     }
     daemon.unwrap().stop();
     assert_eq!(endpoint.delivered().into_iter().collect::<BTreeSet<_>>().len(), written as usize, "nothing foreign");
+}
+
+/// Damages a file in one of the ways in which files are damaged.
+fn damage(bytes: &mut Vec<u8>, state: &mut u64) -> String {
+    let mut below = |end: usize| (chance(state) % end.max(1) as u64) as usize;
+    let from = below(bytes.len());
+    let to = (from + 1 + below([16, 512, 8_192][from % 3])).min(bytes.len());
+    let how = match below(8) {
+        0 | 1 => {
+            let flips = 1 + below(8);
+            for _ in 0..flips {
+                let at = below(bytes.len());
+                bytes[at] ^= 1 << below(8);
+            }
+            return format!("{flips} bits flipped");
+        }
+        2 => {
+            let noise = below(256) as u8;
+            bytes[from..to].iter_mut().enumerate().for_each(|(at, byte)| *byte = noise.wrapping_mul(at as u8 | 1));
+            "overwritten"
+        }
+        3 => {
+            bytes[from..to].fill(0);
+            "zeroed"
+        }
+        4 => {
+            let len = to - from;
+            let at = below(bytes.len() - len);
+            bytes.copy_within(from..to, at);
+            "copied elsewhere"
+        }
+        5 => {
+            bytes.truncate(from);
+            "cut off from there"
+        }
+        6 => {
+            bytes.drain(from..to);
+            "taken out"
+        }
+        _ => {
+            let page = 4_096;
+            let (one, other) = (below(bytes.len() / page), below(bytes.len() / page));
+            for at in 0..page {
+                bytes.swap(one * page + at, other * page + at);
+            }
+            return format!("pages {one} and {other} exchanged");
+        }
+    };
+    format!("bytes {from} to {to} {how}")
+}
+
+/// Runs a command to its end; a state however damaged makes none hang, panic or end otherwise than with 0 or 1.
+fn ends_well(mut command: Command, said: &Path, what: &str) -> (i32, String) {
+    let mut child = command.stdout(Stdio::null()).stderr(fs::File::create(said).unwrap()).spawn().unwrap();
+    let ended = common::wait_with_deadline(&mut child, SOON);
+    let said = String::from_utf8_lossy(&fs::read(said).unwrap()).into_owned();
+    if ended.is_none() {
+        child.kill().unwrap();
+    }
+    let code = ended.unwrap_or_else(|| panic!("{what}: hangs\n{said}")).code().unwrap_or(-1);
+    assert!(code == 0 || code == 1, "{what}: {code}\n{said}");
+    assert!(!said.contains("panicked"), "{what}:\n{said}");
+    assert!(code == 0 || said.contains("state"), "{what}: not clear:\n{said}");
+    (code, said)
+}
+
+/// What became of some damaged states.
+#[derive(Default)]
+struct Damaged {
+    states: usize,
+    refused: usize,
+    /// The daemon ran, and sent what came later.
+    went_on: usize,
+    commands: usize,
+    commands_refused: usize,
+}
+
+/// Damages one state again and again, each time from what it was.
+fn damaged_states(seeds: &[u64]) -> Damaged {
+    let mut sum = Damaged::default();
+    let refuse_one = |_: usize, body: &serde_json::Value| {
+        Answer::Status(if body.to_string().contains("/files/7.pdf") { 400 } else { 200 })
+    };
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::scripted(refuse_one));
+    sandbox.configure(endpoint.port, SITE);
+    sandbox.write("access.log", &lines(0..10));
+    sandbox.write("old.log", &lines(100..110));
+    let daemon = sandbox.start("said");
+    endpoint.wait_delivered(9);
+    daemon.stop();
+    sandbox.run(&["backfill", "--yes", "--site", "docs", sandbox.path("old.log").to_str().unwrap()]).expect_code(0);
+    endpoint.set_script(|_, _| Answer::Status(200));
+    let path = sandbox.path("state/silktail.db");
+    let whole = fs::read(&path).unwrap();
+    assert!(!sandbox.path("state/silktail.db-wal").exists(), "all of it is in one file");
+    for seed in seeds {
+        let mut state = *seed;
+        fs::remove_dir_all(sandbox.path("state")).unwrap();
+        sandbox.write("state/other", "somebody else's");
+        let mut bytes = whole.clone();
+        let how = damage(&mut bytes, &mut state);
+        fs::write(&path, &bytes).unwrap();
+        sandbox.write("access.log", &lines(0..12));
+        let before = endpoint.post_count();
+        let arrived = || {
+            let posts = endpoint.posts().split_off(before);
+            posts.iter().flat_map(common::Post::urls).collect::<BTreeSet<String>>()
+        };
+        let what = |command: &str| format!("SILKTAIL_STATE_SEED={seed} ({how}), {command}");
+        let old = sandbox.path("old.log");
+        let old = old.to_str().unwrap();
+        for args in [
+            &["status"][..],
+            &["status", "--json"],
+            &["rejected", "list"],
+            &["backfill", "--yes", "--site", "docs", old],
+            &["rejected", "drop", "--yes"],
+        ] {
+            let mut command = sandbox.silktail();
+            command.args(args);
+            let (code, _) = ends_well(command, &sandbox.path("said-command"), &what(&args.join(" ")));
+            sum.commands += 1;
+            sum.commands_refused += usize::from(code == 1);
+        }
+        // The daemon refuses at once, or runs until it is told to stop.
+        let touched = fs::read(&path).ok();
+        fs::write(sandbox.path("said-run"), "").unwrap();
+        let mut daemon = sandbox.start("said-run");
+        let mut new = urls(10..12);
+        wait_for(&what("run"), SOON, || !daemon.is_running() || daemon.stderr().contains("ready"));
+        // What no longer knows how far it was may be wrong about that: whether it sends them is a figure.
+        let end = Instant::now() + Duration::from_secs(1);
+        while daemon.is_running() && !new.is_empty() && Instant::now() < end {
+            let arrived = arrived();
+            new.retain(|url| !arrived.contains(url));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let is_refused = !daemon.is_running();
+        if !is_refused {
+            daemon.terminate();
+        }
+        let (code, said) = daemon.wait_ended();
+        assert!(code == 0 || code == 1, "{}: {code}\n{said}", what("run"));
+        assert!(!said.contains("panicked"), "{}:\n{said}", what("run"));
+        assert!(code == 0 || said.contains("state"), "{}: not clear:\n{said}", what("run"));
+        sum.states += 1;
+        sum.went_on += usize::from(new.is_empty());
+        if is_refused && said.contains("--state-reset") {
+            assert_eq!(fs::read(&path).ok(), touched, "{}: the broken state was touched", what("run"));
+        }
+        sum.refused += usize::from(is_refused);
+        // What the message says to do works, whatever is broken: all of the log arrives.
+        let before = endpoint.post_count();
+        let arrived = || {
+            let posts = endpoint.posts().split_off(before);
+            posts.iter().flat_map(common::Post::urls).collect::<BTreeSet<String>>()
+        };
+        let daemon = sandbox.start_as("said-run", |command, _| {
+            command.arg("--state-reset");
+        });
+        let all: BTreeSet<String> = urls(0..12).into_iter().collect();
+        wait_for(&what("run --state-reset"), SOON, || all.is_subset(&arrived()));
+        daemon.stop();
+        assert_eq!(fs::read_to_string(sandbox.path("state/other")).unwrap(), "somebody else's", "{}", what("run"));
+    }
+    sum
+}
+
+#[test]
+fn a_state_that_is_damaged_anyhow_makes_no_command_panic_or_hang_and_a_reset_mends_it() {
+    // `SILKTAIL_STATES=200 cargo test --test state_faults damaged_anyhow`; `SILKTAIL_STATE_SEED` for one.
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let seeds: Vec<u64> = match number("SILKTAIL_STATE_SEED") {
+        Some(seed) => vec![seed],
+        None => {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as u64;
+            let count = number("SILKTAIL_STATES").unwrap_or(24);
+            (0..count / 2).chain(now..now + count.div_ceil(2)).collect()
+        }
+    };
+    let sums: Vec<Damaged> = std::thread::scope(|scope| {
+        let parts: Vec<_> =
+            seeds.chunks(seeds.len().div_ceil(4)).map(|part| scope.spawn(|| damaged_states(part))).collect();
+        parts.into_iter().map(|part| part.join().unwrap()).collect()
+    });
+    let total = |of: fn(&Damaged) -> usize| sums.iter().map(of).sum::<usize>();
+    eprintln!(
+        "{} states: the daemon refused {} and went on with {}; {} of {} commands refused",
+        total(|sum| sum.states),
+        total(|sum| sum.refused),
+        total(|sum| sum.went_on),
+        total(|sum| sum.commands_refused),
+        total(|sum| sum.commands)
+    );
+    assert_eq!(total(|sum| sum.states), seeds.len());
 }

@@ -85,6 +85,14 @@ impl Content {
         })
     }
 
+    /// The file, if it is a plain one.
+    pub fn plain(&self) -> Option<&File> {
+        match self {
+            Content::Plain(file) => Some(file),
+            Content::Packed(_) => None,
+        }
+    }
+
     /// Whether the file is an archive.
     pub fn is_packed(&self) -> bool {
         matches!(self, Content::Packed(_))

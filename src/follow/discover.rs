@@ -142,6 +142,16 @@ pub fn is_sibling(path: &Path, of: &Path) -> bool {
         && matches!(rest, Some([b'.' | b'-' | b'_', digit, ..]) if digit.is_ascii_digit())
 }
 
+/// Whether a name is one that rotation makes of a log's name and moves to another directory.
+pub fn is_named_as_rotated(path: &Path, of: &Path) -> bool {
+    path.file_name().is_some_and(|name| is_sibling(&of.with_file_name(name), of))
+}
+
+/// Whether a name has a number or a date as rotation appends it.
+pub fn has_a_rotated_name(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| unrotated_name(path) != name.to_string_lossy())
+}
+
 /// Whether rotation may have made two names of one, or one of the other: `access.log.1` is to `access.log.2.gz`.
 pub fn are_related(one: &Path, other: &Path) -> bool {
     one.parent() == other.parent()

@@ -79,6 +79,10 @@ pub fn stayed<'r>(opened: &Opened, at_inode: impl Iterator<Item = (usize, &'r Lo
         if first_bytes.is_none() {
             first_bytes = Some(head(opened)?);
         }
+        // It was empty when it was seen, and may have become a copy of another.
+        if row.fingerprint.head_len == 0 && opened.size > 0 {
+            return Ok(None);
+        }
         if matches!(agreement(opened, first_bytes.as_deref().unwrap_or_default(), &row.fingerprint)?, Agreement::Full) {
             return Ok(Some(index));
         }
@@ -103,10 +107,19 @@ pub fn identify(
     let mut same_content = Vec::new();
     let mut cut_back = None;
     let mut is_copy = false;
+    let mut was_empty = None;
+    let is_begun = !opened.file.is_packed() && head.len() < HEAD_MAX && discover::has_a_rotated_name(path);
     for (index, row) in rows.iter().enumerate().filter(|(_, row)| wanted(row)) {
         // All but an archive's comparison with an open log begins with this, and of ten thousand logs few pass it.
         let by_name = opened.file.is_packed() && held.contains_key(&row.id);
         if !by_name && !row.fingerprint.agrees_with(&mut begins) {
+            // A copy has less than what a log is known by when it is begun.
+            if is_begun
+                && let Some(content) = held.get(&row.id)
+                && discover::is_named_as_rotated(path, &row.path)
+            {
+                is_copy |= begins_as(opened, content)?;
+            }
             continue;
         }
         if let Some(content) = held.get(&row.id) {
@@ -118,12 +131,17 @@ pub fn identify(
                     true => holds_the_same(opened, content)?,
                     false => is_what_was_read(opened, &head, &row.fingerprint)?,
                 };
+            } else if discover::is_named_as_rotated(path, &row.path) && row.fingerprint.head_len > 0 {
+                // On its way to another directory, that of another file system perhaps.
+                is_copy |= !opened.file.is_packed() && begins_as(opened, content)?;
             }
             continue;
         }
         let same_inode = row.dev == opened.dev && row.ino == opened.ino;
         let same_name = *row.path == *path;
         match agreement(opened, &head, &row.fingerprint)? {
+            // Whatever is in it now, it was empty when it was seen: a copy is so for a moment, too.
+            Agreement::Full if same_inode && row.fingerprint.head_len == 0 => was_empty = Some(index),
             Agreement::Full if same_inode => return Ok(Who::Known(index)),
             Agreement::Full if row.fingerprint.head_len > 0 => same_content.push((index, same_name)),
             Agreement::UpTo(offset) if !row.ended && (same_inode || same_name) => cut_back = Some((index, offset)),
@@ -140,10 +158,11 @@ pub fn identify(
             }
         }
     }
-    Ok(match cut_back {
-        Some((index, offset)) => Who::CutBack(index, offset),
-        None if is_copy => Who::Copy,
-        None => Who::New,
+    Ok(match (cut_back, was_empty) {
+        (Some((index, offset)), None) => Who::CutBack(index, offset),
+        _ if is_copy => Who::Copy,
+        (_, Some(index)) => Who::Known(index),
+        _ => Who::New,
     })
 }
 
@@ -160,6 +179,24 @@ fn holds_the_same(opened: &Opened, content: &Content) -> io::Result<bool> {
     let one = file::read_at(&opened.file, &mut both[0], 0)?;
     let other = file::read_at(content, &mut both[1], 0)?;
     Ok(one > 0 && both[0][..one] == both[1][..other])
+}
+
+/// Whether two files have the same beginning, as far as both go and that is compared.
+///
+/// # Errors
+/// Those of the system.
+pub fn begin_alike(one: &Opened, other: &Opened) -> io::Result<bool> {
+    let mut both = [vec![0; COMPARED], vec![0; COMPARED]];
+    let common = file::read_at(&one.file, &mut both[0], 0)?.min(file::read_at(&other.file, &mut both[1], 0)?);
+    Ok(common > 0 && both[0][..common] == both[1][..common])
+}
+
+/// Whether all that is in a file stands at a log's beginning, too, as far as that is compared.
+fn begins_as(opened: &Opened, content: &Content) -> io::Result<bool> {
+    let mut both = [vec![0; COMPARED], vec![0; COMPARED]];
+    let one = file::read_at(&opened.file, &mut both[0], 0)?;
+    let other = file::read_at(content, &mut both[1], 0)?;
+    Ok(one > 0 && opened.size <= content.size()? && one <= other && both[0][..one] == both[1][..one])
 }
 
 /// Whether a file is a copy of a log that is open as `content`, or is becoming one.
@@ -179,7 +216,8 @@ fn is_a_copy(opened: &Opened, head: &[u8], known: &Fingerprint, content: &Conten
         // All that was read of the log may be in both, and then they differ: the log was cut.
         Agreement::Full => Ok(!mark_agrees(content, last_mark)? || goes_on_alike(last_mark.offset)?),
         Agreement::UpTo(_) => Ok(true),
-        Agreement::No => Ok(known.agrees_head(head) && opened.file.size()? < first_mark.offset),
+        // By the size that the marks were held against: it may have grown since.
+        Agreement::No => Ok(known.agrees_head(head) && opened.size < first_mark.offset),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod discover;
 pub mod file;
 pub mod identity;
 mod known;
+mod moment;
 mod rotated;
 pub mod scan;
 pub mod source;
@@ -32,6 +33,7 @@ use crate::visitor::repeats::Repeats;
 use file::{Opened, Stamp};
 use identity::Who;
 use known::Known;
+use moment::Moment;
 use scan::Scan;
 use source::{Buffers, Happened, Reader, Sink, Source, Turn};
 use watch::{Wake, Watches};
@@ -153,8 +155,11 @@ pub struct Follower<S> {
     parked: HashMap<(LogId, Option<SiteId>), Reader>,
     /// Archives that were read to their end, or aren't to be read: nobody writes into them any more.
     finished: HashSet<Archive>,
-    /// When the names were last looked at.
-    looked: Option<SystemTime>,
+    /// When the names were last looked at, by the clock as it goes now.
+    looked: Option<Moment>,
+    /// By how much the clock was set back while nobody was there to see it: what the ledger knows of times is by the
+    /// clock as it went before.
+    set_back: Duration,
     /// When that was last stored.
     looking_stored: Option<Instant>,
     /// Whether something may have happened that nobody will tell.
@@ -169,6 +174,8 @@ pub struct Follower<S> {
     cut: BTreeMap<LogId, u64>,
     /// Logs of which nothing had been read at the last look: if one is truncated, only its copy can tell.
     unread: HashSet<LogId>,
+    /// Files that were truncated in place: where one has no name any more, what was written to it since is nowhere else.
+    truncated: Vec<Truncated>,
     /// How far logs that were let go have been read in this run: what isn't settled of that is on its way.
     read_to: HashMap<(Option<SiteId>, LogId), u64>,
     read_to_checked: usize,
@@ -182,6 +189,16 @@ pub struct Follower<S> {
     open_max: usize,
     /// What the ledger knows, while one look comes right after the other.
     known: Option<Known>,
+}
+
+/// A file that was truncated in place.
+struct Truncated {
+    /// The name under which it was followed.
+    name: Arc<Path>,
+    /// A handle of its own.
+    file: std::fs::File,
+    /// When that was noticed.
+    noticed: Instant,
 }
 
 /// What became of an opened file.
@@ -241,6 +258,7 @@ impl<S: Sink> Follower<S> {
             parked: HashMap::new(),
             finished: HashSet::new(),
             looked: None,
+            set_back: Duration::ZERO,
             looking_stored: None,
             look_again: false,
             unopened: HashMap::new(),
@@ -248,6 +266,7 @@ impl<S: Sink> Follower<S> {
             cut: BTreeMap::new(),
             left_over: BTreeSet::new(),
             unread: HashSet::new(),
+            truncated: Vec::new(),
             read_to: HashMap::new(),
             read_to_checked: 512,
             is_stuck: false,
@@ -463,6 +482,9 @@ impl<S: Sink> Follower<S> {
                     let inodes = self.sources.iter().map(|source| (source.row.dev, source.row.ino));
                     let held: HashSet<(u64, u64)> = inodes.collect();
                     let source = &mut self.sources[index];
+                    let handle = source.file.plain().and_then(|file| file.try_clone().ok());
+                    let name = source.row.path.clone();
+                    self.truncated.extend(handle.map(|file| Truncated { name, file, noticed: Instant::now() }));
                     match copy_of(source).filter(|(_, copy)| !held.contains(&(copy.dev, copy.ino))) {
                         Some((path, copy)) => {
                             tracing::info!(
@@ -523,7 +545,8 @@ impl<S: Sink> Follower<S> {
         if !self.search.is_empty() {
             poll = poll.min(watch::FALLBACK_POLL);
         }
-        if self.sources.iter().any(|source| source.leaving.is_some()) { poll.min(QUIET / 5) } else { poll }
+        let leaving = self.sources.iter().any(|source| source.leaving.is_some());
+        if leaving || !self.truncated.is_empty() { poll.min(QUIET / 5) } else { poll }
     }
 
     /// Waits for a wake, and takes all that have come.
@@ -582,7 +605,8 @@ impl<S: Sink> Follower<S> {
 
     /// Holds the open files against the names there are now.
     fn look(&mut self) -> Result<(), LedgerError> {
-        let began = SystemTime::now();
+        let began = Moment::now();
+        self.allow_for_the_clock(&began);
         let patterns: Vec<String> = self.targets.iter().map(|target| target.pattern.clone()).collect();
         let mut unlisted = Vec::new();
         let found = discover::paths(&patterns, |directory, error| unlisted.push((directory.to_path_buf(), error)));
@@ -625,6 +649,7 @@ impl<S: Sink> Follower<S> {
         }
         self.keep(looking);
         self.find_what_was_rotated_since_the_last_look(&moved, &found)?;
+        self.read_what_has_lost_its_name()?;
         self.looked = Some(began);
         // The first look of a run, or by a new configuration, isn't all: what was rotated before is searched for after it.
         if self.looking_stored.is_some() {
@@ -652,6 +677,44 @@ impl<S: Sink> Follower<S> {
         if self.watches.set(directories) {
             // A file that came before its directory was watched is seen by looking once more.
             self.look_again = true;
+        }
+        Ok(())
+    }
+
+    /// What was written to a log after it was truncated, and is in no directory any more.
+    fn read_what_has_lost_its_name(&mut self) -> Result<(), LedgerError> {
+        use std::os::unix::fs::MetadataExt;
+        for truncated in std::mem::take(&mut self.truncated) {
+            // What can't be asked for its state can't be read either.
+            let Ok(meta) = truncated.file.metadata() else { continue };
+            let held = self.sources.iter().any(|source| (source.row.dev, source.row.ino) == (meta.dev(), meta.ino()));
+            if held || meta.nlink() > 0 {
+                continue;
+            }
+            let handle = truncated.file.try_clone().and_then(archive::Content::of);
+            let Ok(file) = handle else { continue };
+            let (name, modified) = (&truncated.name, meta.modified().ok());
+            let opened = Opened { file, dev: meta.dev(), ino: meta.ino(), size: meta.len(), modified };
+            if !first_bytes(&opened).is_ok_and(|first| first.contains(&b'\n')) {
+                // The server may still have it open.
+                self.truncated.extend((truncated.noticed.elapsed() < QUIET).then_some(truncated));
+                continue;
+            }
+            // Compressed before it was removed: it is found where it is now.
+            let others = discover::related(name).into_iter().filter_map(|path| file::open(&path).ok());
+            if others.into_iter().any(|other| identity::begin_alike(&opened, &other).unwrap_or(false)) {
+                continue;
+            }
+            let mut known = self.known()?;
+            let targets = self.matching(name);
+            match self.adopt(name, name, opened, Who::New, &mut known, &targets)? {
+                Adopted::Source(mut source) => {
+                    source.leaving = Some(Instant::now());
+                    self.sources.push(*source);
+                }
+                Adopted::NotYet => {}
+                Adopted::Outrun => self.truncated.push(truncated),
+            }
         }
         Ok(())
     }
@@ -704,7 +767,16 @@ impl<S: Sink> Follower<S> {
                 return Ok(());
             }
         };
+        self.give_up_what_was_empty(inode, &who, known)?;
         self.troubles.remove(path);
+        // Every copy begins so. What it becomes is seen when it is written to.
+        if who == Who::New
+            && opened.size == 0
+            && discover::has_a_rotated_name(path)
+            && self.sources.iter().any(|source| discover::is_named_as_rotated(path, &source.row.path))
+        {
+            return Ok(());
+        }
         let is_packed = opened.file.is_packed();
         // An archive that lay there before: `start` says that what is old is not read.
         let is_old = is_packed && who == Who::New && self.start == Start::End && self.is_fresh(targets);
@@ -717,11 +789,11 @@ impl<S: Sink> Follower<S> {
         let adopted = self.adopt(path, path, opened, who, known, targets)?;
         match adopted {
             Adopted::Source(mut source) => {
+                self.cut.remove(&source.row.id);
                 if is_packed {
                     source.leaving = Some(Instant::now());
                 }
                 self.unopened.remove(&inode);
-                self.cut.remove(&source.row.id);
                 looking.inodes.insert((source.row.dev, source.row.ino));
                 looking.logs.insert(source.row.id);
                 self.sources.push(*source);

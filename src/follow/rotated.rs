@@ -10,6 +10,7 @@ use super::discover::{self, Directories, Sibling};
 use super::file;
 use super::identity::{self, Who};
 use super::known::Known;
+use super::moment::Moment;
 use super::source::{Happened, Sink, Source};
 use super::{Adopted, Follower, Looking};
 use crate::ledger::{LedgerError, LogRow};
@@ -30,11 +31,13 @@ impl<S: Sink> Follower<S> {
     ///
     /// What was written under a name and its siblings before that time is known by its content, or was left alone then.
     pub(super) fn names_read_before(
-        &self,
+        &mut self,
         followed: &BTreeSet<String>,
     ) -> Result<BTreeMap<Arc<Path>, SystemTime>, LedgerError> {
         let mut names: BTreeMap<Arc<Path>, SystemTime> = BTreeMap::new();
         let patterns = self.ledger.patterns()?;
+        let clock = self.ledger.clock()?.and_then(|stored| Moment::of_this_start(&stored));
+        self.set_back = clock.map_or(Duration::ZERO, |then| then.set_back_until(&Moment::now()));
         for row in self.known.as_ref().map_or(&[][..], Known::rows) {
             let of_it = self.targets.iter().filter(|target| discover::is_for(&target.pattern, &row.path));
             if of_it.clone().any(|target| followed.contains(&target.pattern)) {
@@ -45,6 +48,7 @@ impl<S: Sink> Follower<S> {
             let since =
                 looked.and_then(|at| SystemTime::try_from(at).ok()).map_or_else(|| last_read(row), |at| at - TICK);
             if self.ledger.position(None, row.id)?.is_some() {
+                let since = since - self.set_back;
                 let last = names.entry(Arc::clone(&row.path)).or_insert(since);
                 *last = since.min(*last);
             }
@@ -62,12 +66,12 @@ impl<S: Sink> Follower<S> {
             return Ok(());
         }
         // What is still searched for isn't known.
-        let at = self.search.values().copied().fold(looked, SystemTime::min);
+        let at = self.search.values().copied().fold(looked.wall, SystemTime::min);
         let Ok(at) = jiff::Timestamp::try_from(at) else { return Ok(()) };
         let now = Instant::now();
         // What was found must be known before it is said that all is: else a kill in between leaves it alone for good.
         let patterns = self.targets.iter().map(|target| target.pattern.as_str());
-        match self.ledger.sync().and_then(|()| self.ledger.looked(patterns, at)) {
+        match self.ledger.sync().and_then(|()| self.ledger.looked(patterns, at, looked.stored().as_deref())) {
             Ok(()) => self.looking_stored = Some(now),
             // A full disk: the next look stores it, or the next run looks at more.
             Err(error) if error.is_passing() => self.looking_stored = now.checked_sub(EVERY).or(Some(now)),
@@ -105,7 +109,25 @@ impl<S: Sink> Follower<S> {
     /// What was read of a log isn't there any more. Its rest may be in a copy, and what stands there now may have another
     /// name by now.
     pub(super) fn search_after_truncation(&mut self, row: &LogRow) {
-        self.search_again(&row.path, last_read(row));
+        self.search_again(&row.path, last_read(row) - self.set_back);
+    }
+
+    /// Where the clock was set back since the last look, all that was known of times is earlier by that.
+    pub(super) fn allow_for_the_clock(&mut self, now: &Moment) {
+        let Some(looked) = &mut self.looked else { return };
+        let back = looked.set_back_until(now);
+        if back.is_zero() {
+            return;
+        }
+        tracing::info!(back = format!("{back:.1?}"), "the clock was set back");
+        *looked = looked.earlier_by(back);
+        self.search.values_mut().for_each(|since| *since -= back);
+        let back = jiff::SignedDuration::try_from(back).unwrap_or(jiff::SignedDuration::MAX);
+        for source in &mut self.sources {
+            // It is what the next search goes by.
+            let known = source.row.last_read.as_mut();
+            known.into_iter().for_each(|at| *at = at.saturating_sub(back).unwrap_or(*at));
+        }
     }
 
     /// While running: of what came under these names since the last look, all but the last has another name now.
@@ -124,7 +146,7 @@ impl<S: Sink> Follower<S> {
             let is_there = |path: &Path| file::inode(path).is_ok_and(|there| there == *inode);
             is_there(name) || directories.siblings(name).iter().any(|sibling| sibling.inode == *inode)
         });
-        let since = looked - TICK;
+        let since = looked.wall - TICK;
         for name in moved {
             let is_new = |sibling: &Sibling| sibling.modified.is_none_or(|written| written >= since);
             let news = directories.siblings(name).into_iter().any(|sibling| {
@@ -135,7 +157,8 @@ impl<S: Sink> Follower<S> {
             if news {
                 self.search(name, since, &mut directories, &mut looking)?;
             }
-            if !directories.has_all_siblings(name) {
+            // By a clock that was just set forward, a directory that changes now seems to have been quiet for long.
+            if !directories.has_all_siblings(name) || looked.is_set_forward_until(&Moment::now()) {
                 self.search_again(name, since);
             }
         }
@@ -169,6 +192,28 @@ impl<S: Sink> Follower<S> {
         if let Ok(inode) = file::inode(path) {
             self.unopened.insert(inode, (path.to_path_buf(), None));
         }
+    }
+
+    /// A file that was empty when it was seen has become a copy of a log that is known: nothing more is to come of it.
+    pub(super) fn give_up_what_was_empty(
+        &mut self,
+        inode: (u64, u64),
+        who: &Who,
+        known: &mut Known,
+    ) -> Result<(), LedgerError> {
+        let is_it = |index: usize| matches!(who, Who::Known(known) | Who::CutBack(known, _) if *known == index);
+        let is_empty = |row: &LogRow| row.fingerprint.head_len == 0 && !row.ended;
+        let at_inode = known.at_inode(inode).filter(|(index, row)| is_empty(row) && !is_it(*index));
+        for mut row in at_inode.map(|(_, row)| row.clone()).collect::<Vec<_>>() {
+            if *who == Who::New || self.sources.iter().any(|source| source.row.id == row.id) {
+                continue;
+            }
+            self.left_over.remove(&row.id);
+            self.ledger.give_up(row.id)?;
+            row.ended = true;
+            known.put(row);
+        }
+        Ok(())
     }
 
     /// Looks among a name's siblings for the rest of logs that had this name, and for files that were written to after
@@ -250,6 +295,8 @@ impl<S: Sink> Follower<S> {
                     continue;
                 }
             };
+            self.give_up_what_was_empty(inode, &who, known)?;
+            missing.retain(|index| !known.rows()[*index].ended || self.left_over.contains(&known.rows()[*index].id));
             let wanted = match &who {
                 Who::Known(index) | Who::CutBack(index, _) => missing.contains(index),
                 Who::New => is_news && !followed_itself,

@@ -555,15 +555,36 @@ impl Ledger {
         })
     }
 
-    /// Remembers when all that lay under these patterns' names was known.
+    /// What the clocks showed at the last look that was remembered.
     ///
     /// # Errors
     /// Those of the database.
-    pub fn looked<'p>(&self, patterns: impl Iterator<Item = &'p str>, at: Timestamp) -> Result<(), LedgerError> {
+    pub fn clock(&self) -> Result<Option<String>, LedgerError> {
+        self.ask(|db| db.query_row("SELECT value FROM meta WHERE key = 'clock'", [], |row| row.get(0)).optional())
+    }
+
+    /// Remembers when all that lay under these patterns' names was known, and what the clocks showed then.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn looked<'p>(
+        &self,
+        patterns: impl Iterator<Item = &'p str>,
+        at: Timestamp,
+        clock: Option<&str>,
+    ) -> Result<(), LedgerError> {
         let patterns: Vec<&str> = patterns.collect();
         let patterns = serde_json::to_string(&patterns).unwrap_or_default();
         let set = "UPDATE pattern SET looked = ?1 WHERE text IN (SELECT value FROM json_each(?2))";
-        self.ask(|db| db.execute(set, params![at.as_microsecond(), patterns])).map(|_| ())
+        self.ask(|db| {
+            let change = db.transaction()?;
+            change.execute(set, params![at.as_microsecond(), patterns])?;
+            match clock {
+                Some(clock) => change.execute("INSERT OR REPLACE INTO meta VALUES ('clock', ?1)", [clock])?,
+                None => change.execute("DELETE FROM meta WHERE key = 'clock'", [])?,
+            };
+            change.commit()
+        })
     }
 
     /// Remembers that a pattern was run with.
