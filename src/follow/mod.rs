@@ -733,7 +733,7 @@ impl<S: Sink> Follower<S> {
                 let held = self.sources.iter().map(|source| (source.row.id, &source.file)).collect();
                 // What was there before the cut may be in a copy.
                 let wanted =
-                    |row: &LogRow| whole(row) || (row.dev, row.ino) != inode && discover::is_sibling(path, &row.path);
+                    |row: &LogRow| whole(row) || (row.dev, row.ino) != inode && discover::are_related(path, &row.path);
                 identity::identify(path, &opened, known.rows(), wanted, &held)
             }
             Err(error) => Err(error),
