@@ -354,10 +354,11 @@ impl Life {
 
     /// Removes a file, into which the server may still write a few lines.
     fn remove(&mut self, name: &str, late: Option<u32>) {
-        // It is open for a moment, too, when it has no whole line yet or is compared: who has sent of it, reads it.
+        // It is open for a moment, too, when it has no whole line yet: who has sent of it, reads it. A rotated one may be a
+        // copy that is just being compared.
         let delivered = self.distinct();
         let is_read = self.files[name].lines.iter().any(|n| delivered.contains(&url(*n)));
-        let is_held = is_read && self.is_held(name);
+        let is_held = name == LOG && is_read && self.is_held(name);
         let mut server = fs::OpenOptions::new().append(true).open(self.path(name)).unwrap();
         fs::remove_file(self.path(name)).unwrap();
         let mut lines = self.files.remove(name).unwrap().lines;
