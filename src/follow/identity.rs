@@ -129,7 +129,10 @@ pub fn identify(
             } else if discover::are_related(path, &row.path) {
                 is_copy |= match opened.file.is_packed() {
                     true => holds_the_same(opened, content)?,
-                    false => is_what_was_read(opened, &head, &row.fingerprint)?,
+                    false => {
+                        is_what_was_read(opened, &head, &row.fingerprint)?
+                            || is_what_was_cut(opened, &head, &row.fingerprint, content)?
+                    }
                 };
             } else if discover::is_named_as_rotated(path, &row.path) && row.fingerprint.head_len > 0 {
                 // On its way to another directory, that of another file system perhaps.
@@ -170,6 +173,12 @@ pub fn identify(
 fn is_what_was_read(opened: &Opened, head: &[u8], known: &Fingerprint) -> io::Result<bool> {
     let read_to = known.marks.last().map(|mark| mark.offset);
     Ok(read_to == Some(opened.size) && matches!(agreement(opened, head, known)?, Agreement::Full))
+}
+
+/// Whether a file holds all that was read of a log, and the log doesn't any more: it was cut, and that wasn't noticed yet.
+fn is_what_was_cut(opened: &Opened, head: &[u8], known: &Fingerprint, content: &Content) -> io::Result<bool> {
+    let Some(last) = known.marks.last() else { return Ok(false) };
+    Ok(matches!(agreement(opened, head, known)?, Agreement::Full) && !mark_agrees(content, last)?)
 }
 
 /// Whether an archive holds all of a log that is open as `content`: under a glob rotation gives each of them another name,

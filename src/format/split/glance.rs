@@ -66,13 +66,11 @@ impl Splitter {
                 Slot::Request => request = Some(value),
                 Slot::Status => status = Some(u16::try_from(number(value)?).ok()?),
                 Slot::Number | Slot::Bytes => drop(number(value)?),
-                Slot::Time(clock) => {
-                    if value != glimpse.time {
-                        // Which of two hours a time without an offset means depends on the lines before.
-                        clock.read(value, when.zone, when.after)?.offset?;
-                        glimpse.time.clear();
-                        glimpse.time.extend_from_slice(value);
-                    }
+                Slot::Time(clock) if value != glimpse.time => {
+                    // Which of two hours a time without an offset means depends on the lines before.
+                    clock.read(value, when.zone, when.after)?.offset?;
+                    glimpse.time.clear();
+                    glimpse.time.extend_from_slice(value);
                 }
                 // They may hold anything.
                 _ => {}
