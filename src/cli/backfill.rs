@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::bar::Bar;
 use super::{Failure, load, print, printable, say};
 use crate::backfill::{self, Counted, End, Extent, Input, Job, Kept, Moment, Options, Outlet, Period, Progress};
 use crate::config::{self, Config};
@@ -228,6 +227,7 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
 
 /// Shows on standard error how far it is: a bar on a terminal, else a line every 30 s.
 struct Shown {
+    bar: Option<indicatif::ProgressBar>,
     ended: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
@@ -235,20 +235,27 @@ impl Shown {
     fn start(progress: &Arc<Progress>, bytes: u64, how: How, quiet: bool) -> Self {
         let quiet = how == How::Off || how == How::Auto && quiet;
         let terminal = std::io::stderr().is_terminal() && !quiet && how == How::Auto;
+        let bar = terminal.then(|| {
+            let bar = indicatif::ProgressBar::new(bytes);
+            let looks = "{bar:30} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left\n{msg}";
+            if let Ok(style) = indicatif::ProgressStyle::with_template(looks) {
+                bar.set_style(style);
+            }
+            bar
+        });
         let (end, ended) = std::sync::mpsc::channel();
-        let progress = Arc::clone(progress);
+        let (progress, drawn) = (Arc::clone(progress), bar.clone());
         let watch = move || {
-            let mut bar = terminal.then(Bar::default);
             let every = Duration::from_millis(match how {
                 How::Json => 1_000,
-                _ if terminal => 100,
+                _ if drawn.is_some() => 100,
                 _ => 30_000,
             });
             let began = Instant::now();
             loop {
                 let over = ended.recv_timeout(every) != Err(RecvTimeoutError::Timeout);
                 if !quiet {
-                    show(&progress, bytes, began, how, bar.as_mut(), over);
+                    show(&progress, bytes, began, how, drawn.as_ref(), over);
                 }
                 if over {
                     return;
@@ -257,7 +264,7 @@ impl Shown {
         };
         // Without the thread there is no picture, and nothing else is missing.
         let thread = std::thread::Builder::new().name("progress".into()).spawn(watch).ok();
-        Self { ended: thread.map(|thread| (end, thread)) }
+        Self { bar, ended: thread.map(|thread| (end, thread)) }
     }
 
     fn finish(self) {
@@ -265,16 +272,18 @@ impl Shown {
             drop(end);
             let _ = thread.join();
         }
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
     }
 }
 
 /// Shows once where it is; `over`: for the last time.
-fn show(progress: &Progress, total: u64, began: Instant, how: How, bar: Option<&mut Bar>, over: bool) {
+fn show(progress: &Progress, total: u64, began: Instant, how: How, bar: Option<&indicatif::ProgressBar>, over: bool) {
     let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let (bytes, lines, events, posts) =
         (of(&progress.bytes), of(&progress.lines), of(&progress.events), of(&progress.posts));
-    let took = began.elapsed();
-    let seconds = took.as_secs_f64();
+    let seconds = began.elapsed().as_secs_f64();
     let finished = progress.finished.lock().map(|mut finished| std::mem::take(&mut *finished)).unwrap_or_default();
     let finished = finished.iter().map(|path| printable(&path.display().to_string()));
     if how == How::Json {
@@ -289,15 +298,13 @@ fn show(progress: &Progress, total: u64, began: Instant, how: How, bar: Option<&
     let a_second = |count: u64| count as f64 / seconds.max(0.001);
     match bar {
         Some(bar) => {
-            let below = format!(
+            finished.for_each(|path| bar.println(format!("{path}: done")));
+            bar.set_position(bytes.min(total));
+            bar.set_message(format!(
                 "{lines} lines, {:.0} a second; {events} events; {posts} POSTs, {:.0} a second",
                 a_second(lines),
                 a_second(posts)
-            );
-            bar.draw(finished.map(|path| format!("{path}: done")), bytes.min(total), total, took, &below);
-            if over {
-                bar.clear();
-            }
+            ));
         }
         None => {
             finished.for_each(|path| say(&format!("{path}: done")));

@@ -4,7 +4,6 @@
 //! or the configuration is wrong.
 
 mod backfill;
-mod bar;
 mod check;
 mod completions;
 mod demo;

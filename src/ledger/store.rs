@@ -297,6 +297,13 @@ impl Drop for Waking {
     }
 }
 
+/// The name of what SQLite keeps beside a database.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What the mutexes guard is replaced whole or only added to: it stays true when a holder panicked.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -414,21 +421,21 @@ impl Ledger {
         Ok(Some(LedgerReader { db, path }))
     }
 
-    /// Sets the state aside, and says where it is now.
+    /// Sets the state aside, and says where it is now: nowhere where something is already.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn reset(state_dir: &Path) -> Result<Option<PathBuf>, LedgerError> {
         let path = state_dir.join("silktail.db");
-        let aside = state_dir.join(format!("silktail.db.broken-{}", Timestamp::now().as_second()));
+        let mut aside = (Timestamp::now().as_second()..).map(|at| state_dir.join(format!("silktail.db.broken-{at}")));
+        let is_free = |aside: &PathBuf| {
+            // Of a state whose database was gone, only what lay beside it was kept.
+            ["", "-wal", "-shm"].iter().all(|suffix| beside(aside, suffix).symlink_metadata().is_err())
+        };
+        let Some(aside) = aside.find(is_free) else { return Ok(None) };
         let mut moved = false;
         for suffix in ["", "-wal", "-shm"] {
-            let name = |path: &Path| {
-                let mut name = path.as_os_str().to_owned();
-                name.push(suffix);
-                PathBuf::from(name)
-            };
-            match std::fs::rename(name(&path), name(&aside)) {
+            match std::fs::rename(beside(&path, suffix), beside(&aside, suffix)) {
                 Ok(()) => moved = true,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(LedgerError::Directory { path: state_dir.to_path_buf(), error }),
@@ -1724,6 +1731,10 @@ mod tests {
         assert!(matches!(Ledger::open(folder.path(), Role::Daemon), Err(LedgerError::Broken { .. })));
         let aside = Ledger::reset(folder.path()).unwrap().unwrap();
         assert!(aside.exists());
+        drop(Ledger::open(folder.path(), Role::Daemon).unwrap());
+        // Within the same second.
+        let another = Ledger::reset(folder.path()).unwrap().unwrap();
+        assert!(aside.exists() && another.exists() && aside != another);
         drop(Ledger::open(folder.path(), Role::Daemon).unwrap());
         let db = Connection::open(&path).unwrap();
         db.pragma_update(None, "user_version", 99).unwrap();
