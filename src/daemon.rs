@@ -240,24 +240,35 @@ impl Sink for Outlet {
         // Only the follower's thread comes here; a lock that nobody else wants costs nothing to speak of.
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = taken.outcome != pipeline::Outcome::Unparsed;
-        let path = row.path.display();
-        match watched.fits.entry(row.id).or_default().see(fits, cut.span().start) {
-            Some(FitChange::Misfits { unfit, lines, first_offset }) => tracing::warn!(
-                %path, format = pipeline.format.name(), unfit, lines, first_offset,
-                hint = "`silktail explain` shows where a line stops fitting",
-                "lines don't fit the format"
-            ),
-            Some(FitChange::Fits) => {
-                tracing::info!(%path, format = pipeline.format.name(), "lines fit the format again")
-            }
-            None => {}
-        }
+        let change = watched.fits.entry(row.id).or_default().see(fits, cut.span().start);
+        say_fit(change, row, pipeline);
         let Some((client, site)) = taken.client.zip(taken.site.and_then(|index| pipeline.sites.get(index))) else {
             return;
         };
         if let Some(found) = watched.proxies.entry(site.id).or_default().see(client) {
+            let path = row.path.display();
             tracing::warn!(site = site.name, %path, hint = Proxied::HINT, "{}", found.what());
         }
+    }
+
+    fn glanced_at(&self, row: &LogRow, pipeline: &pipeline::Pipeline, lines: u64, offset: u64) {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let change = watched.fits.entry(row.id).or_default().see_fitting(lines, offset);
+        say_fit(change, row, pipeline);
+    }
+}
+
+/// Says that a log's lines don't fit its format any more, or fit it again.
+fn say_fit(change: Option<FitChange>, row: &LogRow, pipeline: &pipeline::Pipeline) {
+    let path = row.path.display();
+    match change {
+        Some(FitChange::Misfits { unfit, lines, first_offset }) => tracing::warn!(
+            %path, format = pipeline.format.name(), unfit, lines, first_offset,
+            hint = "`silktail explain` shows where a line stops fitting",
+            "lines don't fit the format"
+        ),
+        Some(FitChange::Fits) => tracing::info!(%path, format = pipeline.format.name(), "lines fit the format again"),
+        None => {}
     }
 }
 

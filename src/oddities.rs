@@ -111,6 +111,16 @@ impl Fit {
             self.unfit += 1;
             self.first_offset.get_or_insert(offset);
         }
+        self.judge(offset)
+    }
+
+    /// Takes lines that fit; their end is at `offset`.
+    pub fn see_fitting(&mut self, lines: u64, offset: u64) -> Option<FitChange> {
+        self.lines = self.lines.saturating_add(u32::try_from(lines).unwrap_or(u32::MAX));
+        self.judge(offset)
+    }
+
+    fn judge(&mut self, offset: u64) -> Option<FitChange> {
         if self.lines < WINDOW {
             return None;
         }
@@ -155,6 +165,10 @@ mod tests {
             (0..500_u64).filter_map(|line| fit.see(!(100..300).contains(&line), line * 10)).collect();
         let misfits = FitChange::Misfits { unfit: 100, lines: 100, first_offset: 1_000 };
         assert_eq!(changes, [misfits, FitChange::Fits]);
+        // Most lines are only glanced at, and those that don't fit are read.
+        let mut fit = Fit::default();
+        let read = |fit: &mut Fit, line: u64| fit.see(false, line).or_else(|| fit.see_fitting(20, line + 20));
+        assert!((0..1_000_u64).all(|line| read(&mut fit, line * 21).is_none()), "a little garbage is no wrong format");
         let mut fit = Fit::default();
         assert!((0..1_000_u64).all(|line| fit.see(line % 2 == 0, line).is_none()), "half garbage is no wrong format");
     }

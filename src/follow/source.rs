@@ -104,6 +104,8 @@ pub trait Sink {
     fn left(&self, _log: LogId) {}
     /// The fate of every line that was parsed, for those that watch or sum up.
     fn saw(&self, _row: &LogRow, _pipeline: &Pipeline, _taken: &Taken, _cut: Cut<'_>) {}
+    /// So many lines, up to an offset, that a glance has shown to fit the format and no rule.
+    fn glanced_at(&self, _row: &LogRow, _pipeline: &Pipeline, _lines: u64, _offset: u64) {}
 }
 
 /// How far one site has read, or the log's own count of lines that are no site's.
@@ -376,6 +378,9 @@ impl Source {
                 Found::Passed(lines) => {
                     if let Some(owner) = self.readers.iter().position(|reader| reader.site.is_some()) {
                         pass(lines, &mut readings[owner]);
+                        if pipeline.glances && cohort.get(owner) == Some(&true) {
+                            sink.glanced_at(&self.row, &pipeline, lines, cutter.offset());
+                        }
                     }
                 }
                 Found::Line(cut, taken) => {
