@@ -134,8 +134,8 @@ echo
 printf '| %-44s | %8s | %7s | %7s | %8s | %6s | %7s | %7s |\n' program seconds 'CPU s' GB/s 'RSS MiB' POSTs events doubled
 echo '| --- | --- | --- | --- | --- | --- | --- | --- |'
 best_of "$("$SILKTAIL" --version), backfill with its ledger" silktail_backfill
-if command -v rg >/dev/null; then best_of "$(rg --version | head -1 | cut -d' ' -f1-2), counts the lines" ripgrep; fi
+if command -v rg >/dev/null; then best_of "$(rg --version | sed -n 1p | cut -d' ' -f1-2), counts the lines" ripgrep; fi
 if command -v syslog-ng >/dev/null; then best_of "$(syslog-ng --version | sed -n '1s/ (.*//p')" syslog_ng; fi
-if command -v fluent-bit >/dev/null; then best_of "$(fluent-bit --version | head -1)" fluent_bit; fi
+if command -v fluent-bit >/dev/null; then best_of "$(fluent-bit --version | sed -n 1p)" fluent_bit; fi
 if command -v vector >/dev/null; then best_of "$(vector --version | cut -d' ' -f1-2)" vector_file; fi
-if command -v goaccess >/dev/null; then best_of "$(goaccess --version | head -1 | sed 's,\.$,,'), its report" goaccess_report; fi
+if command -v goaccess >/dev/null; then best_of "$(goaccess --version | sed -n 1p | sed 's,\.$,,'), its report" goaccess_report; fi
