@@ -7,6 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::moment::Moment;
+
 /// Whether a `logs` entry is a glob rather than a plain path.
 pub fn is_glob(pattern: &str) -> bool {
     pattern.contains(['*', '?', '['])
@@ -217,6 +219,7 @@ pub fn related(path: &Path) -> Vec<PathBuf> {
 #[derive(Debug, Default)]
 pub struct Directories {
     listed: HashMap<PathBuf, Listing>,
+    looked: Option<Moment>,
 }
 
 #[derive(Debug)]
@@ -241,6 +244,11 @@ impl Listing {
 const QUIET: Duration = Duration::from_millis(20);
 
 impl Directories {
+    /// To be listed by who has looked before at that moment.
+    pub fn since(looked: Option<Moment>) -> Self {
+        Self { looked, ..Self::default() }
+    }
+
     /// See [`siblings`].
     pub fn siblings(&mut self, path: &Path) -> Vec<Sibling> {
         let Some(listing) = self.listing(path) else { return Vec::new() };
@@ -254,7 +262,9 @@ impl Directories {
 
     /// Whether no sibling can have been missed: nothing was renamed, made or removed meanwhile.
     pub fn has_all_siblings(&mut self, path: &Path) -> bool {
-        self.listing(path).is_some_and(|listing| listing.is_whole)
+        // By a clock that was just set forward, a directory that changes now seems to have been quiet for long.
+        let set_forward = self.looked.is_some_and(|looked| looked.is_set_forward_until(&Moment::now()));
+        !set_forward && self.listing(path).is_some_and(|listing| listing.is_whole)
     }
 
     fn listing(&mut self, path: &Path) -> Option<&Listing> {

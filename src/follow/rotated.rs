@@ -89,7 +89,7 @@ impl<S: Sink> Follower<S> {
         let held: BTreeSet<LogId> = self.sources.iter().map(|source| source.row.id).collect();
         let sites: Vec<SiteId> = self.targets.iter().map(|target| target.site.id).collect();
         self.left_over = self.ledger.left_over(&sites)?.into_iter().filter(|id| !held.contains(id)).collect();
-        let mut directories = Directories::default();
+        let mut directories = Directories::since(self.looked);
         let mut looking = self.looking();
         for (name, read) in names {
             self.search(&name, read, &mut directories, &mut looking)?;
@@ -137,10 +137,14 @@ impl<S: Sink> Follower<S> {
         found: &BTreeMap<PathBuf, Vec<usize>>,
     ) -> Result<(), LedgerError> {
         let Some(looked) = self.looked else { return Ok(()) };
-        let mut directories = Directories::default();
+        let mut directories = Directories::since(self.looked);
         let mut looking = self.looking();
         for (name, since) in std::mem::take(&mut self.search) {
             self.search(&name, since, &mut directories, &mut looking)?;
+            // While names move on, one may have been missed, also where nothing that is known is missing.
+            if !directories.has_all_siblings(&name) {
+                self.search_again(&name, since);
+            }
         }
         self.unopened.retain(|inode, (name, _)| {
             let is_there = |path: &Path| file::inode(path).is_ok_and(|there| there == *inode);
@@ -157,8 +161,7 @@ impl<S: Sink> Follower<S> {
             if news {
                 self.search(name, since, &mut directories, &mut looking)?;
             }
-            // By a clock that was just set forward, a directory that changes now seems to have been quiet for long.
-            if !directories.has_all_siblings(name) || looked.is_set_forward_until(&Moment::now()) {
+            if !directories.has_all_siblings(name) {
                 self.search_again(name, since);
             }
         }
