@@ -212,6 +212,7 @@ impl Source {
         let limit = ahead.unwrap_or(size).saturating_sub(at);
         let block = self.block();
         let (buffer, lower) = buffers.room(usize::try_from(limit).unwrap_or(block).min(block));
+        let began = SystemTime::now();
         let filled = file::read_at(&self.file, buffer, at)?;
         // It may have been truncated and written to again since the check above.
         if !self.holds_what_was_read(self.file.size()?)? {
@@ -222,7 +223,7 @@ impl Source {
         }
         let bytes = &buffer[..filled];
         let stopped = self.read(bytes, lower, &cohort, repeats, sink, false)?;
-        self.remember(at, bytes, sink);
+        self.remember(at, bytes, began, sink);
         let moved = self.readers.iter().zip(&cohort).any(|(reader, member)| *member && reader.cutter.wants() > at);
         let more = stopped == Stopped::Full || ahead.is_some() || at + (filled as u64) < size;
         Ok(if moved && more { Turn::More } else { waiting })
@@ -256,10 +257,11 @@ impl Source {
         self.recall(&cohort)?;
         let block = self.block();
         let (buffer, lower) = buffers.room(usize::try_from(size - furthest).unwrap_or(block).min(block));
+        let began = SystemTime::now();
         let filled = file::read_at(&self.file, buffer, furthest)?;
         let bytes = &buffer[..filled];
         self.read(bytes, lower, &cohort, repeats, sink, true)?;
-        self.remember(furthest, bytes, sink);
+        self.remember(furthest, bytes, began, sink);
         Ok(())
     }
 
@@ -411,8 +413,8 @@ impl Source {
         Ok(stopped)
     }
 
-    /// Stores the fingerprint as it is after this reading.
-    fn remember(&mut self, at: u64, bytes: &[u8], sink: &impl Sink) {
+    /// Stores the fingerprint as it is after a reading that was begun at that time.
+    fn remember(&mut self, at: u64, bytes: &[u8], began: SystemTime, sink: &impl Sink) {
         let read = self.readers.iter().map(|reader| reader.cutter.wants()).max().unwrap_or(0);
         let known = &mut self.row.fingerprint;
         let known_to = known.marks.last().map_or(0, |mark| mark.offset);
@@ -446,7 +448,8 @@ impl Source {
         if let Some(before) = before {
             known.push_mark(Mark::of(read, &before));
         }
-        self.row.last_read = jiff::Timestamp::try_from(SystemTime::now()).ok();
+        // What was written after this wasn't there to be read; a while may have passed since.
+        self.row.last_read = jiff::Timestamp::try_from(began).ok();
         sink.update(self.row.clone());
     }
 }
@@ -586,11 +589,14 @@ mod tests {
     #[derive(Default)]
     struct Recorder {
         events: std::cell::RefCell<Vec<Event>>,
+        /// When the first came.
+        first: std::cell::Cell<Option<SystemTime>>,
         counts: std::cell::RefCell<Counts>,
     }
 
     impl Sink for Recorder {
         fn submit(&self, event: Event) {
+            self.first.set(self.first.get().or_else(|| Some(SystemTime::now())));
             self.events.borrow_mut().push(event);
         }
         fn has_room(&self, _site: SiteId) -> bool {
@@ -605,8 +611,8 @@ mod tests {
         fn update(&self, _row: LogRow) {}
     }
 
-    /// The events and counts of a log, read with or without the search.
-    fn outcomes(log: &[u8], rules: &crate::rules::Rules, searched: bool) -> (Vec<Event>, Counts) {
+    /// A log that is open, to be read with or without the search.
+    fn source(log: &[u8], rules: &crate::rules::Rules, searched: bool) -> Source {
         let base_url = url::Url::parse("https://docs.example.org").unwrap();
         let context = crate::rules::SiteContext {
             hosts: crate::rules::Hosts::of_base_url(&base_url),
@@ -634,7 +640,7 @@ mod tests {
             (pipeline.prefilter, pipeline.glances) = (None, false);
         }
         let reader = |site| Reader { site, cutter: Cutter::new(0, 300), settled: BTreeSet::new() };
-        let mut source = Source {
+        Source {
             row: LogRow {
                 id: LogId(1),
                 path: Path::new("access.log").into(),
@@ -656,7 +662,12 @@ mod tests {
             size: 0,
             behind_since: None,
             seen: None,
-        };
+        }
+    }
+
+    /// The events and counts of a log, read with or without the search.
+    fn outcomes(log: &[u8], rules: &crate::rules::Rules, searched: bool) -> (Vec<Event>, Counts) {
+        let mut source = source(log, rules, searched);
         let (recorder, mut repeats, mut buffers) =
             (Recorder::default(), Repeats::new([0; 16], 100), Buffers::default());
         while source.turn(&mut buffers, &mut repeats, &recorder).unwrap() == Turn::More {}
@@ -673,6 +684,18 @@ mod tests {
         };
         let event = event.then(|| "download".into());
         crate::rules::Rule { event, conditions, url: None, properties: Vec::new(), repeat_window: None }
+    }
+
+    #[test]
+    fn a_log_was_read_when_reading_began() {
+        let log = "192.0.2.1 - - [10/Nov/2026:10:00:00 +0000] \"GET /a.pdf HTTP/1.1\" 200 5 \"-\" \"UA\"\n";
+        let rules = crate::rules::Rules(vec![rule(&["pdf"], None, true)]);
+        let mut source = source(log.as_bytes(), &rules, true);
+        let (recorder, mut repeats) = (Recorder::default(), Repeats::new([0; 16], 100));
+        source.turn(&mut Buffers::default(), &mut repeats, &recorder).unwrap();
+        // Else what is written while a slow turn goes on would be taken for older than what was read.
+        let first = jiff::Timestamp::try_from(recorder.first.get().unwrap()).unwrap();
+        assert!(source.row.last_read.unwrap() < first);
     }
 
     proptest::proptest! {
