@@ -151,6 +151,13 @@ pub fn identify(
             _ => {}
         }
     }
+    if was_empty.is_some() {
+        // What has grown where a log was empty is that log, whatever others hold, unless its name is that of their copy.
+        same_content.retain(|(index, _)| {
+            let other = &rows[*index].path;
+            discover::are_related(path, other) || discover::is_named_as_rotated(path, other)
+        });
+    }
     match same_content.as_slice() {
         [(only, _)] => return Ok(Who::Known(*only)),
         [] => {}
@@ -259,4 +266,34 @@ fn agreement(opened: &Opened, head: &[u8], known: &Fingerprint) -> io::Result<Ag
         full = false;
     }
     Ok(if full { Agreement::Full } else { Agreement::No })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_grown_where_a_log_was_empty_is_that_log_unless_its_name_is_a_copy_s() {
+        for (name, is_copy) in [("b.log", false), ("a.log.1", true)] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join(name);
+            std::fs::write(&path, "the same line\n").unwrap();
+            let opened = file::open(&path).unwrap();
+            let row = |id, name: &str, ino, fingerprint| LogRow {
+                id: LogId(id),
+                path: folder.path().join(name).into(),
+                dev: opened.dev,
+                ino,
+                fingerprint,
+                format: None,
+                last_read: None,
+                ended: false,
+            };
+            let known = Fingerprint::of_head(b"the same line\n");
+            let rows = [row(1, "a.log", 0, known), row(2, name, opened.ino, Fingerprint::default())];
+            assert_eq!(stayed(&opened, rows[1..].iter().enumerate()).unwrap(), None, "it takes a look at all");
+            let who = identify(&path, &opened, &rows, |_| true, &HashMap::new()).unwrap();
+            assert_eq!(who, Who::Known(usize::from(!is_copy)), "{name}");
+        }
+    }
 }
