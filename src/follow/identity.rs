@@ -61,9 +61,7 @@ pub fn mark_agrees(file: &Content, mark: &Mark) -> io::Result<bool> {
 /// # Errors
 /// Those of the system.
 pub fn agrees(file: &Content, fingerprint: &Fingerprint) -> io::Result<bool> {
-    let mut head = vec![0; fingerprint.head_len as usize];
-    let filled = file::read_at(file, &mut head, 0)?;
-    if !fingerprint.agrees_head(&head[..filled]) {
+    if !begins_as_it_did(file, fingerprint)? {
         return Ok(false);
     }
     fingerprint.marks.last().map_or(Ok(true), |mark| mark_agrees(file, mark))
@@ -215,6 +213,13 @@ fn begins_as(opened: &Opened, content: &Content) -> io::Result<bool> {
     Ok(one > 0 && opened.size <= content.size()? && one <= other && both[0][..one] == both[1][..one])
 }
 
+/// Whether a log still begins with what it was known by first.
+fn begins_as_it_did(content: &Content, known: &Fingerprint) -> io::Result<bool> {
+    let mut head = vec![0; known.head_len as usize];
+    let filled = file::read_at(content, &mut head, 0)?;
+    Ok(known.agrees_head(&head[..filled]))
+}
+
 /// Whether a file is a copy of a log that is open as `content`, or is becoming one.
 fn is_a_copy(opened: &Opened, head: &[u8], known: &Fingerprint, content: &Content) -> io::Result<bool> {
     // A copy isn't longer than its log, unless that was cut and began again as before.
@@ -225,8 +230,9 @@ fn is_a_copy(opened: &Opened, head: &[u8], known: &Fingerprint, content: &Conten
         Ok(one <= other && both[0][..one] == both[1][..one])
     };
     let (Some(first_mark), Some(last_mark)) = (known.marks.first(), known.marks.last()) else {
-        // Nothing of it has been read, and logs that aren't the same may begin alike.
-        return Ok(known.agrees_head(head) && goes_on_alike(0)?);
+        // Nothing of it has been read, and logs that aren't the same may begin alike. Where the log doesn't begin as it did,
+        // it was cut, and that wasn't noticed yet.
+        return Ok(known.agrees_head(head) && (goes_on_alike(0)? || !begins_as_it_did(content, known)?));
     };
     match agreement(opened, head, known)? {
         // All that was read of the log may be in both, and then they differ: the log was cut.
