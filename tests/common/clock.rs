@@ -13,7 +13,7 @@ use super::{SOON, Sandbox, wait_for};
 
 /// The clock of one sandbox's program.
 pub struct Clock {
-    library: PathBuf,
+    preloaded: PathBuf,
     table: PathBuf,
     jumps: usize,
     /// Nanoseconds that it is wrong by.
@@ -26,15 +26,15 @@ impl Clock {
         static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
         let built = BUILT.get_or_init(build).as_ref()?;
         // Where the tests are built may be closed to who runs the program.
-        let clock = Self { library: sandbox.path("clock.so"), table: sandbox.path("clock"), jumps: 0, by: 0 };
-        fs::copy(built, &clock.library).unwrap();
+        let clock = Self { preloaded: sandbox.path("clock.so"), table: sandbox.path("clock"), jumps: 0, by: 0 };
+        fs::copy(built, &clock.preloaded).unwrap();
         fs::write(&clock.table, [0; 4096]).unwrap();
         Some(clock)
     }
 
     /// The program that this starts goes by this clock.
     pub fn give_to(&self, command: &mut Command) {
-        command.env("LD_PRELOAD", &self.library).env("SILKTAIL_TEST_CLOCK", &self.table);
+        command.env("LD_PRELOAD", &self.preloaded).env("SILKTAIL_TEST_CLOCK", &self.table);
     }
 
     /// Sets it forward or back; what is written to any file from now on has a time after that.
