@@ -73,7 +73,7 @@ pub fn agrees(file: &Content, fingerprint: &Fingerprint) -> io::Result<bool> {
 /// Those of the system.
 pub fn stayed<'r>(opened: &Opened, at_inode: impl Iterator<Item = (usize, &'r LogRow)>) -> io::Result<Option<usize>> {
     let mut first_bytes = None;
-    for (index, row) in at_inode {
+    for (index, row) in at_inode.filter(|(_, row)| row.fingerprint.head_len > 0 || !row.ended) {
         if first_bytes.is_none() {
             first_bytes = Some(head(opened)?);
         }
@@ -141,8 +141,11 @@ pub fn identify(
         let same_inode = row.dev == opened.dev && row.ino == opened.ino;
         let same_name = *row.path == *path;
         match agreement(opened, &head, &row.fingerprint)? {
-            // Whatever is in it now, it was empty when it was seen: a copy is so for a moment, too.
-            Agreement::Full if same_inode && row.fingerprint.head_len == 0 => was_empty = Some(index),
+            // Whatever is in it now, it was empty when it was seen: a copy is so for a moment, too. A log that was done with
+            // when it was still empty is known by nothing, and its inode may be another file's by now.
+            Agreement::Full if same_inode && row.fingerprint.head_len == 0 => {
+                was_empty = (!row.ended).then_some(index).or(was_empty);
+            }
             Agreement::Full if same_inode => return Ok(Who::Known(index)),
             Agreement::Full if row.fingerprint.head_len > 0 => same_content.push((index, same_name)),
             Agreement::UpTo(offset) if !row.ended && (same_inode || same_name) => cut_back = Some((index, offset)),
@@ -277,6 +280,27 @@ fn agreement(opened: &Opened, head: &[u8], known: &Fingerprint) -> io::Result<Ag
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_that_was_done_with_while_empty_is_not_what_has_its_inode_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.log.4.zst");
+        std::fs::write(&path, "a line\n").unwrap();
+        let opened = file::open(&path).unwrap();
+        for (ended, want) in [(true, Who::New), (false, Who::Known(0))] {
+            let row = LogRow {
+                id: LogId(1),
+                path: folder.path().join("a.log").into(),
+                dev: opened.dev,
+                ino: opened.ino,
+                fingerprint: Fingerprint::default(),
+                format: None,
+                last_read: None,
+                ended,
+            };
+            assert_eq!(identify(&path, &opened, &[row], |_| true, &HashMap::new()).unwrap(), want, "{ended}");
+        }
+    }
 
     #[test]
     fn what_has_grown_where_a_log_was_empty_is_that_log_unless_its_name_is_a_copy_s() {
