@@ -110,6 +110,18 @@ static LISTS: LazyLock<Lists> = LazyLock::new(|| {
     .expect("the shipped bot lists are valid")
 });
 
+/// What a pattern that is a plain word stands for.
+fn literal(pattern: &str) -> Result<Option<Vec<u8>>, String> {
+    // Most are, and parsing all of them takes as long as making the automaton.
+    if !pattern.chars().any(regex_syntax::is_meta_character) {
+        return Ok(Some(pattern.as_bytes().to_vec()));
+    }
+    match regex_syntax::parse(pattern).map_err(|error| error.to_string())?.kind() {
+        HirKind::Literal(word) => Ok(Some(word.0.to_vec())),
+        _ => Ok(None),
+    }
+}
+
 /// User agents that a thread remembers, and the longest that is worth it, in bytes.
 const REMEMBERED: usize = 1_024;
 const REMEMBERED_MAX: usize = 256;
@@ -160,13 +172,12 @@ impl Lists {
                     "tools" => Group::Tools,
                     _ => return Err(format!("unknown group: {line}")),
                 };
-                let hir = regex_syntax::parse(pattern).map_err(|error| error.to_string())?;
-                match hir.kind() {
-                    HirKind::Literal(word) => {
-                        words.push(word.0.clone());
-                        word_groups.push(Word { group, exact: case_sensitive.then(|| word.0.to_vec()) });
+                match literal(pattern)? {
+                    Some(word) => {
+                        word_groups.push(Word { group, exact: case_sensitive.then(|| word.clone()) });
+                        words.push(word);
                     }
-                    _ => {
+                    None => {
                         regexes.push(if case_sensitive { pattern.to_owned() } else { format!("(?i:{pattern})") });
                         regex_groups.push(group);
                     }
