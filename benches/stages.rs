@@ -78,7 +78,11 @@ fn events() -> Vec<Event> {
 fn search(bencher: Bencher<'_, '_>) {
     let (block, pipeline) = (block().to_ascii_lowercase(), downloads());
     let prefilter = pipeline.prefilter.unwrap();
-    bencher.counter(BytesCount::new(block.len())).bench_local(|| prefilter.find(black_box(&block)).len());
+    bencher.counter(BytesCount::new(block.len())).bench_local(|| {
+        let mut found = Vec::new();
+        prefilter.find(black_box(&block), 0, &mut found);
+        found.len()
+    });
 }
 
 /// Every line cut, parsed and judged.

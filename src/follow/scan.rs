@@ -16,6 +16,8 @@ const LOOK_BACK: u64 = 16 * 1024 * 1024;
 
 /// Lines at a log's beginning that are all parsed: a wrong format must not hide behind the search.
 pub const PARSED_FIRST: u32 = 100;
+/// Bytes that are searched at a time.
+const STRETCH: usize = if cfg!(test) { 512 } else { 32 * 1024 };
 /// Of the lines that are passed over unread, one in so many is parsed all the same.
 pub const SAMPLED: u32 = if cfg!(test) { 7 } else { 1_024 };
 
@@ -91,9 +93,10 @@ pub struct Block<'b> {
     bytes: &'b [u8],
     /// What has been taken of them.
     at: usize,
-    /// The whole lines in lower case, from `lowered` on.
+    /// Room for some of the lines in lower case.
     lower: &'b mut Vec<u8>,
-    lowered: Option<usize>,
+    /// Where the whole lines end, once they have been searched.
+    searched: Option<usize>,
     /// Those of them that may become events, by where they begin and end, and how many of these lie behind.
     candidates: Vec<(usize, usize)>,
     behind: usize,
@@ -104,33 +107,45 @@ pub struct Block<'b> {
 impl<'b> Block<'b> {
     /// Bytes that begin where the cutter wants them to; `lower` is room to work in.
     pub fn new(bytes: &'b [u8], lower: &'b mut Vec<u8>, finish: bool) -> Self {
-        Self { bytes, at: 0, lower, lowered: None, candidates: Vec::new(), behind: 0, finish }
+        Self { bytes, at: 0, lower, searched: None, candidates: Vec::new(), behind: 0, finish }
     }
 
     /// The next candidate from where it stands, or else the end of the whole lines; `None`: there are none left.
     fn find(&mut self, prefilter: &Prefilter) -> Option<(usize, usize)> {
-        let base = match self.lowered {
-            Some(base) => base,
+        let whole = match self.searched {
+            Some(whole) => whole,
             None => {
-                let whole = memchr::memrchr(b'\n', &self.bytes[self.at..]).map_or(0, |end| end + 1);
-                // One pass over the bytes: a copy that is then changed takes two.
-                self.lower.resize(whole, 0);
-                for (lower, byte) in self.lower.iter_mut().zip(&self.bytes[self.at..]) {
-                    *lower = byte.to_ascii_lowercase();
-                }
                 // All at once: what searches stays in the processor's caches, and then what parses does.
-                self.candidates = prefilter.find(self.lower);
-                *self.lowered.insert(self.at)
+                let whole = memchr::memrchr(b'\n', &self.bytes[self.at..]).map_or(self.at, |end| self.at + end + 1);
+                self.search(prefilter, whole);
+                *self.searched.insert(whole)
             }
         };
-        let whole = base + self.lower.len();
         if self.at >= whole {
             return None;
         }
-        while self.candidates.get(self.behind).is_some_and(|(_, end)| base + end <= self.at) {
+        while self.candidates.get(self.behind).is_some_and(|(_, end)| *end <= self.at) {
             self.behind += 1;
         }
-        Some(self.candidates.get(self.behind).map_or((whole, whole), |(start, end)| (base + start, base + end)))
+        Some(self.candidates.get(self.behind).copied().unwrap_or((whole, whole)))
+    }
+
+    /// Finds the candidates up to `whole`, in stretches whose copy in lower case stays in the nearest caches.
+    fn search(&mut self, prefilter: &Prefilter, whole: usize) {
+        let mut from = self.at;
+        while from < whole {
+            let rest = &self.bytes[from..whole];
+            let some = &rest[..rest.len().min(STRETCH)];
+            let end =
+                memchr::memrchr(b'\n', some).or_else(|| memchr::memchr(b'\n', rest)).map_or(rest.len(), |end| end + 1);
+            // One pass over the bytes: a copy that is then changed takes two.
+            self.lower.resize(end, 0);
+            for (lower, byte) in self.lower.iter_mut().zip(rest) {
+                *lower = byte.to_ascii_lowercase();
+            }
+            prefilter.find(self.lower, from, &mut self.candidates);
+            from += end;
+        }
     }
 }
 

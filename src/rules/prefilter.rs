@@ -60,11 +60,12 @@ impl Prefilter {
         Some(Self { texts, percent: of_paths, slashes: of_paths && escaped_slashes })
     }
 
-    /// The candidates among whole lines in lower case, in their order: where each begins and ends.
-    pub fn find(&self, lower: &[u8]) -> Vec<(usize, usize)> {
-        let mut found: Vec<(usize, usize)> = Vec::new();
+    /// Adds the candidates among whole lines in lower case, in their order: where each begins and ends, if the first line
+    /// begins at `base`.
+    pub fn find(&self, lower: &[u8], base: usize, found: &mut Vec<(usize, usize)>) {
+        let first = found.len();
         for text in &self.texts {
-            each_line(lower, &mut found, |at| Some(text.find_at(lower, at)?.start()));
+            each_line(lower, base, found, |at| Some(text.find_at(lower, at)?.start()));
         }
         // Each is rare, and looked for by itself that costs next to nothing.
         let is_escape = |at: &usize| match lower.get(at + 1) {
@@ -72,25 +73,24 @@ impl Prefilter {
             Some(b'/') => self.slashes,
             _ => false,
         };
-        each_line(lower, &mut found, |from| {
+        each_line(lower, base, found, |from| {
             memchr::memchr_iter(b'\\', &lower[from..]).map(|at| from + at).find(is_escape)
         });
         if self.percent {
-            each_line(lower, &mut found, |from| Some(from + memchr::memchr(b'%', &lower[from..])?));
+            each_line(lower, base, found, |from| Some(from + memchr::memchr(b'%', &lower[from..])?));
         }
-        found.sort_unstable();
+        found[first..].sort_unstable();
         found.dedup();
-        found
     }
 }
 
 /// Adds the lines in which something is found; `next` looks for it from an offset on.
-fn each_line(lower: &[u8], lines: &mut Vec<(usize, usize)>, next: impl Fn(usize) -> Option<usize>) {
+fn each_line(lower: &[u8], base: usize, lines: &mut Vec<(usize, usize)>, next: impl Fn(usize) -> Option<usize>) {
     let mut from = 0;
     while let Some(at) = next(from) {
         let start = memchr::memrchr(b'\n', &lower[from..at]).map_or(from, |before| from + before + 1);
         let end = memchr::memchr(b'\n', &lower[at..]).map_or(lower.len(), |after| at + after + 1);
-        lines.push((start, end));
+        lines.push((base + start, base + end));
         from = end;
     }
 }
@@ -155,7 +155,8 @@ mod tests {
             ("a path, and what may hide it", rules(&["xz"], Some("^/files/")), false, vec![3, 5, 6, 9]),
             ("a path, and slashes are escaped", rules(&["xz"], Some("^/files/")), true, vec![3, 5, 6, 7, 9]),
         ] {
-            let found = Prefilter::new(&rules, escaped_slashes).unwrap().find(block.as_bytes());
+            let mut found = Vec::new();
+            Prefilter::new(&rules, escaped_slashes).unwrap().find(block.as_bytes(), 0, &mut found);
             let found: Vec<&str> = found.into_iter().map(|(start, end)| &block[start..end]).collect();
             let want: Vec<String> = want.into_iter().map(|at: usize| format!("{}\n", lines[at])).collect();
             assert_eq!(found, want, "{name}");
