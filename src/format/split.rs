@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
+use glance::Glanced;
 pub use glance::{Glance, Glimpse};
 
 use super::FormatError;
@@ -68,6 +69,7 @@ pub(super) struct Splitter {
     escaped: bool,
     /// Double quotes of the format itself: a line with no more has none in its fields.
     quotes: usize,
+    glanced: Option<Glanced>,
 }
 
 /// How many quoted fields, and how many delimiters in each, are tried where a line doesn't fit at first.
@@ -230,7 +232,9 @@ impl Splitter {
         }
         let literals = std::iter::once(&head).chain(pieces.iter().map(|piece| &piece.until));
         let quotes = literals.map(|literal| memchr::memchr_iter(b'"', &literal.bytes).count()).sum();
-        Ok(Splitter { head, pieces, tail, escaped, quotes })
+        let mut splitter = Splitter { head, pieces, tail, escaped, quotes, glanced: None };
+        splitter.glanced = Glanced::of(&splitter);
+        Ok(splitter)
     }
 
     /// The slots in the format's order.
