@@ -229,6 +229,8 @@ struct Queue {
     closed: bool,
     /// The writer waits for work: else it needn't be woken, which costs a system call each time.
     idle: bool,
+    /// It will wake by itself within [`SYNC_AFTER`].
+    dozes: bool,
     /// Somebody holds a [`Waking`].
     to_be_woken: bool,
     /// Threads that wait for the writer to take what there is.
@@ -274,7 +276,26 @@ impl Drop for Writer {
     }
 }
 
+impl Queue {
+    /// Whether something must be written now: somebody waits for it, or it has become much. What was merely read can wait
+    /// for company: if it is lost it is read again.
+    fn is_urgent(&self) -> bool {
+        !self.outcomes.is_empty() || !self.syncs.is_empty() || self.closed || self.advances.len() >= QUEUE / 2
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.is_urgent() && self.advances.is_empty() && self.logs.is_empty()
+    }
+}
+
 impl Shared {
+    /// There is work for the writer that can wait for as long as that dozes.
+    fn wake_in_time(&self, queue: MutexGuard<'_, Queue>) {
+        if !queue.dozes || queue.is_urgent() {
+            self.wake(queue);
+        }
+    }
+
     /// There is work for the writer.
     fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
         let wakes = std::mem::take(&mut queue.idle);
@@ -547,7 +568,7 @@ impl Ledger {
         let mut queue = lock(&self.shared.queue);
         queue.logs.retain(|known| known.id != row.id);
         queue.logs.push(row);
-        self.shared.wake(queue);
+        self.shared.wake_in_time(queue);
     }
 
     /// The `logs` patterns that were run with before, and when the follower last knew all that lay under their names.
@@ -779,7 +800,7 @@ impl Ledger {
             queue.held_up -= 1;
         }
         queue.advances.push_back(advance);
-        self.shared.wake(queue);
+        self.shared.wake_in_time(queue);
     }
 
     /// These lines' events are delivered, or rejected where `rejections` says so; `done` is answered once that is
@@ -1288,17 +1309,14 @@ impl Writing {
         }
     }
 
-    /// Waits for work, or for the time at which a commit must reach the disk.
+    /// Waits for work, or for the time at which a commit must reach the disk: what can wait is written with it.
     fn wait(&mut self) -> Queue {
         let shared = Arc::clone(&self.shared);
         let mut queue = lock(&shared.queue);
         loop {
-            let idle = queue.outcomes.is_empty()
-                && queue.advances.is_empty()
-                && queue.logs.is_empty()
-                && queue.syncs.is_empty()
-                && !queue.closed;
-            if !idle {
+            let left = self.unsynced.map(|since| SYNC_AFTER.saturating_sub(since.elapsed()));
+            let is_time = left.is_none_or(|left| left.is_zero());
+            if queue.is_urgent() || (is_time && !queue.is_empty()) {
                 let (closed, stuck, held_up) = (queue.closed, queue.stuck, queue.held_up);
                 let work = std::mem::take(&mut *queue);
                 (queue.closed, queue.stuck, queue.held_up) = (closed, stuck, held_up);
@@ -1311,21 +1329,18 @@ impl Writing {
                 }
                 return Queue { closed, ..work };
             }
-            queue.idle = true;
-            queue = match self.unsynced {
+            (queue.idle, queue.dozes) = (true, left.is_some());
+            queue = match left {
                 None => shared.filled.wait(queue).unwrap_or_else(PoisonError::into_inner),
-                Some(since) => {
-                    let left = SYNC_AFTER.saturating_sub(since.elapsed());
-                    if left.is_zero() {
-                        queue.idle = false;
-                        drop(queue);
-                        self.sync_to_disk();
-                        queue = lock(&shared.queue);
-                        continue;
-                    }
-                    shared.filled.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0
+                Some(left) if left.is_zero() => {
+                    queue.idle = false;
+                    drop(queue);
+                    self.sync_to_disk();
+                    lock(&shared.queue)
                 }
+                Some(left) => shared.filled.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0,
             };
+            queue.dozes = false;
         }
     }
 
