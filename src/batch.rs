@@ -14,14 +14,15 @@ use crate::offsets::SiteId;
 pub struct Batch {
     /// Batches are numbered in the order of their first events.
     pub number: u64,
-    first: Event,
+    /// Passed on as it is from its line to its POST.
+    first: Box<Event>,
     more: Vec<Event>,
 }
 
 impl Batch {
     /// A batch of one event.
-    pub fn of(number: u64, first: Event) -> Self {
-        Self { number, first, more: Vec::new() }
+    pub fn of(number: u64, first: impl Into<Box<Event>>) -> Self {
+        Self { number, first: first.into(), more: Vec::new() }
     }
 
     /// Whose.
@@ -41,7 +42,7 @@ impl Batch {
 
     /// In log order.
     pub fn events(&self) -> impl Iterator<Item = &Event> {
-        std::iter::once(&self.first).chain(&self.more)
+        std::iter::once(&*self.first).chain(&self.more)
     }
 
     /// How many events: at least one.
@@ -53,7 +54,7 @@ impl Batch {
     /// Takes the second half off, where there are two events or more.
     pub fn halve(&mut self) -> Option<Batch> {
         let mut rest = self.more.split_off((self.len() / 2).checked_sub(1)?).into_iter();
-        Some(Batch { number: self.number, first: rest.next()?, more: rest.collect() })
+        Some(Batch { number: self.number, first: rest.next()?.into(), more: rest.collect() })
     }
 
     fn takes(&self, event: &Event) -> bool {
@@ -68,8 +69,8 @@ pub struct Batcher<T> {
     /// Finds the place of the open batch of a visitor on a page.
     index: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    /// Open batches; a place that is free is used again.
-    open: Vec<Option<Batch>>,
+    /// Open batches, each with the hash that it is found by; a place that is free is used again.
+    open: Vec<Option<(u64, Batch)>>,
     free: Vec<u32>,
     /// When they leave, with number and place. One that left before, because it was full, is passed over then.
     schedule: BinaryHeap<Reverse<(T, u64, u32)>>,
@@ -91,7 +92,8 @@ impl<T: Copy + Ord> Batcher<T> {
     }
 
     /// Takes an event; `due` is when its batch leaves, if it is the first of it. Gives the batch out when it is full.
-    pub fn add(&mut self, event: Event, due: T) -> Option<Batch> {
+    pub fn add(&mut self, event: impl Into<Box<Event>>, due: T) -> Option<Batch> {
+        let event = event.into();
         let number = self.next;
         if self.max_events == 1 {
             self.next += 1;
@@ -99,22 +101,22 @@ impl<T: Copy + Ord> Batcher<T> {
         }
         let Self { index, hasher, open, .. } = self;
         let hash = hash(hasher, &event);
-        let batch_at = |place: &u32| open.get(*place as usize).and_then(Option::as_ref);
-        let found = index.find(hash, |place| batch_at(place).is_some_and(|batch| batch.takes(&event))).copied();
+        let open_at = |place: &u32| open.get(*place as usize).and_then(Option::as_ref);
+        let takes = |place: &u32| open_at(place).is_some_and(|(known, batch)| *known == hash && batch.takes(&event));
+        let found = index.find(hash, takes).copied();
         let Some(place) = found else {
             self.next += 1;
             let place = self.free.pop().unwrap_or(open.len() as u32);
-            let rehash = |place: &u32| batch_at(place).map_or(0, |batch| self::hash(hasher, &batch.first));
-            index.insert_unique(hash, place, rehash);
+            index.insert_unique(hash, place, |place| open_at(place).map_or(0, |(hash, _)| *hash));
             if place as usize == open.len() {
                 open.push(None);
             }
-            open[place as usize] = Some(Batch::of(number, event));
+            open[place as usize] = Some((hash, Batch::of(number, event)));
             self.schedule.push(Reverse((due, number, place)));
             return None;
         };
-        let batch = open.get_mut(place as usize)?.as_mut()?;
-        batch.more.push(event);
+        let (_, batch) = open.get_mut(place as usize)?.as_mut()?;
+        batch.more.push(*event);
         if batch.len() < self.max_events {
             return None;
         }
@@ -124,7 +126,7 @@ impl<T: Copy + Ord> Batcher<T> {
         if self.schedule.len() > 64 + 2 * (self.open.len() - self.free.len()) {
             let Self { schedule, open, .. } = self;
             let is_open = |Reverse((_, number, place)): &Reverse<(T, u64, u32)>| {
-                open.get(*place as usize).and_then(Option::as_ref).is_some_and(|batch| batch.number == *number)
+                open.get(*place as usize).and_then(Option::as_ref).is_some_and(|(_, batch)| batch.number == *number)
             };
             schedule.retain(is_open);
         }
@@ -159,7 +161,8 @@ impl<T: Copy + Ord> Batcher<T> {
         self.index.clear();
         self.schedule.clear();
         self.free.clear();
-        let mut all: Vec<Batch> = std::mem::take(&mut self.open).into_iter().flatten().collect();
+        let open = std::mem::take(&mut self.open).into_iter().flatten();
+        let mut all: Vec<Batch> = open.map(|(_, batch)| batch).collect();
         all.sort_unstable_by_key(|batch| batch.number);
         all
     }
@@ -167,7 +170,7 @@ impl<T: Copy + Ord> Batcher<T> {
     /// When the next batch leaves.
     pub fn next_due(&mut self) -> Option<T> {
         while let Some(Reverse((at, number, place))) = self.schedule.peek().copied() {
-            if self.open.get(place as usize).and_then(Option::as_ref).is_some_and(|batch| batch.number == number) {
+            if self.open.get(place as usize).and_then(Option::as_ref).is_some_and(|(_, batch)| batch.number == number) {
                 return Some(at);
             }
             self.schedule.pop();
@@ -176,9 +179,9 @@ impl<T: Copy + Ord> Batcher<T> {
     }
 
     fn remove(&mut self, number: u64, place: u32) -> Option<Batch> {
-        let batch = self.open.get_mut(place as usize)?.take_if(|batch| batch.number == number)?;
+        let (hash, batch) = self.open.get_mut(place as usize)?.take_if(|(_, batch)| batch.number == number)?;
         self.free.push(place);
-        if let Ok(found) = self.index.find_entry(hash(&self.hasher, &batch.first), |known| *known == place) {
+        if let Ok(found) = self.index.find_entry(hash, |known| *known == place) {
             found.remove();
         }
         Some(batch)

@@ -182,7 +182,7 @@ struct Watched {
 }
 
 impl Sink for Outlet {
-    fn submit(&self, event: Event) {
+    fn submit(&self, event: Box<Event>) {
         self.rooms.enter(event.origin.site);
         self.counters.logs().opened(event.origin, Instant::now());
         self.delivery.submit(event);
@@ -409,7 +409,9 @@ fn take_apart(config: Config, ledger: &Ledger) -> Result<(Wishes, Vec<SiteSettin
         config::Start::End => Start::End,
         config::Start::Beginning => Start::Beginning,
     };
-    Ok((Wishes { targets, start, max_line: config.follow.max_line }, deliveries))
+    let linger = deliveries.iter().map(|site| site.endpoint.linger).min().unwrap_or_default();
+    let rest = Wishes::rest_for(linger);
+    Ok((Wishes { targets, start, max_line: config.follow.max_line, rest }, deliveries))
 }
 
 fn names_of(deliveries: &[SiteSettings]) -> Vec<(SiteId, String)> {

@@ -105,7 +105,7 @@ impl Outcome {
     }
 }
 
-/// A line's fate, whose it is, and what it did to the repeat window.
+/// A line's fate, and whose it is.
 #[derive(Debug)]
 pub struct Taken {
     /// Index into the pipeline's sites; `None`: the line can't be given to a site and counts at its log.
@@ -114,8 +114,6 @@ pub struct Taken {
     pub rule: Option<usize>,
     /// The fate.
     pub outcome: Outcome,
-    /// The window's entry after this line.
-    pub touch: Option<Touch>,
     /// Whose request it is, where a rule fits and it isn't a bot's: what tells of a proxy in front.
     pub client: Option<IpAddr>,
     /// How long the same request is a repeat of an event: zero once that was asked, and where it is never asked.
@@ -124,23 +122,23 @@ pub struct Taken {
 
 impl Taken {
     fn of(site: Option<usize>, outcome: Outcome) -> Self {
-        Self { site, rule: None, outcome, touch: None, client: None, window: Duration::ZERO }
+        Self { site, rule: None, outcome, client: None, window: Duration::ZERO }
     }
 
     /// The last question, and the only one that depends on other lines: whether it is a repeat. To be asked of lines in
-    /// their order.
-    pub fn ask(&mut self, repeats: &mut Repeats) {
+    /// their order. Gives the window's entry after this line.
+    pub fn ask(&mut self, repeats: &mut Repeats) -> Option<Touch> {
         let window = std::mem::take(&mut self.window);
-        let Outcome::Event(event) = &self.outcome else { return };
+        let Outcome::Event(event) = &self.outcome else { return None };
         // Without a time there is no telling how far apart two requests were: each counts.
-        let Some(time) = event.time.filter(|_| !window.is_zero()) else { return };
+        let time = event.time.filter(|_| !window.is_zero())?;
         let Visitor { ip, user_agent, .. } = &event.visitor;
         let key = repeats.key(event.origin.site, &event.name, &event.url, *ip, user_agent);
         let (verdict, touch) = repeats.take(key, time, window, event.origin);
-        self.touch = Some(touch);
         if verdict == Verdict::Repeat {
             self.outcome = Outcome::Repeat;
         }
+        Some(touch)
     }
 }
 

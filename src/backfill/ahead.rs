@@ -27,6 +27,8 @@ const BEYOND: u64 = 4 * 1024;
 struct Room {
     bytes: Vec<u8>,
     lower: Vec<u8>,
+    /// How many pieces the last segment had: a vector that grows by and by is copied again and again.
+    pieces: usize,
 }
 
 type Task = Box<dyn FnOnce(&mut Room) + Send>;
@@ -297,9 +299,9 @@ struct Part {
 
 impl Part {
     fn read(&self, subject: Subject<'_>, max_line: usize, room: &mut Room) -> io::Result<Segment> {
-        let Room { bytes: buffer, lower } = room;
-        let mut pieces = Vec::new();
-        let done = |pieces, read_to| -> io::Result<Segment> {
+        let Room { bytes: buffer, lower, pieces: expected } = room;
+        let mut pieces = Vec::with_capacity(*expected);
+        let done = |pieces: Vec<Piece>, read_to| -> io::Result<Segment> {
             let tail = file::read_before(subject.file, read_to, MARK_MAX)?;
             Ok(Segment { pieces, read_to, tail, on_disk: self.end, damage: None })
         };
@@ -333,6 +335,7 @@ impl Part {
             // A line that goes on behind what was read: the next time, as much as it may be long.
             stuck = cutter.wants() == at;
         }
+        *expected = pieces.len();
         done(pieces, cutter.offset())
     }
 
@@ -362,7 +365,7 @@ impl Part {
 impl Unpacking {
     fn read(&mut self, log: LogId, pipeline: &Pipeline, until: u64, room: &mut Room) -> io::Result<Segment> {
         let Self { file, cutter, scan, ended } = self;
-        let Room { bytes: buffer, lower } = room;
+        let Room { bytes: buffer, lower, .. } = room;
         let scan = match scan {
             Some(scan) => scan,
             None => scan.insert(Scan::begin(Recall::at(file, &pipeline.format, cutter.offset())?)),

@@ -34,6 +34,7 @@ use crate::offsets::{LogId, SiteId};
 use crate::outbox::{Rooms, Settler};
 use crate::pipeline::{self, Pipeline, Site, Taken};
 use crate::summary::Summary;
+use crate::visitor::bots;
 use crate::visitor::repeats::Repeats;
 use ahead::{Bytes, Pool};
 pub use kept::Kept;
@@ -343,7 +344,7 @@ impl Collector<'_> {
 }
 
 impl Sink for Collector<'_> {
-    fn submit(&self, event: Event) {
+    fn submit(&self, event: Box<Event>) {
         let state = &mut *self.state.borrow_mut();
         state.summary.event(&event, &self.zone);
         // Logs are a little out of order; the latest time seen is the log's clock.
@@ -489,6 +490,9 @@ pub fn run(
         }),
     };
     let mut end = End::Done;
+    if jobs.iter().flat_map(|job| &job.sites).any(|site| site.bots.as_ref().is_some_and(|bots| bots.asks_the_lists())) {
+        bots::prepare();
+    }
     let pool = Pool::new(options.jobs.max(1)).map_err(|error| BackfillError::Read(PathBuf::from("threads"), error))?;
     let mut work = Work { collector: &collector, options, repeats: &mut repeats, stop, ids: 0, seen: Vec::new(), pool };
     for group in groups(jobs) {

@@ -261,9 +261,9 @@ impl<S: Settle> Delivery<S> {
     }
 
     /// Takes an event; it lingers for company. Never blocks: how much waits is bounded by the caller.
-    pub fn submit(&self, event: Event) {
+    pub fn submit(&self, event: Box<Event>) {
         // The dispatcher outlives all handles but at the very end, when nothing is sent any more.
-        let _ = self.commands.send(Command::Event(Box::new(event)));
+        let _ = self.commands.send(Command::Event(event));
     }
 
     /// Takes a batch that has lingered already.
@@ -481,7 +481,7 @@ impl<S: Settle> Dispatcher<S> {
                 let linger = self.sites[index].settings.endpoint.linger;
                 self.sites[index].lingering += 1;
                 let due = Instant::now() + if self.stopping.is_some() { Duration::ZERO } else { linger };
-                if let Some(full) = self.batcher.add(*event, due) {
+                if let Some(full) = self.batcher.add(event, due) {
                     self.enqueue(full);
                 }
             }

@@ -109,14 +109,17 @@ impl Content {
         }
     }
 
-    /// How the file stands now, where that tells whether it is written to; `None`: it doesn't.
+    /// Its size, and how the file stands now, where that tells whether it is written to; `None`: it doesn't.
     ///
     /// # Errors
     /// Those of the system.
-    pub fn stamp(&self) -> io::Result<Option<Stamp>> {
+    pub fn stands(&self) -> io::Result<(u64, Option<Stamp>)> {
         match self {
-            Content::Plain(file) => Ok(Stamp::of(&file.metadata()?).settled(SystemTime::now())),
-            Content::Packed(_) => Ok(None),
+            Content::Plain(file) => {
+                let meta = file.metadata()?;
+                Ok((meta.len(), Stamp::of(&meta).settled(SystemTime::now())))
+            }
+            Content::Packed(_) => Ok((self.size()?, None)),
         }
     }
 

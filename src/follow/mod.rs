@@ -86,6 +86,19 @@ pub struct Wishes {
     pub start: Start,
     /// Longest line, in bytes.
     pub max_line: usize,
+    /// How long it may take from a line to its event where lines come one after the other: see [`Wishes::rest_for`].
+    pub rest: Duration,
+}
+
+impl Wishes {
+    /// How long the follower rests after it has read all there was, where events linger for so long anyway: a busy log's
+    /// lines are read by the hundred then, for a quarter of the effort. The first line after a quiet while isn't kept
+    /// waiting.
+    pub fn rest_for(linger: Duration) -> Duration {
+        /// Nobody sees it in events that linger for seconds.
+        const MAX: Duration = Duration::from_millis(50);
+        (linger / 20).min(MAX)
+    }
 }
 
 /// Decides how a log's lines are read, by its first lines; `None` while it has no complete line.
@@ -136,6 +149,7 @@ pub struct Follower<S> {
     targets: Vec<Target>,
     start: Start,
     max_line: usize,
+    rest: Duration,
     ledger: Ledger,
     repeats: Repeats,
     sink: S,
@@ -240,11 +254,12 @@ impl<S: Sink> Follower<S> {
         wakes: Receiver<Wake>,
     ) -> Result<Self, LedgerError> {
         let new_patterns = new_patterns(&wishes.targets, &ledger)?;
-        let Wishes { targets, start, max_line } = wishes;
+        let Wishes { targets, start, max_line, rest } = wishes;
         Ok(Self {
             targets,
             start,
             max_line,
+            rest,
             ledger,
             repeats,
             sink,
@@ -294,7 +309,12 @@ impl<S: Sink> Follower<S> {
                 ready(self.sources.len());
             }
             let begun = ready.is_none();
+            let is_due = self.sources.iter().any(|source| source.due);
             let more = begun && !stuck && self.passing(|this| this.turns(&mut buffers))?.unwrap_or(false);
+            // Where a site's queue is full, it is read on as soon as that has room.
+            if is_due && !more && self.sources.iter().all(|source| source.behind_since.is_none()) {
+                std::thread::sleep(self.rest);
+            }
             // A pipe or a directory that a pattern matches is no log.
             let is_there =
                 |trouble: &&String| !["No such file", "not a regular file"].iter().any(|no| trouble.contains(no));
@@ -346,7 +366,7 @@ impl<S: Sink> Follower<S> {
         self.new_patterns = new_patterns(&wishes.targets, &self.ledger)?;
         self.remember_looking(true)?;
         let before: BTreeSet<String> = self.targets.iter().map(|target| target.pattern.clone()).collect();
-        Wishes { targets: self.targets, start: self.start, max_line: self.max_line } = wishes;
+        Wishes { targets: self.targets, start: self.start, max_line: self.max_line, rest: self.rest } = wishes;
         for mut source in std::mem::take(&mut self.sources) {
             let targets = self.matching(&source.row.path);
             let choice = targets.first().and_then(|index| self.targets.get(*index)).map(|target| &target.format);
@@ -1158,7 +1178,7 @@ mod tests {
     }
 
     impl Sink for Seen {
-        fn submit(&self, event: Event) {
+        fn submit(&self, event: Box<Event>) {
             self.urls.borrow_mut().push(event.url);
         }
         fn has_room(&self, _site: SiteId) -> bool {
@@ -1203,7 +1223,8 @@ mod tests {
             format: FormatChoice::Fixed(combined),
         };
         let (wake, wakes) = sync_channel(64);
-        let wishes = Wishes { targets: vec![target], start: Start::Beginning, max_line: 64 * 1024 };
+        let wishes =
+            Wishes { targets: vec![target], start: Start::Beginning, max_line: 64 * 1024, rest: Duration::ZERO };
         let (repeats, watches) = (Repeats::new([0; 16], 100), Watches::new(wake.clone()));
         let seen = Seen { urls: Rc::default(), ledger: ledger.clone() };
         (Follower::new(wishes, ledger, repeats, seen, watches, wakes).unwrap(), wake)

@@ -5,6 +5,7 @@ use std::io;
 
 use super::archive::Content;
 use super::file;
+use crate::entry::Entry;
 use crate::format::{Format, Glimpse, Reading};
 use crate::lines::{Cut, Cutter, Line};
 use crate::offsets::LogId;
@@ -62,6 +63,12 @@ impl Recall {
             let whole_file = before.len() as u64 == at;
             let start = if whole_file { 0 } else { memchr::memchr(b'\n', &before).map_or(before.len(), |end| end + 1) };
             let lines = || before[start..].split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+            // A time that says its offset needs no line before it.
+            let last = lines().next_back().and_then(|line| format.parse(line));
+            if let Some(entry) = last.filter(|entry| entry.offset.is_some() && entry.time.is_some()) {
+                reading.time = entry.time;
+                return Ok(Recall { at, reading });
+            }
             let last_decides = lines().next_back().is_none_or(|line| !format.is_ambiguous(line));
             let first_decides = lines().next().is_some_and(|line| !format.is_ambiguous(line));
             let enough = last_decides || first_decides || whole_file || len as u64 >= LOOK_BACK;
@@ -248,12 +255,14 @@ impl Scan {
     /// After a gap: of the two hours that the clocks call the same, the lines that were passed over tell which it is.
     fn judge(&mut self, subject: Subject<'_>, line: Line<'_>, gap: bool) -> io::Result<Taken> {
         let format = &subject.pipeline.format;
-        let mut entry = format.parse_in(&mut self.recall.reading, line.bytes);
-        if gap && entry.as_ref().is_some_and(|entry| entry.offset.is_none()) && format.is_ambiguous(line.bytes) {
+        let mut entry = Entry::default();
+        let mut fits = format.parse_into(&mut self.recall.reading, line.bytes, &mut entry);
+        if gap && fits && entry.offset.is_none() && format.is_ambiguous(line.bytes) {
             self.recall = Recall::at(subject.file, format, line.span.start)?;
-            entry = format.parse_in(&mut self.recall.reading, line.bytes);
+            entry = Entry::default();
+            fits = format.parse_into(&mut self.recall.reading, line.bytes, &mut entry);
         }
-        Ok(subject.pipeline.judge_parsed(entry.as_ref(), line, subject.log))
+        Ok(subject.pipeline.judge_parsed(fits.then_some(&entry), line, subject.log))
     }
 
     /// How much can be passed over after a glance at each line, up to one that must be read: bytes and lines.

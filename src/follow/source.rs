@@ -87,7 +87,7 @@ pub struct Place {
 /// Where what was read goes.
 pub trait Sink {
     /// An event that is to be sent.
-    fn submit(&self, event: Event);
+    fn submit(&self, event: Box<Event>);
     /// Whether a site's queue takes another event.
     fn has_room(&self, site: SiteId) -> bool;
     /// What was read of a log.
@@ -169,8 +169,8 @@ impl Source {
     pub fn turn(&mut self, buffers: &mut Buffers, repeats: &mut Repeats, sink: &impl Sink) -> io::Result<Turn> {
         self.seen = None;
         // Before it is read: what is written meanwhile changes it.
-        let stamp = self.file.stamp()?;
-        let turn = self.turn_until(u64::MAX, buffers, repeats, sink)?;
+        let (size, stamp) = self.file.stands()?;
+        let turn = self.turn_within(size, buffers, repeats, sink)?;
         self.seen = stamp.filter(|_| turn == Turn::End);
         Ok(turn)
     }
@@ -186,19 +186,25 @@ impl Source {
         repeats: &mut Repeats,
         sink: &impl Sink,
     ) -> io::Result<Turn> {
-        let size = self.file.size()?;
-        if !self.holds_what_was_read(size)? {
-            return Ok(Turn::Truncated);
-        }
-        self.size = size;
-        let size = size.min(until);
+        let size = self.file.size()?.min(until);
+        self.turn_within(size, buffers, repeats, sink)
+    }
+
+    /// The same of a file that goes, as far as it is to be read, up to `size`.
+    fn turn_within(
+        &mut self,
+        size: u64,
+        buffers: &mut Buffers,
+        repeats: &mut Repeats,
+        sink: &impl Sink,
+    ) -> io::Result<Turn> {
         let sites = &self.pipeline.sites;
         let has_room = |reader: &Reader| reader.site.is_none_or(|site| sites[site].id_has_room(sink));
         let full = self.readers.iter().any(|reader| !has_room(reader) && reader.cutter.wants() < size);
         let waiting = if full { Turn::Full } else { Turn::End };
         let Some(at) = self.readers.iter().filter(|reader| has_room(reader)).map(|reader| reader.cutter.wants()).min()
         else {
-            return Ok(waiting);
+            return Ok(if self.still_holds_what_was_read()? { waiting } else { Turn::Truncated });
         };
         // Those further ahead are caught up with at a line's start (or in the middle of a line that is being let go):
         // from there on the reading is shared.
@@ -208,19 +214,19 @@ impl Source {
         let cohort: Vec<bool> =
             self.readers.iter().map(|reader| reader.cutter.wants() == at && has_room(reader)).collect();
 
-        self.recall(&cohort)?;
         let limit = ahead.unwrap_or(size).saturating_sub(at);
         let block = self.block();
         let (buffer, lower) = buffers.room(usize::try_from(limit).unwrap_or(block).min(block));
         let began = SystemTime::now();
         let filled = file::read_at(&self.file, buffer, at)?;
-        // It may have been truncated and written to again since the check above.
-        if !self.holds_what_was_read(self.file.size()?)? {
+        // Only after it was read: it may be truncated and written to again at any time.
+        if !self.still_holds_what_was_read()? {
             return Ok(Turn::Truncated);
         }
         if filled == 0 {
             return Ok(waiting);
         }
+        self.recall(&cohort)?;
         let bytes = &buffer[..filled];
         let stopped = self.read(bytes, lower, &cohort, repeats, sink, false)?;
         self.remember(at, bytes, began, sink);
@@ -345,17 +351,15 @@ impl Source {
         Ok(())
     }
 
-    fn holds_what_was_read(&self, size: u64) -> io::Result<bool> {
+    fn still_holds_what_was_read(&mut self) -> io::Result<bool> {
+        let size = self.file.size()?;
         let read = self.readers.iter().map(|reader| reader.cutter.wants()).max().unwrap_or(0);
-        if size < read {
-            return Ok(false);
+        // A copytruncate may have grown past the old offset before we look; nobody writes into an archive.
+        let holds = size >= read && (self.file.is_packed() || identity::agrees(&self.file, &self.row.fingerprint)?);
+        if holds {
+            self.size = size;
         }
-        // Nobody writes into an archive.
-        if self.file.is_packed() {
-            return Ok(true);
-        }
-        // A copytruncate may have grown past the old offset before we look.
-        identity::agrees(&self.file, &self.row.fingerprint)
+        Ok(holds)
     }
 
     /// Sends the lines in `bytes` through the pipeline for the readers of the cohort.
@@ -491,25 +495,25 @@ pub fn settle_fate(
     repeats: &mut Repeats,
     sink: &impl Sink,
 ) -> Stopped {
-    taken.ask(repeats);
+    let touch = taken.ask(repeats);
     sink.saw(row, pipeline, &taken, cut);
     let event = match taken.outcome {
         Outcome::Event(event) => event,
         other => {
             let step = closed(steps);
             other.count(&mut step.counts);
-            step.touches.extend(taken.touch);
+            step.touches.extend(touch);
             return Stopped::AtEnd;
         }
     };
     let counts = Counts { lines: 1, event: 1, ..Counts::default() };
-    steps.push(Step { counts, open: Some(cut.span()), touches: taken.touch.into_iter().collect() });
+    steps.push(Step { counts, open: Some(cut.span()), touches: touch.into_iter().collect() });
     let site = event.origin.site;
     if reader.settled.remove(&cut.span().end) {
         sink.already_sent(site);
         return Stopped::AtEnd;
     }
-    sink.submit(*event);
+    sink.submit(event);
     if sink.has_room(site) { Stopped::AtEnd } else { Stopped::Full }
 }
 
@@ -595,9 +599,9 @@ mod tests {
     }
 
     impl Sink for Recorder {
-        fn submit(&self, event: Event) {
+        fn submit(&self, event: Box<Event>) {
             self.first.set(self.first.get().or_else(|| Some(SystemTime::now())));
-            self.events.borrow_mut().push(event);
+            self.events.borrow_mut().push(*event);
         }
         fn has_room(&self, _site: SiteId) -> bool {
             true

@@ -216,16 +216,21 @@ impl Format {
     ///
     /// A line that is no request but fits (see [`Format::is_directive`]) gives an empty entry.
     pub fn parse_in<'l>(&self, reading: &mut Reading, line: &'l [u8]) -> Option<Entry<'l>> {
+        let mut entry = Entry::default();
+        self.parse_into(reading, line, &mut entry).then_some(entry)
+    }
+
+    /// The same into an empty entry, which is large and better not handed from one to the other; `false`: it doesn't fit.
+    pub fn parse_into<'l>(&self, reading: &mut Reading, line: &'l [u8], entry: &mut Entry<'l>) -> bool {
         if self.is_directive(line) {
             w3c::learn(trimmed(line).1, reading);
-            return Some(Entry::default());
+            return true;
         }
-        let mut entry = Entry::default();
-        self.read(line, reading, &mut entry).ok()?;
-        if entry.time.is_some() {
+        let fits = self.read(line, reading, entry).is_ok();
+        if fits && entry.time.is_some() {
             reading.time = entry.time;
         }
-        Some(entry)
+        fits
     }
 
     /// Whether a line is no request, but says something about the lines after it.
@@ -287,7 +292,7 @@ impl Format {
         Some(Misfit { format_text: self.inner.text.clone(), format_span: stop.format_span, line_at: stop.line_at })
     }
 
-    /// Reads a line into an empty entry: it is large, and isn't handed from one to the other.
+    /// Reads a line into an empty entry.
     fn read<'l>(&self, line: &'l [u8], reading: &Reading, entry: &mut Entry<'l>) -> Result<(), Stop> {
         let when = When { zone: &self.inner.zone, after: reading.time };
         let (start, line) = trimmed(line);

@@ -13,7 +13,7 @@ use super::w3c::Columns;
 #[derive(Debug, Clone, Default)]
 pub struct Reading {
     /// The time of the last line that had one: it decides between the two readings of autumn's repeated hour.
-    pub(super) time: Option<Timestamp>,
+    pub(crate) time: Option<Timestamp>,
     /// What the last `#Fields:` line says of the lines after it.
     pub(super) columns: Option<Arc<Columns>>,
     /// The day of the last `#Date:` line, for lines with a clock alone.

@@ -52,6 +52,11 @@ impl Bots {
         Ok(Bots { groups: groups.to_vec(), extra: own_set(extra)?, allow: own_set(allow)? })
     }
 
+    /// Whether it takes the shipped lists to tell.
+    pub fn asks_the_lists(&self) -> bool {
+        !self.groups.is_empty()
+    }
+
     /// Why a user agent is a bot's: `crawler`, `library`, `tool`, `extra` or `no user agent`; `None` if it isn't.
     ///
     /// An absent or empty one goes with the crawlers. `allow` goes before everything.
@@ -109,6 +114,15 @@ static LISTS: LazyLock<Lists> = LazyLock::new(|| {
     ])
     .expect("the shipped bot lists are valid")
 });
+
+/// Compiles the shipped lists, which takes some 20 ms, beside what the caller does meanwhile.
+pub fn prepare() {
+    let compile = || {
+        LazyLock::force(&LISTS);
+    };
+    // Else the first user agent waits for it.
+    let _ = std::thread::Builder::new().name("lists".into()).spawn(compile);
+}
 
 /// What a pattern that is a plain word stands for.
 fn literal(pattern: &str) -> Result<Option<Vec<u8>>, String> {
