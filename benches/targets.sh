@@ -83,6 +83,8 @@ sent() {
 
 # The daemon on its logs; the first start only takes note of what is there.
 run_daemon() {
+    # Before it starts: what the last one said isn't its.
+    : >"$WORK/run.txt"
     "$SILKTAIL" run --config "$CONFIG" 2>"$WORK/run.txt" &
     PROGRAM=$!
 }

@@ -138,7 +138,11 @@ impl SiteContext {
     /// logged, what stays of the query.
     pub fn own_url(&self, entry: &Entry<'_>) -> Option<String> {
         let path = entry.path.as_deref().filter(|path| path.starts_with(b"/"))?;
-        let path = encoded(path, IN_PATH);
+        // Nearly no path has anything to be encoded.
+        let path = match std::str::from_utf8(path) {
+            Ok(path) if path.bytes().all(|byte| STAYS[usize::from(byte)] || matches!(byte, b'.' | b'%')) => path.into(),
+            _ => encoded(path, IN_PATH),
+        };
         let base = &self.base_url[..Position::BeforePath];
         let origin = match entry.host.as_deref().map(lossy).filter(|host| self.hosts.contains(host)) {
             None => Cow::Borrowed(base),
