@@ -311,8 +311,7 @@ impl<S: Sink> Follower<S> {
             let begun = ready.is_none();
             let is_due = self.sources.iter().any(|source| source.due);
             let more = begun && !stuck && self.passing(|this| this.turns(&mut buffers))?.unwrap_or(false);
-            // Where a site's queue is full, it is read on as soon as that has room.
-            if is_due && !more && self.sources.iter().all(|source| source.behind_since.is_none()) {
+            if is_due && !more {
                 std::thread::sleep(self.rest);
             }
             // A pipe or a directory that a pattern matches is no log.

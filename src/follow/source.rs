@@ -199,7 +199,9 @@ impl Source {
         sink: &impl Sink,
     ) -> io::Result<Turn> {
         let sites = &self.pipeline.sites;
-        let has_room = |reader: &Reader| reader.site.is_none_or(|site| sites[site].id_has_room(sink));
+        // Where all lines are one site's, the log's own count has nothing to read ahead for.
+        let only = self.pipeline.is_one_sites().then_some(0);
+        let has_room = |reader: &Reader| reader.site.or(only).is_none_or(|site| sites[site].id_has_room(sink));
         let full = self.readers.iter().any(|reader| !has_room(reader) && reader.cutter.wants() < size);
         let waiting = if full { Turn::Full } else { Turn::End };
         let Some(at) = self.readers.iter().filter(|reader| has_room(reader)).map(|reader| reader.cutter.wants()).min()
