@@ -341,7 +341,7 @@ fn uint(value: i64) -> u64 {
 /// Memory for pages of the database, in KiB (negative, as SQLite has it): what checks or reads it as a whole seldom
 /// comes back to a page.
 const READER_CACHE: i64 = -256;
-const WRITER_CACHE: i64 = -2_000;
+const WRITER_CACHE: i64 = -512;
 const OWN: i64 = 0;
 /// Bytes of the smallest page that a SQLite database may have (its file format, section 1.3.2).
 const LEAST_PAGE: u64 = 512;

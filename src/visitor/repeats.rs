@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::client::visitor_prefix;
-use crate::offsets::{Origin, SiteId};
+use crate::offsets::{LogId, Origin, SiteId, Span};
 
 /// What makes two requests the same, hashed with a secret: addresses can't be got back from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,7 +50,8 @@ pub enum Verdict {
 
 /// The window: at most `capacity` entries; the least recently used leaves first.
 ///
-/// Entries lie in one block and are chained by use through their indices: some 90 bytes each, whatever the traffic.
+/// Entries lie in one block and are chained by use through their indices: 72 bytes each and some for finding them, whatever
+/// the traffic.
 #[derive(Debug)]
 pub struct Repeats {
     secret: [u8; 16],
@@ -62,12 +63,46 @@ pub struct Repeats {
     oldest: u32,
 }
 
+/// A [`Touch`] in less room.
 #[derive(Debug)]
 struct Entry {
-    touch: Touch,
+    key: Key,
+    /// Microseconds since 1970, as the ledger stores them.
+    first: i64,
+    last: i64,
+    site: SiteId,
+    log: LogId,
+    line_end: u64,
+    line_len: u32,
     /// The entry used next after it, and the one before.
     newer: u32,
     older: u32,
+}
+
+impl Entry {
+    fn new(touch: &Touch, older: u32) -> Self {
+        let Touch { key, kept: Kept { first, last, origin } } = touch;
+        Self {
+            key: *key,
+            first: first.as_microsecond(),
+            last: last.as_microsecond(),
+            site: origin.site,
+            log: origin.log,
+            line_end: origin.line.end,
+            // Longer lines than that aren't read; and a line is known by its end.
+            line_len: u32::try_from(origin.line.end - origin.line.start.min(origin.line.end)).unwrap_or(u32::MAX),
+            newer: NONE,
+            older,
+        }
+    }
+
+    fn kept(&self) -> Kept {
+        let time = |at| Timestamp::from_microsecond(at).unwrap_or_default();
+        let start = self.line_end.saturating_sub(self.line_len.into());
+        let line = Span { start, end: self.line_end };
+        let origin = Origin { site: self.site, log: self.log, line };
+        Kept { first: time(self.first), last: time(self.last), origin }
+    }
 }
 
 /// No entry.
@@ -105,7 +140,7 @@ impl Repeats {
     /// not yet delivered come by again.
     pub fn take(&mut self, key: Key, time: Timestamp, window: Duration, origin: Origin) -> (Verdict, Touch) {
         let window = SignedDuration::try_from(window).unwrap_or(SignedDuration::MAX);
-        let known = self.find(key).and_then(|at| self.entries.get(at as usize)).map(|entry| &entry.touch.kept);
+        let known = self.find(key).and_then(|at| self.entries.get(at as usize)).map(Entry::kept);
         let chain = known.filter(|kept| {
             let itself_or_later = kept.origin.site == origin.site
                 && kept.origin.log == origin.log
@@ -121,21 +156,21 @@ impl Repeats {
             None => (Verdict::First, Kept { first: time, last: time, origin }),
         };
         let touch = Touch { key, kept };
-        self.put(touch.clone());
+        self.put(&touch);
         (verdict, touch)
     }
 
     /// Takes stored entries back, least recently used first.
     pub fn restore(&mut self, touches: impl Iterator<Item = Touch>) {
-        touches.for_each(|touch| self.put(touch));
+        touches.for_each(|touch| self.put(&touch));
     }
 
     fn find(&self, key: Key) -> Option<u32> {
-        let is_it = |at: &u32| self.entries.get(*at as usize).is_some_and(|entry| entry.touch.key == key);
+        let is_it = |at: &u32| self.entries.get(*at as usize).is_some_and(|entry| entry.key == key);
         self.index.find(hash(key), is_it).copied()
     }
 
-    fn put(&mut self, touch: Touch) {
+    fn put(&mut self, touch: &Touch) {
         let key = touch.key;
         let at = match self.find(key) {
             Some(at) => {
@@ -144,14 +179,14 @@ impl Repeats {
             }
             None if self.entries.len() < self.capacity => {
                 let at = self.entries.len() as u32;
-                self.entries.push(Entry { touch: touch.clone(), newer: NONE, older: NONE });
+                self.entries.push(Entry::new(touch, NONE));
                 self.enter(key, at);
                 at
             }
             None => {
                 let at = self.oldest;
                 self.unchain(at);
-                let left = self.entries.get(at as usize).map(|entry| entry.touch.key);
+                let left = self.entries.get(at as usize).map(|entry| entry.key);
                 if let Some(Ok(found)) = left.map(|left| self.index.find_entry(hash(left), |known| *known == at)) {
                     found.remove();
                 }
@@ -161,7 +196,7 @@ impl Repeats {
         };
         let newest = std::mem::replace(&mut self.newest, at);
         if let Some(entry) = self.entries.get_mut(at as usize) {
-            *entry = Entry { touch, newer: NONE, older: newest };
+            *entry = Entry::new(touch, newest);
         }
         match self.entries.get_mut(newest as usize) {
             Some(before) => before.newer = at,
@@ -171,9 +206,7 @@ impl Repeats {
 
     fn enter(&mut self, key: Key, at: u32) {
         let Self { index, entries, .. } = self;
-        index.insert_unique(hash(key), at, |known| {
-            entries.get(*known as usize).map_or(0, |entry| hash(entry.touch.key))
-        });
+        index.insert_unique(hash(key), at, |known| entries.get(*known as usize).map_or(0, |entry| hash(entry.key)));
     }
 
     /// Takes an entry out of the order of use.
@@ -199,7 +232,6 @@ fn hash(key: Key) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::offsets::{LogId, Span};
 
     const WINDOW: Duration = Duration::from_secs(30);
 
