@@ -265,10 +265,15 @@ impl Scan {
         Ok(subject.pipeline.judge_parsed(fits.then_some(&entry), line, subject.log))
     }
 
-    /// How much can be passed over after a glance at each line, up to one that must be read: bytes and lines.
+    /// How much can be passed over after a glance at each line, up to one that must be read: bytes and lines. What stands
+    /// behind the status isn't looked at, so that a line in a thousand has to show whether lines still fit.
     fn glance_over(&mut self, pipeline: &Pipeline, bytes: &[u8], max_line: usize) -> (usize, u64) {
         let mut passed = (0, 0);
-        while passed.1 + 1 < u64::from(self.until_sample) {
+        if self.until_sample <= 1 {
+            self.until_sample = SAMPLED;
+            return passed;
+        }
+        while self.until_sample > 1 {
             let rest = &bytes[passed.0..];
             let Some(end) = memchr::memchr(b'\n', rest) else { break };
             let line = &rest[..end];
@@ -277,9 +282,8 @@ impl Scan {
                 break;
             }
             passed = (passed.0 + end + 1, passed.1 + 1);
+            self.until_sample -= 1;
         }
-        let left = self.until_sample - passed.1 as u32;
-        self.until_sample = if left <= 1 { SAMPLED } else { left };
         passed
     }
 
