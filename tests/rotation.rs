@@ -607,6 +607,29 @@ fn a_renamed_directory_is_read_to_its_end_and_the_new_one_from_its_beginning() {
 const NOBODY: u32 = 65_534;
 
 #[test]
+fn a_log_that_was_cut_where_it_cannot_be_read_is_found_in_its_copy() {
+    for pattern in [EXACT, "*.log"] {
+        let mut play = Play::new(pattern);
+        play.sandbox.run_as = (rustix::process::geteuid().is_root()).then_some(NOBODY);
+        play.append("access.log", 3);
+        play.start();
+        play.settle();
+        play.stop();
+        play.append("access.log", 2);
+        play.copy_and_truncate("access.log.1");
+        play.append("access.log", 4);
+        fs::set_permissions(play.path("access.log"), fs::Permissions::from_mode(0o000)).unwrap();
+        // It may still be the log that was followed, as far as its name and its inode tell.
+        play.start();
+        play.endpoint.wait_delivered(5);
+        fs::set_permissions(play.path("access.log"), fs::Permissions::from_mode(0o644)).unwrap();
+        play.settle();
+        play.stop();
+        play.expect_each_once(pattern);
+    }
+}
+
+#[test]
 fn a_log_that_cannot_be_read_for_a_while_is_read_when_it_can_be() {
     let mode = |path: &Path, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     for pattern in [EXACT, "*.log"] {

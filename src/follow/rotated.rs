@@ -239,6 +239,8 @@ impl<S: Sink> Follower<S> {
             none => none.insert(self.known()?),
         };
         let mut missing = Vec::new();
+        // Logs that may still be what lies under the name, which can't be read: or it was cut, and its copy is a sibling.
+        let mut hidden = Vec::new();
         for (index, row) in known.named(name) {
             if row.ended && !self.left_over.contains(&row.id) {
                 continue;
@@ -246,10 +248,14 @@ impl<S: Sink> Follower<S> {
             let is_under_its_name = file::inode(name).is_ok_and(|inode| inode == (row.dev, row.ino));
             let is_held = logs.contains(&row.id);
             let waits = self.unopened.get(&(row.dev, row.ino));
-            let is_known_and_waits =
-                is_under_its_name && waits.is_some_and(|(_, log)| log.is_none_or(|log| log == row.id));
-            if !is_held && !is_known_and_waits && self.ledger.position(None, row.id)?.is_some() {
-                missing.push(index);
+            let waits = waits.filter(|(_, log)| is_under_its_name && log.is_none_or(|log| log == row.id));
+            if !is_held && self.ledger.position(None, row.id)?.is_some() {
+                match waits {
+                    None => missing.push(index),
+                    Some((_, None)) => hidden.push(index),
+                    // It has no complete line yet.
+                    Some((_, Some(_))) => {}
+                }
             }
         }
         let mut first: Vec<Source> = Vec::new();
@@ -301,6 +307,7 @@ impl<S: Sink> Follower<S> {
             self.give_up_what_was_empty(inode, &who, known)?;
             missing.retain(|index| !known.rows()[*index].ended || self.left_over.contains(&known.rows()[*index].id));
             let wanted = match &who {
+                Who::Known(index) if is_news && hidden.contains(index) => true,
                 Who::Known(index) | Who::CutBack(index, _) => missing.contains(index),
                 Who::New => is_news && !followed_itself,
                 Who::Copy => false,
