@@ -125,7 +125,8 @@ pub const ENDPOINT: Section = Section {
             "duration",
             Default("\"2s\""),
             "\"500ms\"",
-            "How long a visitor's event waits for company in one POST. At a stop: not at all.",
+            "How long a visitor's event waits for company in one POST. At a stop: not at all. A log that is written to all \
+             the time is read once in a twentieth of it, and every 50 ms at least.",
         ),
         key("max_events", "whole number, from 1", Default("50"), "10", "Events in one POST at most."),
         key(
