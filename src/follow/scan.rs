@@ -86,7 +86,6 @@ impl Recall {
 
 /// What a scan comes to next.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is made, and never kept")]
 pub enum Found<'b> {
     /// So many whole lines that can't become events. They are the only site's, since it takes every host.
     Passed(u64),
