@@ -280,8 +280,8 @@ impl Summary {
             format!("would send {} events in {} POSTs, recorded as happening now\n", self.event, self.requests)
         } else {
             format!(
-                "sent       {} events in {} POSTs, recorded as happening now; {} rejected\n",
-                self.delivered, self.requests, self.rejected
+                "sent       {} events, recorded as happening now, {} rejected; {} POSTs, each try counted\n",
+                self.delivered, self.rejected, self.requests
             )
         };
         text.push_str(&did);

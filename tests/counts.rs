@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader, Read, Write};
+
 use common::{BROWSER, CRAWLER, Endpoint, SOON, Sandbox, combined_by, wait_for};
 use serde_json::{Value, json};
 
@@ -151,6 +153,38 @@ fn the_daemon_s_status_gives_each_line_one_fate_for_each_log_and_site() {
     assert_eq!(endpoint.post_count(), before + 1);
     let log = status()["logs"].clone();
     assert_eq!(pick(&log, "path", "shared.log")["counts"]["lines"], json!(cases().len() + 1), "{log}");
+}
+
+#[test]
+fn explain_answers_each_line_as_it_comes() {
+    let sandbox = Sandbox::new();
+    sandbox.configure(1, SITES);
+    let mut explain = sandbox
+        .silktail()
+        .args(["explain", "--json"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = explain.stdin.take().unwrap();
+    let mut output = BufReader::new(explain.stdout.take().unwrap());
+    for (_, fate, line) in cases().iter().take(3) {
+        // Half a line is none yet.
+        let (start, end) = line.trim_end().split_at(line.len() / 2);
+        input.write_all(start.as_bytes()).unwrap();
+        input.write_all(format!("{end}\n").as_bytes()).unwrap();
+        let mut explained = String::new();
+        output.read_line(&mut explained).unwrap();
+        let explained: Value = serde_json::from_str(&explained).unwrap();
+        assert_eq!(explained["outcome"], json!(fate), "{line}");
+    }
+    // The last line needs no newline.
+    input.write_all(b"x").unwrap();
+    drop(input);
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest.lines().count(), 1);
+    assert!(explain.wait().unwrap().success());
 }
 
 #[test]

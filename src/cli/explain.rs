@@ -1,7 +1,7 @@
 //! `silktail explain`: what is read from a line, which rule decides, and the POST it becomes.
 
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{Cursor, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,37 +39,65 @@ pub struct Args {
 /// Explains lines.
 pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     let config = load(config_path)?;
-    let mut input = Vec::new();
-    match &args.line {
-        Some(line) => input.extend_from_slice(line.as_bytes()),
-        None => {
-            std::io::stdin()
-                .read_to_end(&mut input)
-                .map_err(|error| Failure::Failed(format!("cannot read standard input: {error}")))?;
+    let mut input: Box<dyn Read> = match &args.line {
+        Some(line) => {
+            let line = line.as_bytes();
+            let end: &[u8] = if line.ends_with(b"\n") { b"" } else { b"\n" };
+            Box::new(Cursor::new([line, end].concat()))
         }
-    }
-    if !input.ends_with(b"\n") && (args.line.is_some() || !input.is_empty()) {
-        input.push(b'\n');
-    }
-    if input.is_empty() {
-        return Ok(());
-    }
-    let (explainer, mut readings) = Explainer::new(config, args.site.as_deref(), &input)?;
+        None => Box::new(std::io::stdin().lock()),
+    };
     let mut repeats = Repeats::new([0; 16], WINDOW_ENTRIES);
-    let mut bytes = input.as_slice();
     let mut cutter = Cutter::new(0, usize::MAX);
+    // What was read and isn't explained: each line is as soon as it is there, for it may come from a log that goes on.
+    let mut pending = Vec::new();
+    let mut explaining = None;
     let mut first = true;
-    while let Some(cut) = cutter.next_line(&mut bytes) {
-        let Cut::Line(line) = cut else { continue };
-        let explained = explainer.explain(line, &mut readings, &mut repeats);
-        if args.json {
-            print(&format!("{}\n", explained.json()))?;
-        } else {
-            print(&format!("{}{}", if first { "" } else { "\n" }, explained.text()))?;
+    loop {
+        let ended = read_more(&mut input, &mut pending)
+            .map_err(|error| Failure::Failed(format!("cannot read standard input: {error}")))?;
+        if ended && !pending.is_empty() {
+            pending.push(b'\n');
         }
-        first = false;
+        if pending.contains(&b'\n') {
+            let (explainer, readings) = match &mut explaining {
+                Some(known) => known,
+                // Where no log shows the format, the first lines do.
+                none => none.insert(Explainer::new(config.clone(), args.site.as_deref(), &pending)?),
+            };
+            let mut bytes = pending.as_slice();
+            while let Some(cut) = cutter.next_line(&mut bytes) {
+                let Cut::Line(line) = cut else { continue };
+                let explained = explainer.explain(line, readings, &mut repeats);
+                if args.json {
+                    print(&format!("{}\n", explained.json()))?;
+                } else {
+                    print(&format!("{}{}", if first { "" } else { "\n" }, explained.text()))?;
+                }
+                first = false;
+            }
+            let explained = pending.len() - bytes.len();
+            pending.drain(..explained);
+        }
+        if ended {
+            return Ok(());
+        }
     }
-    Ok(())
+}
+
+/// Reads what is there, or waits for something; `true`: that was all.
+fn read_more(input: &mut impl Read, pending: &mut Vec<u8>) -> std::io::Result<bool> {
+    const SOME: usize = 64 * 1024;
+    let before = pending.len();
+    pending.resize(before + SOME, 0);
+    let read = loop {
+        match input.read(&mut pending[before..]) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            read => break read,
+        }
+    };
+    pending.truncate(before + read.as_ref().map_or(0, |read| *read));
+    Ok(read? == 0)
 }
 
 /// What came of the last line of `input` instead of what is wanted, with its explanation; `None`: as wanted.

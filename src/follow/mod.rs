@@ -92,7 +92,7 @@ pub struct Wishes {
 
 impl Wishes {
     /// How long the follower rests after it has read all there was, where events linger for so long anyway: a busy log's
-    /// lines are read by the hundred then, for a quarter of the effort. The first line after a quiet while isn't kept
+    /// lines are read by the hundred then, for less effort. The first line after a quiet while isn't kept
     /// waiting.
     pub fn rest_for(linger: Duration) -> Duration {
         /// Nobody sees it in events that linger for seconds.
