@@ -4,38 +4,39 @@
 //! when it is committed. It syncs to disk at most one second after a commit. A commit that fails (a full disk) is tried
 //! again until it works; meanwhile nothing is answered, so nothing is sent that could not be remembered.
 
+mod reader;
+mod state;
+mod writing;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
+pub use reader::LedgerReader;
+use state::{VERSION, beside, connect, forget_if_possible, give_to_owner, is_there, lay_out, prepare, refuse_network};
+use writing::Writing;
+
 use super::ends;
-use super::rejected::{self, Rejected, Rejection};
-use super::{Advance, Counts, Fingerprint, Progress, recent};
+use super::rejected::{self, Rejection};
+use super::{Advance, Counts, Fingerprint, recent};
 use crate::offsets::{LogId, Origin, SiteId, Span};
 use crate::visitor::repeats::{Kept, Key, Touch};
 
-/// The layout that this version writes.
-const VERSION: i64 = 1;
 /// A commit reaches the disk after this long at most.
 const SYNC_AFTER: Duration = Duration::from_secs(1);
 /// Advances that may wait for the writer before reading stops.
 const QUEUE: usize = 64;
-/// Entries of the repeat window that are stored at most.
-const KEPT_MAX: i64 = 262_144;
-/// Entries of the repeat window that are stored in the order of their commits before they are sorted into its table: each
-/// lies anywhere in it, and a commit writes every page that it has touched.
-const RECENT_MAX: usize = 8_192;
 
 /// Why the state can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -318,13 +319,6 @@ impl Drop for Waking {
     }
 }
 
-/// The name of what SQLite keeps beside a database.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What the mutexes guard is replaced whole or only added to: it stays true when a holder panicked.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -343,13 +337,7 @@ fn uint(value: i64) -> u64 {
 const READER_CACHE: i64 = -256;
 const WRITER_CACHE: i64 = -512;
 const OWN: i64 = 0;
-/// Bytes of the smallest page that a SQLite database may have (its file format, section 1.3.2).
-const LEAST_PAGE: u64 = 512;
 const NO_STATE: &str = "it holds no state of silktail";
-/// Logs that are done with are forgotten this long after they were last read: a backfill would read them again.
-const FORGET_AFTER: SignedDuration = SignedDuration::from_hours(400 * 24);
-/// Logs that are done with and remembered, at most; those that were read longest ago are forgotten first.
-const LOGS_MAX: i64 = 100_000;
 /// How many logs are added before the next look at what can be forgotten.
 const FORGET_EVERY: i64 = 256;
 /// `ended` of a log that was followed and can't be found any more.
@@ -906,93 +894,6 @@ impl Ledger {
     }
 }
 
-/// The state, for looking at it.
-#[derive(Debug)]
-pub struct LedgerReader {
-    db: Connection,
-    path: PathBuf,
-}
-
-impl LedgerReader {
-    /// The rejected events, or one site's, oldest first.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub fn rejected(&self, site: Option<&str>) -> Result<Vec<Rejected>, LedgerError> {
-        rejected::all(&self.db, site).map_err(|error| database_error(&self.path, error))
-    }
-
-    /// Each site's part of each log, and nobody's.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub fn status(&self) -> Result<Vec<StatusRow>, LedgerError> {
-        let rows = || {
-            let mut query = self.db.prepare(
-                "SELECT site.name, log.id, log.path, log.ino, max(range.watermark), sum(lines), sum(too_long), sum(unparsed),
-                 sum(unmatched), sum(excluded), sum(bot), sum(repeat), sum(event), log.ended, log.last_read
-                 FROM range JOIN log ON log.id = range.log LEFT JOIN site ON site.id = range.site
-                 GROUP BY range.site, range.log ORDER BY log.id, range.site",
-            )?;
-            let rows = query.query_map([], |row| {
-                let mut values = [0; 8];
-                for (index, value) in values.iter_mut().enumerate() {
-                    *value = uint(row.get(5 + index)?);
-                }
-                Ok(StatusRow {
-                    site: row.get(0)?,
-                    log: LogId(row.get(1)?),
-                    path: PathBuf::from(OsString::from_vec(row.get(2)?)),
-                    ino: row.get::<_, i64>(3)?.cast_unsigned(),
-                    ended: row.get::<_, i64>(13)? != 0,
-                    last_read: row.get::<_, Option<i64>>(14)?.and_then(|at| Timestamp::from_microsecond(at).ok()),
-                    watermark: uint(row.get(4)?),
-                    counts: Counts::from_values(values),
-                })
-            })?;
-            rows.collect::<rusqlite::Result<Vec<_>>>()
-        };
-        rows().map_err(|error| database_error(&self.path, error))
-    }
-
-    /// Each site's lines by fate, and nobody's; of all logs that are remembered.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub fn counts(&self) -> Result<Vec<(Option<String>, Counts)>, LedgerError> {
-        let rows = || {
-            let mut query = self.db.prepare(
-                "SELECT site.name, sum(lines), sum(too_long), sum(unparsed), sum(unmatched), sum(excluded), sum(bot), sum(repeat),
-                 sum(event) FROM range LEFT JOIN site ON site.id = range.site GROUP BY range.site",
-            )?;
-            let rows = query.query_map([], |row| {
-                let mut values = [0; 8];
-                for (index, value) in values.iter_mut().enumerate() {
-                    *value = uint(row.get(1 + index)?);
-                }
-                Ok((row.get(0)?, Counts::from_values(values)))
-            })?;
-            rows.collect::<rusqlite::Result<Vec<_>>>()
-        };
-        rows().map_err(|error| database_error(&self.path, error))
-    }
-
-    /// Each site's events by what became of them.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub fn totals(&self) -> Result<Vec<SiteTotal>, LedgerError> {
-        let rows = || {
-            let mut query = self.db.prepare("SELECT name, delivered, rejected FROM site ORDER BY id")?;
-            let rows = query.query_map([], |row| {
-                Ok(SiteTotal { site: row.get(0)?, delivered: uint(row.get(1)?), rejected: uint(row.get(2)?) })
-            })?;
-            rows.collect::<rusqlite::Result<Vec<_>>>()
-        };
-        rows().map_err(|error| database_error(&self.path, error))
-    }
-}
-
 /// What of a log's first `size` bytes is left for a backfill to read.
 fn uncovered(db: &Connection, site: Option<SiteId>, log: LogId, size: u64) -> rusqlite::Result<Vec<Range>> {
     let mut query = db.prepare(
@@ -1068,528 +969,12 @@ fn database_error(path: &Path, error: rusqlite::Error) -> LedgerError {
     }
 }
 
-fn connect(path: &Path) -> Result<Connection, LedgerError> {
-    let wrong = |error| database_error(path, error);
-    let db = Connection::open(path).map_err(wrong)?;
-    db.busy_timeout(Duration::from_secs(10)).map_err(wrong)?;
-    db.pragma_update(None, "synchronous", "NORMAL").map_err(wrong)?;
-    db.pragma_update(None, "cache_size", READER_CACHE).map_err(wrong)?;
-    Ok(db)
-}
-
-/// Whether there is a state. It is laid out under another name, so that an empty file isn't a new state but a lost one.
-fn is_there(path: &Path) -> Result<bool, LedgerError> {
-    let broken = |reason: &str| LedgerError::Broken { path: path.to_path_buf(), reason: reason.to_owned() };
-    match std::fs::metadata(path) {
-        Ok(meta) if meta.len() == 0 => Err(broken("the file is empty")),
-        // SQLite would fill it up to a page before it says that it can't read it.
-        Ok(meta) if meta.len() < LEAST_PAGE => Err(broken("it is cut off within its header")),
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let mut log = path.as_os_str().to_owned();
-            log.push("-wal");
-            match Path::new(&log).exists() {
-                true => Err(broken("it is gone, and its newest part is still there as `silktail.db-wal`")),
-                false => Ok(false),
-            }
-        }
-        Err(error) => Err(LedgerError::Directory { path: path.to_path_buf(), error }),
-    }
-}
-
-/// Makes a new state as `aside`, and gives it its name when it is whole.
-fn lay_out(aside: &Path, path: &Path) -> Result<(), LedgerError> {
-    let mut secret = [0; 16];
-    File::open("/dev/urandom")
-        .and_then(|mut random| random.read_exact(&mut secret))
-        .map_err(|error| LedgerError::Directory { path: PathBuf::from("/dev/urandom"), error })?;
-    let fill = || {
-        let mut db = Connection::open(aside)?;
-        let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        change.execute_batch(include_str!("schema.sql"))?;
-        change.execute("INSERT INTO meta (key, value) VALUES ('secret', ?1)", [&secret[..]])?;
-        change.pragma_update(None, "user_version", VERSION)?;
-        change.commit()
-    };
-    let named = fill().map_err(|error| database_error(path, error)).and_then(|()| {
-        use rustix::fs::{CWD, RenameFlags, renameat_with};
-        match renameat_with(CWD, aside, CWD, path, RenameFlags::NOREPLACE) {
-            // Another process was quicker: its state is the state.
-            Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
-            // A file system that can't; a hard link doesn't replace either.
-            Err(_) => match std::fs::hard_link(aside, path) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    Err(LedgerError::Directory { path: path.to_path_buf(), error })
-                }
-                _ => Ok(()),
-            },
-        }
-    });
-    // It has its name, or isn't needed.
-    let _ = std::fs::remove_file(aside);
-    named
-}
-
-/// Checks the database, and gives its secret.
-fn prepare(db: &mut Connection, path: &Path) -> Result<[u8; 16], LedgerError> {
-    let wrong = |error| database_error(path, error);
-    let broken = |reason: String| LedgerError::Broken { path: path.to_path_buf(), reason };
-    let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(wrong)?;
-    if version > VERSION {
-        return Err(LedgerError::Newer { path: path.to_path_buf(), found: version });
-    }
-    if version == 0 {
-        return Err(broken(NO_STATE.to_owned()));
-    }
-    let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(wrong)?;
-    if verdict != "ok" {
-        return Err(broken(verdict));
-    }
-    db.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).map_err(wrong)?;
-    // States that were laid out before it was thought of don't have it.
-    recent::lay_out(db).map_err(wrong)?;
-    db.query_row("SELECT value FROM meta WHERE key = 'secret'", [], |row| row.get(0)).map_err(wrong)
-}
-
-fn forget_if_possible(db: &Connection) {
-    // On a full disk, what can be forgotten waits for the next time.
-    forget(db, Timestamp::now(), LOGS_MAX).unwrap_or_else(|error| tracing::debug!(%error, "nothing forgotten"));
-}
-
-/// Forgets logs that are done with, so that the state is bounded however many years of rotations it sees: those that
-/// nobody follows any more and of which all is settled.
-fn forget(db: &Connection, now: Timestamp, most: i64) -> rusqlite::Result<()> {
-    let oldest = now.saturating_sub(FORGET_AFTER).map_or(i64::MIN, Timestamp::as_microsecond);
-    let forgotten = db.execute(
-        "WITH done AS (
-             SELECT id, last_read FROM log WHERE last_read IS NOT NULL
-             AND (ended <> 0 OR NOT EXISTS (SELECT 1 FROM range WHERE log = log.id AND until_offset IS NULL))
-             AND NOT EXISTS (
-                 SELECT 1 FROM range of, range own WHERE of.log = log.id AND own.log = log.id AND own.site = 0
-                 AND of.until_offset IS NULL AND own.until_offset IS NULL AND of.watermark < own.watermark
-                 AND log.ended <> 2
-             ))
-         DELETE FROM log WHERE id IN (
-             SELECT id FROM done WHERE last_read < ?1
-             UNION SELECT id FROM (SELECT id FROM done ORDER BY last_read DESC LIMIT -1 OFFSET ?2))",
-        params![oldest, most],
-    )?;
-    if forgotten > 0 {
-        db.execute("DELETE FROM range WHERE log NOT IN (SELECT id FROM log)", [])?;
-        db.execute("DELETE FROM sent WHERE range NOT IN (SELECT id FROM range)", [])?;
-        tracing::debug!(logs = forgotten, "forgot logs that were done with long ago");
-    }
-    Ok(())
-}
-
-/// SQLite's WAL needs shared memory, which network file systems don't have.
-fn refuse_network(state_dir: &Path) -> Result<(), LedgerError> {
-    // NFS, SMB, CIFS, SMB2, AFS, Ceph: the magic numbers of statfs(2).
-    const NETWORK: [u64; 6] = [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x5346_414f, 0x00c3_6400];
-    match rustix::fs::statfs(state_dir) {
-        Ok(stat) if NETWORK.contains(&(stat.f_type as u64 & 0xffff_ffff)) => {
-            Err(LedgerError::Network(state_dir.to_path_buf()))
-        }
-        // What kind of file system it is can't be told: the database will say if it doesn't work.
-        _ => Ok(()),
-    }
-}
-
-/// What root creates belongs to the directory's owner, or a first `sudo silktail backfill` would lock the service out.
-fn give_to_owner(state_dir: &Path, path: &Path) {
-    let (Ok(owner), Ok(now)) = (std::fs::metadata(state_dir), std::fs::metadata(path)) else { return };
-    if (owner.uid(), owner.gid()) != (now.uid(), now.gid()) {
-        // Only root can, and only root needs to.
-        let _ = std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid()));
-    }
-}
-
-struct Open {
-    row: i64,
-    from: u64,
-    until: Option<u64>,
-    progress: Progress,
-    counts: Counts,
-    dirty: bool,
-}
-
-impl Open {
-    fn holds(&self, end: u64) -> bool {
-        end > self.from && self.until.is_none_or(|until| end <= until)
-    }
-}
-
-/// The writer's thread and what it has in hand.
-struct Writing {
-    shared: Arc<Shared>,
-    db: Connection,
-    ranges: HashMap<(i64, LogId), Vec<Open>>,
-    dirty: HashSet<(i64, LogId)>,
-    touches: Vec<Touch>,
-    logs: Vec<LogRow>,
-    rejections: Vec<Rejection>,
-    settled: HashMap<i64, (u64, u64)>,
-    /// Settled lines of ranges that backfills read.
-    sent: HashMap<i64, Vec<u64>>,
-    unsynced: Option<Instant>,
-    used: i64,
-    /// Entries of the repeat window that wait to be sorted in.
-    recent: usize,
-    /// When there are so many.
-    sort_at: usize,
-    stored_touches: i64,
-}
-
-impl Writing {
-    fn new(shared: Arc<Shared>, db: Connection) -> Self {
-        let used = db.query_row("SELECT coalesce(max(used), 0) FROM kept", [], |row| row.get(0)).unwrap_or(0);
-        let recent = recent::count(&db).unwrap_or(RECENT_MAX);
-        Self {
-            shared,
-            db,
-            ranges: HashMap::new(),
-            dirty: HashSet::new(),
-            touches: Vec::new(),
-            logs: Vec::new(),
-            rejections: Vec::new(),
-            settled: HashMap::new(),
-            sent: HashMap::new(),
-            unsynced: None,
-            used,
-            recent,
-            sort_at: RECENT_MAX,
-            stored_touches: 0,
-        }
-    }
-
-    fn run(mut self) {
-        loop {
-            let mut work = self.wait();
-            let mut answers: Vec<oneshot::Sender<()>> = Vec::new();
-            let mut waiting = std::mem::take(&mut work.outcomes);
-            let mut advances = std::mem::take(&mut work.advances);
-            let mut pause = Duration::from_millis(50);
-            let mut said = false;
-            // Until it is all written: what can't be remembered isn't answered.
-            loop {
-                match self.write(&mut waiting, &mut advances, &mut work.logs, &mut answers) {
-                    Ok(()) => break,
-                    Err(error) => {
-                        if !said {
-                            tracing::error!(path = %self.shared.path.display(), %error, hint = "free disk space or mend the disk; nothing is sent until then", "can't write the state, will keep trying");
-                            said = true;
-                        }
-                        // Where it is the database's own log that has filled the disk, this makes room.
-                        self.sync_to_disk();
-                        if !self.wait_stuck(pause, &mut work.syncs) {
-                            return;
-                        }
-                        pause = (pause * 2).min(Duration::from_secs(2));
-                    }
-                }
-            }
-            if said {
-                lock(&self.shared.queue).stuck = false;
-                tracing::info!(path = %self.shared.path.display(), "the state can be written again");
-            }
-            for answer in answers {
-                // Whoever asked may be gone: a stop.
-                let _ = answer.send(());
-            }
-            if !work.syncs.is_empty() {
-                self.sync_to_disk();
-            }
-            for done in work.syncs {
-                let _ = done.send(true);
-            }
-            if work.closed {
-                self.sync_to_disk();
-                return;
-            }
-        }
-    }
-
-    /// Waits for work, or for the time at which a commit must reach the disk: what can wait is written with it.
-    fn wait(&mut self) -> Queue {
-        let shared = Arc::clone(&self.shared);
-        let mut queue = lock(&shared.queue);
-        loop {
-            let left = self.unsynced.map(|since| SYNC_AFTER.saturating_sub(since.elapsed()));
-            let is_time = left.is_none_or(|left| left.is_zero());
-            if queue.is_urgent() || (is_time && !queue.is_empty()) {
-                let (closed, stuck, held_up) = (queue.closed, queue.stuck, queue.held_up);
-                let work = std::mem::take(&mut *queue);
-                (queue.closed, queue.stuck, queue.held_up) = (closed, stuck, held_up);
-                drop(queue);
-                if held_up > 0 {
-                    shared.emptied.notify_all();
-                }
-                if self.unsynced.is_some_and(|since| since.elapsed() >= SYNC_AFTER) {
-                    self.sync_to_disk();
-                }
-                return Queue { closed, ..work };
-            }
-            (queue.idle, queue.dozes) = (true, left.is_some());
-            queue = match left {
-                None => shared.filled.wait(queue).unwrap_or_else(PoisonError::into_inner),
-                Some(left) if left.is_zero() => {
-                    queue.idle = false;
-                    drop(queue);
-                    self.sync_to_disk();
-                    lock(&shared.queue)
-                }
-                Some(left) => shared.filled.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0,
-            };
-            queue.dozes = false;
-        }
-    }
-
-    /// Waits before the next try; nobody is kept waiting for it. `false`: nobody needs it any more.
-    fn wait_stuck(&self, pause: Duration, syncs: &mut Vec<std::sync::mpsc::Sender<bool>>) -> bool {
-        let until = Instant::now() + pause;
-        let mut queue = lock(&self.shared.queue);
-        queue.stuck = true;
-        self.shared.emptied.notify_all();
-        loop {
-            for done in syncs.drain(..).chain(queue.syncs.drain(..)) {
-                // Whoever asked may be gone.
-                let _ = done.send(false);
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if queue.closed || left.is_zero() {
-                return !queue.closed;
-            }
-            queue.idle = true;
-            queue = self.shared.filled.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
-            queue.idle = false;
-        }
-    }
-
-    fn sync_to_disk(&mut self) {
-        // A passive checkpoint syncs the log first. Where a reader is in the way the next one does it.
-        match self.db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-            Ok(()) => self.unsynced = None,
-            Err(error) => {
-                self.unsynced = Some(Instant::now());
-                tracing::debug!(%error, "checkpoint put off");
-            }
-        }
-    }
-
-    fn write(
-        &mut self,
-        outcomes: &mut VecDeque<Settled>,
-        advances: &mut VecDeque<Advance>,
-        logs: &mut Vec<LogRow>,
-        answers: &mut Vec<oneshot::Sender<()>>,
-    ) -> rusqlite::Result<()> {
-        // Into memory first, each item once; what is in memory is written below, again if it must be.
-        while let Some((origins, _, _)) = outcomes.front() {
-            for origin in origins {
-                self.load((origin.site.0, origin.log), origin.line.end)?;
-            }
-            let Some((origins, rejections, done)) = outcomes.pop_front() else { break };
-            for origin in &origins {
-                let key = (origin.site.0, origin.log);
-                if let Some(open) = self.find(key, origin.line.end) {
-                    open.progress.settle(origin.line.end);
-                    let range = open.until.map(|_| open.row);
-                    self.touched(key);
-                    if let Some(range) = range {
-                        self.sent.entry(range).or_default().push(origin.line.end);
-                    }
-                }
-                let totals = self.settled.entry(origin.site.0).or_default();
-                if rejections.is_empty() { totals.0 += 1 } else { totals.1 += 1 }
-            }
-            self.rejections.extend(rejections);
-            answers.extend(done);
-        }
-        while let Some(advance) = advances.front() {
-            let key = (site_number(advance.site), advance.log);
-            let end = advance.read_to;
-            self.load(key, end)?;
-            let Some(advance) = advances.pop_front() else { break };
-            if let Some(open) = self.find(key, end) {
-                open.progress.advance(advance);
-                self.touched(key);
-            }
-        }
-        self.logs.append(logs);
-        self.commit()
-    }
-
-    fn find(&mut self, key: (i64, LogId), end: u64) -> Option<&mut Open> {
-        self.ranges.get_mut(&key)?.iter_mut().find(|open| open.holds(end))
-    }
-
-    /// Makes sure that the range that holds an offset is in memory.
-    fn load(&mut self, key: (i64, LogId), end: u64) -> rusqlite::Result<()> {
-        if self.find(key, end).is_some() {
-            return Ok(());
-        }
-        let known: HashSet<i64> = self.ranges.get(&key).into_iter().flatten().map(|open| open.row).collect();
-        let mut query = self.db.prepare_cached(
-            "SELECT id, from_offset, until_offset, watermark, settled, lines, too_long, unparsed, unmatched, excluded, bot, repeat, event
-             FROM range WHERE site = ?1 AND log = ?2",
-        )?;
-        let rows = query.query_map(params![key.0, key.1.0], |row| {
-            let until: Option<i64> = row.get(2)?;
-            let mut values = [0; 8];
-            for (index, value) in values.iter_mut().enumerate() {
-                *value = uint(row.get(5 + index)?);
-            }
-            Ok(Open {
-                row: row.get(0)?,
-                from: uint(row.get(1)?),
-                until: until.map(uint),
-                progress: Progress::resume(uint(row.get(3)?), settled_from(&row.get::<_, String>(4)?)),
-                counts: Counts::from_values(values),
-                dirty: false,
-            })
-        })?;
-        let mut new = Vec::new();
-        for row in rows {
-            let row = row?;
-            if !known.contains(&row.row) {
-                new.push(row);
-            }
-        }
-        drop(query);
-        self.ranges.entry(key).or_default().extend(new);
-        Ok(())
-    }
-
-    fn touched(&mut self, key: (i64, LogId)) {
-        self.dirty.insert(key);
-        let mut touches = Vec::new();
-        for open in self.ranges.get_mut(&key).into_iter().flatten() {
-            let (counts, released) = open.progress.take_released();
-            open.counts += counts;
-            open.dirty = true;
-            touches.extend(released);
-        }
-        self.touches.extend(touches);
-    }
-
-    /// One transaction with all that is new in memory.
-    fn commit(&mut self) -> rusqlite::Result<()> {
-        if self.dirty.is_empty() && self.logs.is_empty() && self.rejections.is_empty() && self.settled.is_empty() {
-            return Ok(());
-        }
-        let change = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let (mut used, mut recent, mut stored) = (self.used, self.recent, self.stored_touches);
-        {
-            let mut update = change.prepare_cached(
-                "UPDATE range SET watermark = ?2, settled = ?3, lines = ?4, too_long = ?5, unparsed = ?6, unmatched = ?7,
-                 excluded = ?8, bot = ?9, repeat = ?10, event = ?11 WHERE id = ?1",
-            )?;
-            for key in &self.dirty {
-                for open in self.ranges.get(key).into_iter().flatten().filter(|open| open.dirty) {
-                    let settled: Vec<u64> = open.progress.settled_above().collect();
-                    let settled = serde_json::to_string(&settled).unwrap_or_else(|_| "[]".to_owned());
-                    let [lines, too_long, unparsed, unmatched, excluded, bot, repeat, event] =
-                        open.counts.values().map(int);
-                    update.execute(params![
-                        open.row,
-                        int(open.progress.watermark()),
-                        settled,
-                        lines,
-                        too_long,
-                        unparsed,
-                        unmatched,
-                        excluded,
-                        bot,
-                        repeat,
-                        event
-                    ])?;
-                }
-            }
-            let mut send = change.prepare_cached("INSERT INTO sent (range, ends) VALUES (?1, ?2)")?;
-            for (range, ends) in &self.sent {
-                send.execute(params![range, ends::encode(ends.clone())])?;
-            }
-            recent::append(&change, &self.touches)?;
-            recent += self.touches.len();
-            if recent >= self.sort_at {
-                // It takes room on the disk; where there is none, things go on without it for a while.
-                self.sort_at = recent.saturating_add(RECENT_MAX);
-                stored += recent::sort_in(&change, &mut used)?;
-                (recent, self.sort_at) = (0, RECENT_MAX);
-            }
-            let mut log = change.prepare_cached(
-                "UPDATE log SET path = ?2, dev = ?3, ino = ?4, fingerprint = ?5, format = ?6, last_read = ?7, ended = ?8 WHERE id = ?1",
-            )?;
-            for row in &self.logs {
-                log.execute(params![
-                    row.id.0,
-                    row.path.as_os_str().as_bytes(),
-                    row.dev.cast_signed(),
-                    row.ino.cast_signed(),
-                    fingerprint_text(row),
-                    row.format,
-                    row.last_read.map(Timestamp::as_microsecond),
-                    row.ended
-                ])?;
-            }
-            let mut totals = change
-                .prepare_cached("UPDATE site SET delivered = delivered + ?2, rejected = rejected + ?3 WHERE id = ?1")?;
-            for (site, (delivered, rejected)) in &self.settled {
-                totals.execute(params![site, int(*delivered), int(*rejected)])?;
-            }
-            let now = Timestamp::now().as_second();
-            let mut reject = change.prepare_cached(
-                "INSERT INTO rejected (site, log, line_end, at, status, reason, event) VALUES (?1,?2,?3,?4,?5,?6,?7)",
-            )?;
-            for Rejection { origin, status, reason, event } in &self.rejections {
-                reject.execute(params![
-                    origin.site.0,
-                    origin.log.0,
-                    int(origin.line.end),
-                    now,
-                    status,
-                    reason,
-                    event
-                ])?;
-            }
-            if !self.rejections.is_empty() {
-                change.execute("DELETE FROM rejected WHERE at < ?1", [now - rejected::SECONDS])?;
-                let surplus = change
-                    .execute("DELETE FROM rejected WHERE id <= (SELECT max(id) FROM rejected) - ?1", [rejected::MAX])?;
-                if surplus > 0 {
-                    let hint = "`silktail rejected list` shows why events are refused; mend it, then `rejected retry`";
-                    tracing::error!(events = surplus, hint, "too many rejected events, the oldest are gone");
-                }
-            }
-            if stored > KEPT_MAX / 8 {
-                change.execute(
-                    "DELETE FROM kept WHERE used <= (SELECT used FROM kept ORDER BY used DESC LIMIT 1 OFFSET ?1)",
-                    [KEPT_MAX],
-                )?;
-                stored = 0;
-            }
-        }
-        change.commit()?;
-        self.shared.commits.fetch_add(1, Ordering::Relaxed);
-        self.shared.last_commit.store(Timestamp::now().as_second(), Ordering::Relaxed);
-        (self.used, self.recent, self.stored_touches) = (used, recent, stored);
-        for key in self.dirty.drain() {
-            for open in self.ranges.get_mut(&key).into_iter().flatten() {
-                open.dirty = false;
-            }
-        }
-        self.touches.clear();
-        self.logs.clear();
-        self.rejections.clear();
-        self.settled.clear();
-        self.sent.clear();
-        self.unsynced.get_or_insert_with(Instant::now);
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
+
+    use super::state::forget;
+    use super::writing::RECENT_MAX;
     use super::*;
     use crate::ledger::Step;
 

@@ -1,0 +1,100 @@
+//! The ledger as others see it: only to be looked at, while a daemon or a backfill writes.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use rusqlite::Connection;
+
+use super::{LedgerError, SiteTotal, StatusRow, database_error, uint};
+use crate::ledger::Counts;
+use crate::ledger::rejected::{self, Rejected};
+use crate::offsets::LogId;
+
+/// The state, for looking at it.
+#[derive(Debug)]
+pub struct LedgerReader {
+    pub(super) db: Connection,
+    pub(super) path: PathBuf,
+}
+
+impl LedgerReader {
+    /// The rejected events, or one site's, oldest first.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn rejected(&self, site: Option<&str>) -> Result<Vec<Rejected>, LedgerError> {
+        rejected::all(&self.db, site).map_err(|error| database_error(&self.path, error))
+    }
+
+    /// Each site's part of each log, and nobody's.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn status(&self) -> Result<Vec<StatusRow>, LedgerError> {
+        let rows = || {
+            let mut query = self.db.prepare(
+                "SELECT site.name, log.id, log.path, log.ino, max(range.watermark), sum(lines), sum(too_long), sum(unparsed),
+                 sum(unmatched), sum(excluded), sum(bot), sum(repeat), sum(event), log.ended, log.last_read
+                 FROM range JOIN log ON log.id = range.log LEFT JOIN site ON site.id = range.site
+                 GROUP BY range.site, range.log ORDER BY log.id, range.site",
+            )?;
+            let rows = query.query_map([], |row| {
+                let mut values = [0; 8];
+                for (index, value) in values.iter_mut().enumerate() {
+                    *value = uint(row.get(5 + index)?);
+                }
+                Ok(StatusRow {
+                    site: row.get(0)?,
+                    log: LogId(row.get(1)?),
+                    path: PathBuf::from(OsString::from_vec(row.get(2)?)),
+                    ino: row.get::<_, i64>(3)?.cast_unsigned(),
+                    ended: row.get::<_, i64>(13)? != 0,
+                    last_read: row.get::<_, Option<i64>>(14)?.and_then(|at| Timestamp::from_microsecond(at).ok()),
+                    watermark: uint(row.get(4)?),
+                    counts: Counts::from_values(values),
+                })
+            })?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        rows().map_err(|error| database_error(&self.path, error))
+    }
+
+    /// Each site's lines by fate, and nobody's; of all logs that are remembered.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn counts(&self) -> Result<Vec<(Option<String>, Counts)>, LedgerError> {
+        let rows = || {
+            let mut query = self.db.prepare(
+                "SELECT site.name, sum(lines), sum(too_long), sum(unparsed), sum(unmatched), sum(excluded), sum(bot), sum(repeat),
+                 sum(event) FROM range LEFT JOIN site ON site.id = range.site GROUP BY range.site",
+            )?;
+            let rows = query.query_map([], |row| {
+                let mut values = [0; 8];
+                for (index, value) in values.iter_mut().enumerate() {
+                    *value = uint(row.get(1 + index)?);
+                }
+                Ok((row.get(0)?, Counts::from_values(values)))
+            })?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        rows().map_err(|error| database_error(&self.path, error))
+    }
+
+    /// Each site's events by what became of them.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn totals(&self) -> Result<Vec<SiteTotal>, LedgerError> {
+        let rows = || {
+            let mut query = self.db.prepare("SELECT name, delivered, rejected FROM site ORDER BY id")?;
+            let rows = query.query_map([], |row| {
+                Ok(SiteTotal { site: row.get(0)?, delivered: uint(row.get(1)?), rejected: uint(row.get(2)?) })
+            })?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        rows().map_err(|error| database_error(&self.path, error))
+    }
+}

@@ -1,0 +1,407 @@
+//! The writer's thread: everything that has come since its last commit, in one transaction.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, TransactionBehavior, params};
+use tokio::sync::oneshot;
+
+use super::{LogRow, Queue, SYNC_AFTER, Settled, Shared, fingerprint_text, int, lock, settled_from, site_number, uint};
+use crate::ledger::rejected::{self, Rejection};
+use crate::ledger::{Advance, Counts, Progress, ends, recent};
+use crate::offsets::LogId;
+use crate::visitor::repeats::Touch;
+
+/// Entries of the repeat window that are stored at most.
+const KEPT_MAX: i64 = 262_144;
+/// Entries of the repeat window that are stored in the order of their commits before they are sorted into its table: each
+/// lies anywhere in it, and a commit writes every page that it has touched.
+pub(super) const RECENT_MAX: usize = 8_192;
+
+struct Open {
+    row: i64,
+    from: u64,
+    until: Option<u64>,
+    progress: Progress,
+    counts: Counts,
+    dirty: bool,
+}
+
+impl Open {
+    fn holds(&self, end: u64) -> bool {
+        end > self.from && self.until.is_none_or(|until| end <= until)
+    }
+}
+
+/// The writer's thread and what it has in hand.
+pub(super) struct Writing {
+    shared: Arc<Shared>,
+    db: Connection,
+    ranges: HashMap<(i64, LogId), Vec<Open>>,
+    dirty: HashSet<(i64, LogId)>,
+    touches: Vec<Touch>,
+    logs: Vec<LogRow>,
+    rejections: Vec<Rejection>,
+    settled: HashMap<i64, (u64, u64)>,
+    /// Settled lines of ranges that backfills read.
+    sent: HashMap<i64, Vec<u64>>,
+    unsynced: Option<Instant>,
+    used: i64,
+    /// Entries of the repeat window that wait to be sorted in.
+    recent: usize,
+    /// When there are so many.
+    sort_at: usize,
+    stored_touches: i64,
+}
+
+impl Writing {
+    pub(super) fn new(shared: Arc<Shared>, db: Connection) -> Self {
+        let used = db.query_row("SELECT coalesce(max(used), 0) FROM kept", [], |row| row.get(0)).unwrap_or(0);
+        let recent = recent::count(&db).unwrap_or(RECENT_MAX);
+        Self {
+            shared,
+            db,
+            ranges: HashMap::new(),
+            dirty: HashSet::new(),
+            touches: Vec::new(),
+            logs: Vec::new(),
+            rejections: Vec::new(),
+            settled: HashMap::new(),
+            sent: HashMap::new(),
+            unsynced: None,
+            used,
+            recent,
+            sort_at: RECENT_MAX,
+            stored_touches: 0,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        loop {
+            let mut work = self.wait();
+            let mut answers: Vec<oneshot::Sender<()>> = Vec::new();
+            let mut waiting = std::mem::take(&mut work.outcomes);
+            let mut advances = std::mem::take(&mut work.advances);
+            let mut pause = Duration::from_millis(50);
+            let mut said = false;
+            // Until it is all written: what can't be remembered isn't answered.
+            loop {
+                match self.write(&mut waiting, &mut advances, &mut work.logs, &mut answers) {
+                    Ok(()) => break,
+                    Err(error) => {
+                        if !said {
+                            tracing::error!(path = %self.shared.path.display(), %error, hint = "free disk space or mend the disk; nothing is sent until then", "can't write the state, will keep trying");
+                            said = true;
+                        }
+                        // Where it is the database's own log that has filled the disk, this makes room.
+                        self.sync_to_disk();
+                        if !self.wait_stuck(pause, &mut work.syncs) {
+                            return;
+                        }
+                        pause = (pause * 2).min(Duration::from_secs(2));
+                    }
+                }
+            }
+            if said {
+                lock(&self.shared.queue).stuck = false;
+                tracing::info!(path = %self.shared.path.display(), "the state can be written again");
+            }
+            for answer in answers {
+                // Whoever asked may be gone: a stop.
+                let _ = answer.send(());
+            }
+            if !work.syncs.is_empty() {
+                self.sync_to_disk();
+            }
+            for done in work.syncs {
+                let _ = done.send(true);
+            }
+            if work.closed {
+                self.sync_to_disk();
+                return;
+            }
+        }
+    }
+
+    /// Waits for work, or for the time at which a commit must reach the disk: what can wait is written with it.
+    fn wait(&mut self) -> Queue {
+        let shared = Arc::clone(&self.shared);
+        let mut queue = lock(&shared.queue);
+        loop {
+            let left = self.unsynced.map(|since| SYNC_AFTER.saturating_sub(since.elapsed()));
+            let is_time = left.is_none_or(|left| left.is_zero());
+            if queue.is_urgent() || (is_time && !queue.is_empty()) {
+                let (closed, stuck, held_up) = (queue.closed, queue.stuck, queue.held_up);
+                let work = std::mem::take(&mut *queue);
+                (queue.closed, queue.stuck, queue.held_up) = (closed, stuck, held_up);
+                drop(queue);
+                if held_up > 0 {
+                    shared.emptied.notify_all();
+                }
+                if self.unsynced.is_some_and(|since| since.elapsed() >= SYNC_AFTER) {
+                    self.sync_to_disk();
+                }
+                return Queue { closed, ..work };
+            }
+            (queue.idle, queue.dozes) = (true, left.is_some());
+            queue = match left {
+                None => shared.filled.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                Some(left) if left.is_zero() => {
+                    queue.idle = false;
+                    drop(queue);
+                    self.sync_to_disk();
+                    lock(&shared.queue)
+                }
+                Some(left) => shared.filled.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+            queue.dozes = false;
+        }
+    }
+
+    /// Waits before the next try; nobody is kept waiting for it. `false`: nobody needs it any more.
+    fn wait_stuck(&self, pause: Duration, syncs: &mut Vec<std::sync::mpsc::Sender<bool>>) -> bool {
+        let until = Instant::now() + pause;
+        let mut queue = lock(&self.shared.queue);
+        queue.stuck = true;
+        self.shared.emptied.notify_all();
+        loop {
+            for done in syncs.drain(..).chain(queue.syncs.drain(..)) {
+                // Whoever asked may be gone.
+                let _ = done.send(false);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if queue.closed || left.is_zero() {
+                return !queue.closed;
+            }
+            queue.idle = true;
+            queue = self.shared.filled.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+            queue.idle = false;
+        }
+    }
+
+    fn sync_to_disk(&mut self) {
+        // A passive checkpoint syncs the log first. Where a reader is in the way the next one does it.
+        match self.db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+            Ok(()) => self.unsynced = None,
+            Err(error) => {
+                self.unsynced = Some(Instant::now());
+                tracing::debug!(%error, "checkpoint put off");
+            }
+        }
+    }
+
+    fn write(
+        &mut self,
+        outcomes: &mut VecDeque<Settled>,
+        advances: &mut VecDeque<Advance>,
+        logs: &mut Vec<LogRow>,
+        answers: &mut Vec<oneshot::Sender<()>>,
+    ) -> rusqlite::Result<()> {
+        // Into memory first, each item once; what is in memory is written below, again if it must be.
+        while let Some((origins, _, _)) = outcomes.front() {
+            for origin in origins {
+                self.load((origin.site.0, origin.log), origin.line.end)?;
+            }
+            let Some((origins, rejections, done)) = outcomes.pop_front() else { break };
+            for origin in &origins {
+                let key = (origin.site.0, origin.log);
+                if let Some(open) = self.find(key, origin.line.end) {
+                    open.progress.settle(origin.line.end);
+                    let range = open.until.map(|_| open.row);
+                    self.touched(key);
+                    if let Some(range) = range {
+                        self.sent.entry(range).or_default().push(origin.line.end);
+                    }
+                }
+                let totals = self.settled.entry(origin.site.0).or_default();
+                if rejections.is_empty() { totals.0 += 1 } else { totals.1 += 1 }
+            }
+            self.rejections.extend(rejections);
+            answers.extend(done);
+        }
+        while let Some(advance) = advances.front() {
+            let key = (site_number(advance.site), advance.log);
+            let end = advance.read_to;
+            self.load(key, end)?;
+            let Some(advance) = advances.pop_front() else { break };
+            if let Some(open) = self.find(key, end) {
+                open.progress.advance(advance);
+                self.touched(key);
+            }
+        }
+        self.logs.append(logs);
+        self.commit()
+    }
+
+    fn find(&mut self, key: (i64, LogId), end: u64) -> Option<&mut Open> {
+        self.ranges.get_mut(&key)?.iter_mut().find(|open| open.holds(end))
+    }
+
+    /// Makes sure that the range that holds an offset is in memory.
+    fn load(&mut self, key: (i64, LogId), end: u64) -> rusqlite::Result<()> {
+        if self.find(key, end).is_some() {
+            return Ok(());
+        }
+        let known: HashSet<i64> = self.ranges.get(&key).into_iter().flatten().map(|open| open.row).collect();
+        let mut query = self.db.prepare_cached(
+            "SELECT id, from_offset, until_offset, watermark, settled, lines, too_long, unparsed, unmatched, excluded, bot, repeat, event
+             FROM range WHERE site = ?1 AND log = ?2",
+        )?;
+        let rows = query.query_map(params![key.0, key.1.0], |row| {
+            let until: Option<i64> = row.get(2)?;
+            let mut values = [0; 8];
+            for (index, value) in values.iter_mut().enumerate() {
+                *value = uint(row.get(5 + index)?);
+            }
+            Ok(Open {
+                row: row.get(0)?,
+                from: uint(row.get(1)?),
+                until: until.map(uint),
+                progress: Progress::resume(uint(row.get(3)?), settled_from(&row.get::<_, String>(4)?)),
+                counts: Counts::from_values(values),
+                dirty: false,
+            })
+        })?;
+        let mut new = Vec::new();
+        for row in rows {
+            let row = row?;
+            if !known.contains(&row.row) {
+                new.push(row);
+            }
+        }
+        drop(query);
+        self.ranges.entry(key).or_default().extend(new);
+        Ok(())
+    }
+
+    fn touched(&mut self, key: (i64, LogId)) {
+        self.dirty.insert(key);
+        let mut touches = Vec::new();
+        for open in self.ranges.get_mut(&key).into_iter().flatten() {
+            let (counts, released) = open.progress.take_released();
+            open.counts += counts;
+            open.dirty = true;
+            touches.extend(released);
+        }
+        self.touches.extend(touches);
+    }
+
+    /// One transaction with all that is new in memory.
+    fn commit(&mut self) -> rusqlite::Result<()> {
+        if self.dirty.is_empty() && self.logs.is_empty() && self.rejections.is_empty() && self.settled.is_empty() {
+            return Ok(());
+        }
+        let change = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let (mut used, mut recent, mut stored) = (self.used, self.recent, self.stored_touches);
+        {
+            let mut update = change.prepare_cached(
+                "UPDATE range SET watermark = ?2, settled = ?3, lines = ?4, too_long = ?5, unparsed = ?6, unmatched = ?7,
+                 excluded = ?8, bot = ?9, repeat = ?10, event = ?11 WHERE id = ?1",
+            )?;
+            for key in &self.dirty {
+                for open in self.ranges.get(key).into_iter().flatten().filter(|open| open.dirty) {
+                    let settled: Vec<u64> = open.progress.settled_above().collect();
+                    let settled = serde_json::to_string(&settled).unwrap_or_else(|_| "[]".to_owned());
+                    let [lines, too_long, unparsed, unmatched, excluded, bot, repeat, event] =
+                        open.counts.values().map(int);
+                    update.execute(params![
+                        open.row,
+                        int(open.progress.watermark()),
+                        settled,
+                        lines,
+                        too_long,
+                        unparsed,
+                        unmatched,
+                        excluded,
+                        bot,
+                        repeat,
+                        event
+                    ])?;
+                }
+            }
+            let mut send = change.prepare_cached("INSERT INTO sent (range, ends) VALUES (?1, ?2)")?;
+            for (range, ends) in &self.sent {
+                send.execute(params![range, ends::encode(ends.clone())])?;
+            }
+            recent::append(&change, &self.touches)?;
+            recent += self.touches.len();
+            if recent >= self.sort_at {
+                // It takes room on the disk; where there is none, things go on without it for a while.
+                self.sort_at = recent.saturating_add(RECENT_MAX);
+                stored += recent::sort_in(&change, &mut used)?;
+                (recent, self.sort_at) = (0, RECENT_MAX);
+            }
+            let mut log = change.prepare_cached(
+                "UPDATE log SET path = ?2, dev = ?3, ino = ?4, fingerprint = ?5, format = ?6, last_read = ?7, ended = ?8 WHERE id = ?1",
+            )?;
+            for row in &self.logs {
+                log.execute(params![
+                    row.id.0,
+                    row.path.as_os_str().as_bytes(),
+                    row.dev.cast_signed(),
+                    row.ino.cast_signed(),
+                    fingerprint_text(row),
+                    row.format,
+                    row.last_read.map(Timestamp::as_microsecond),
+                    row.ended
+                ])?;
+            }
+            let mut totals = change
+                .prepare_cached("UPDATE site SET delivered = delivered + ?2, rejected = rejected + ?3 WHERE id = ?1")?;
+            for (site, (delivered, rejected)) in &self.settled {
+                totals.execute(params![site, int(*delivered), int(*rejected)])?;
+            }
+            let now = Timestamp::now().as_second();
+            let mut reject = change.prepare_cached(
+                "INSERT INTO rejected (site, log, line_end, at, status, reason, event) VALUES (?1,?2,?3,?4,?5,?6,?7)",
+            )?;
+            for Rejection { origin, status, reason, event } in &self.rejections {
+                reject.execute(params![
+                    origin.site.0,
+                    origin.log.0,
+                    int(origin.line.end),
+                    now,
+                    status,
+                    reason,
+                    event
+                ])?;
+            }
+            if !self.rejections.is_empty() {
+                change.execute("DELETE FROM rejected WHERE at < ?1", [now - rejected::SECONDS])?;
+                let surplus = change
+                    .execute("DELETE FROM rejected WHERE id <= (SELECT max(id) FROM rejected) - ?1", [rejected::MAX])?;
+                if surplus > 0 {
+                    let hint = "`silktail rejected list` shows why events are refused; mend it, then `rejected retry`";
+                    tracing::error!(events = surplus, hint, "too many rejected events, the oldest are gone");
+                }
+            }
+            if stored > KEPT_MAX / 8 {
+                change.execute(
+                    "DELETE FROM kept WHERE used <= (SELECT used FROM kept ORDER BY used DESC LIMIT 1 OFFSET ?1)",
+                    [KEPT_MAX],
+                )?;
+                stored = 0;
+            }
+        }
+        change.commit()?;
+        self.shared.commits.fetch_add(1, Ordering::Relaxed);
+        self.shared.last_commit.store(Timestamp::now().as_second(), Ordering::Relaxed);
+        (self.used, self.recent, self.stored_touches) = (used, recent, stored);
+        for key in self.dirty.drain() {
+            for open in self.ranges.get_mut(&key).into_iter().flatten() {
+                open.dirty = false;
+            }
+        }
+        self.touches.clear();
+        self.logs.clear();
+        self.rejections.clear();
+        self.settled.clear();
+        self.sent.clear();
+        self.unsynced.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+}
