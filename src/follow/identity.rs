@@ -189,9 +189,12 @@ fn is_what_was_cut(opened: &Opened, head: &[u8], known: &Fingerprint, content: &
     Ok(matches!(agreement(opened, head, known)?, Agreement::Full) && !mark_agrees(content, last)?)
 }
 
-/// Whether an archive holds all of a log that is open as `content`: under a glob rotation gives each of them another name,
-/// and a log that was empty when it was opened is known by nothing else.
-fn holds_the_same(opened: &Opened, content: &Content) -> io::Result<bool> {
+/// Whether an archive holds all of a log, the one of them opened just now and the other open as `content`: under a glob
+/// rotation gives each of them another name, and a log that was empty when it was opened is known by nothing else.
+///
+/// # Errors
+/// Those of the system.
+pub fn holds_the_same(opened: &Opened, content: &Content) -> io::Result<bool> {
     let mut both = [vec![0; COMPARED], vec![0; COMPARED]];
     let one = file::read_at(&opened.file, &mut both[0], 0)?;
     let other = file::read_at(content, &mut both[1], 0)?;

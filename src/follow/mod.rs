@@ -722,6 +722,14 @@ impl<S: Sink> Follower<S> {
             if others.into_iter().any(|other| identity::begin_alike(&opened, &other).unwrap_or(false)) {
                 continue;
             }
+            // Its archive may have been opened and moved on while these were listed.
+            let mut archives = self
+                .sources
+                .iter()
+                .filter(|source| source.file.is_packed() && discover::are_related(name, &source.path));
+            if archives.any(|archive| identity::holds_the_same(&opened, &archive.file).unwrap_or(false)) {
+                continue;
+            }
             let mut known = self.known()?;
             let targets = self.matching(name);
             match self.adopt(name, name, opened, Who::New, &mut known, &targets)? {
@@ -894,6 +902,35 @@ mod tests {
             let want: Vec<String> = (0..5).map(|n| format!("https://docs.example.org/{n}.pdf")).collect();
             assert_eq!(got, want, "{pattern}, {looks_first}");
         }
+    }
+
+    #[test]
+    fn what_was_truncated_and_packed_is_read_from_its_archive_alone_wherever_that_has_moved() {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, archive) = (folder.path().join("access.log"), folder.path().join("access.log.1.gz"));
+        std::fs::write(&log, line("/0.pdf") + &line("/1.pdf")).unwrap();
+        let (mut follower, _wake) = follower(folder.path(), "access.log");
+        follower.begin().unwrap();
+        let mut buffers = Buffers::default();
+        while follower.turns(&mut buffers).unwrap() {}
+        let file = std::fs::File::open(&log).unwrap();
+        std::fs::write(&log, line("/2.pdf")).unwrap();
+        let mut packed =
+            flate2::write::GzEncoder::new(std::fs::File::create(&archive).unwrap(), flate2::Compression::fast());
+        packed.write_all(line("/2.pdf").as_bytes()).unwrap();
+        packed.finish().unwrap();
+        std::fs::remove_file(&log).unwrap();
+        follower.sources.iter_mut().for_each(|source| source.due = true);
+        follower.turns(&mut buffers).unwrap();
+        assert!(follower.sources.iter().any(|source| source.file.is_packed()), "the archive is open");
+        // As a listing shows it that was read while names moved on.
+        std::fs::rename(&archive, folder.path().join("elsewhere")).unwrap();
+        follower.truncated.push(Truncated { name: log.as_path().into(), file, noticed: Instant::now() });
+        follower.read_what_has_lost_its_name().unwrap();
+        while follower.turns(&mut buffers).unwrap() {}
+        let got = follower.sink.urls.borrow().clone();
+        let want: Vec<String> = (0..3).map(|n| format!("https://docs.example.org/{n}.pdf")).collect();
+        assert_eq!(got, want);
     }
 
     #[test]
