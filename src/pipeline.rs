@@ -174,7 +174,7 @@ impl Pipeline {
         Self { format, sites, prefilter, glances }
     }
 
-    /// Whether a glance is enough to see that a line fits the format and none of the only site's rules fit it.
+    /// Whether a glance is enough to see that none of the only site's rules fits a line, whatever stands behind its status.
     pub fn passes(&self, line: &[u8], glimpse: &mut Glimpse) -> bool {
         let Some(seen) = self.format.glance(line, glimpse) else { return false };
         self.sites.first().is_some_and(|site| !site.rules.may_fit(&seen))

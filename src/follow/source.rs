@@ -104,7 +104,7 @@ pub trait Sink {
     fn left(&self, _log: LogId) {}
     /// The fate of every line that was parsed, for those that watch or sum up.
     fn saw(&self, _row: &LogRow, _pipeline: &Pipeline, _taken: &Taken, _cut: Cut<'_>) {}
-    /// So many lines, up to an offset, that a glance has shown to fit the format and no rule.
+    /// So many lines, up to an offset, that a glance has shown to fit no rule, and the format as far as it went.
     fn glanced_at(&self, _row: &LogRow, _pipeline: &Pipeline, _lines: u64, _offset: u64) {}
 }
 

@@ -190,7 +190,7 @@ impl Format {
         matches!(&self.inner.reader, Reader::Split(ways) if ways.first().is_some_and(Splitter::can_be_glanced_at))
     }
 
-    /// What a glance shows of a line, which is what reading it would say; `None`: nothing, it must be read.
+    /// What a glance shows of a line, which is what reading it would say if it fits at all; `None`: nothing, it must be read.
     pub fn glance<'l>(&self, line: &'l [u8], glimpse: &mut Glimpse) -> Option<Glance<'l>> {
         let Reader::Split(ways) = &self.inner.reader else { return None };
         let when = When { zone: &self.inner.zone, after: None };

@@ -1,7 +1,8 @@
 //! The ledger's storage: one SQLite database in `state_dir`, one thread that writes.
 //!
 //! The writer commits whatever has come since its last commit, outcomes before advances, and answers an outcome only
-//! when it is committed. It syncs to disk at most one second after a commit. A commit that fails (a full disk) is tried
+//! when it is committed. What was merely read waits for an outcome, for a second at most: if it is lost, it is read again.
+//! It syncs to disk at most one second after a commit. A commit that fails (a full disk) is tried
 //! again until it works; meanwhile nothing is answered, so nothing is sent that could not be remembered.
 
 mod reader;
