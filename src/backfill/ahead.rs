@@ -17,8 +17,11 @@ use crate::lines::{Cut, Cutter};
 use crate::offsets::{LogId, Span};
 use crate::pipeline::{Outcome, Pipeline, Taken};
 
-/// Bytes of a segment.
+/// Bytes of a segment of which little is kept.
 const SEGMENT: u64 = 1024 * 1024;
+/// Bytes of one of which each line is kept, with an event perhaps: what is judged should still be in the processor's caches
+/// when it is used.
+const SEGMENT_OF_LINES: u64 = 128 * 1024;
 /// Bytes read beyond a segment for the end of its last line: mostly enough.
 const BEYOND: u64 = 4 * 1024;
 
@@ -231,11 +234,11 @@ impl Stretch {
     /// Those of reading.
     pub(super) fn next(&mut self, pool: &mut Pool) -> io::Result<Option<Segment>> {
         let (log, max_line, until) = (self.log, self.max_line, self.until);
+        let len = if self.pipeline.prefilter.is_some() || self.pipeline.glances { SEGMENT } else { SEGMENT_OF_LINES };
         match &mut self.source {
             Source::Plain { file, next, under_way } => {
                 while under_way.len() < pool.ahead() && *next < until {
-                    let part =
-                        Part { from: self.from, start: *next, end: next.saturating_add(SEGMENT).min(until), until };
+                    let part = Part { from: self.from, start: *next, end: next.saturating_add(len).min(until), until };
                     *next = part.end;
                     let (file, pipeline) = (Arc::clone(file), Arc::clone(&self.pipeline));
                     under_way.push_back(pool.submit(move |room| {
@@ -249,7 +252,7 @@ impl Stretch {
                 let submit = |mut state: Box<Unpacking>, pool: &Pool| {
                     let pipeline = Arc::clone(&self.pipeline);
                     pool.submit(move |room| {
-                        let segment = state.read(log, &pipeline, until, room);
+                        let segment = state.read(log, &pipeline, (len, until), room);
                         (state, segment)
                     })
                 };
@@ -363,7 +366,13 @@ impl Part {
 }
 
 impl Unpacking {
-    fn read(&mut self, log: LogId, pipeline: &Pipeline, until: u64, room: &mut Room) -> io::Result<Segment> {
+    fn read(
+        &mut self,
+        log: LogId,
+        pipeline: &Pipeline,
+        (len, until): (u64, u64),
+        room: &mut Room,
+    ) -> io::Result<Segment> {
         let Self { file, cutter, scan, ended } = self;
         let Room { bytes: buffer, lower, .. } = room;
         let scan = match scan {
@@ -372,7 +381,7 @@ impl Unpacking {
         };
         let mut pieces = Vec::new();
         let at = cutter.wants();
-        let room = SEGMENT.max(cutter.max_line() as u64 + 2).min(until.saturating_sub(at));
+        let room = len.max(cutter.max_line() as u64 + 2).min(until.saturating_sub(at));
         let len = usize::try_from(room).unwrap_or(usize::MAX);
         buffer.resize(buffer.len().max(len), 0);
         let filled = file::read_at(file, &mut buffer[..len], at)?;

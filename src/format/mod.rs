@@ -38,7 +38,7 @@ pub use builtin::BUILTIN;
 pub use detect::detect;
 pub use json::slip_of;
 pub use reading::Reading;
-pub use split::{Glance, Glimpse};
+pub use split::Glance;
 pub use unescape::unescape;
 
 use self::json::Keys;
@@ -187,14 +187,13 @@ impl Format {
 
     /// Whether a glance can show anything at this format's lines: see [`Format::glance`].
     pub fn can_be_glanced_at(&self) -> bool {
-        matches!(&self.inner.reader, Reader::Split(ways) if ways.first().is_some_and(Splitter::can_be_glanced_at))
+        matches!(&self.inner.reader, Reader::Split(ways) if Splitter::can_be_glanced_at(ways))
     }
 
     /// What a glance shows of a line, which is what reading it would say if it fits at all; `None`: nothing, it must be read.
-    pub fn glance<'l>(&self, line: &'l [u8], glimpse: &mut Glimpse) -> Option<Glance<'l>> {
+    pub fn glance<'l>(&self, line: &'l [u8]) -> Option<Glance<'l>> {
         let Reader::Split(ways) = &self.inner.reader else { return None };
-        let when = When { zone: &self.inner.zone, after: None };
-        ways.first()?.glance(trimmed(line).1, when, glimpse)
+        ways.first()?.glance(line)
     }
 
     /// Whether slashes may be written with a backslash before them.

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use glance::Glanced;
-pub use glance::{Glance, Glimpse};
+pub use glance::Glance;
 
 use super::FormatError;
 use super::slot::{Slot, When, complete};

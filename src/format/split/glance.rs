@@ -1,13 +1,13 @@
 //! A glance at a line: the few fields that most rules turn on, without reading the others.
 //!
-//! Most lines of a log are nobody's event, and it takes little to see that: what stands behind the last of these fields
-//! isn't looked at. Where a glance says something, reading the line would say the same, if the line fits at all; where a
-//! line is in any way unusual it says nothing, and the line is read.
+//! Most lines of a log are nobody's event, and it takes little to see that. Where a line has as many double quotes as the
+//! format itself, each of them is one of the format's if the line fits at all, so that those around the request are found by
+//! counting. Where a glance says something, reading the line would say the same, or that it doesn't fit; where a line is in
+//! any way unusual a glance says nothing, and the line is read.
 
-use super::{Look, Piece, Splitter, begins_with, stands_at};
+use super::{Look, Piece, Splitter, begins_with};
 use crate::entry::request_parts;
-use crate::format::slot::{Slot, When, number};
-use crate::format::time::Clock;
+use crate::format::slot::{Slot, number};
 
 /// What a glance at a line has shown. Absent fields are `None`, as in an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,100 +20,103 @@ pub struct Glance<'l> {
     pub status: Option<u16>,
 }
 
-/// What is remembered from one glance to the next: many lines have the time of the line before.
-#[derive(Debug, Default)]
-pub struct Glimpse {
-    /// The text of a time that was read and has an offset.
-    time: Vec<u8>,
+/// How a format's lines are glanced at: where the request stands between its quotes, and the status behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Glanced {
+    /// Double quotes of the format itself up to the one before the request.
+    before: usize,
+    /// What stands between request and status.
+    between: Vec<u8>,
+    /// What follows the status.
+    until: Vec<u8>,
+    /// Double quotes of the format itself from there on.
+    behind: usize,
+    escaped: bool,
+}
+
+impl Glanced {
+    /// Of a format; `None`: a glance can show nothing at its lines.
+    pub(super) fn of(splitter: &Splitter) -> Option<Self> {
+        let apart = |slot: &Slot| !matches!(slot, Slot::Method | Slot::Target | Slot::Path { .. } | Slot::Query { .. });
+        if !splitter.slots().all(apart) || splitter.slots().filter(|slot| **slot == Slot::Status).count() != 1 {
+            return None;
+        }
+        let mut requests = splitter.slots().enumerate().filter(|(_, slot)| **slot == Slot::Request);
+        let (at, None) = (requests.next()?.0, requests.next()) else { return None };
+        let [request, status, ..] = splitter.pieces.get(at..)? else { return None };
+        let by_itself = |at: usize, piece: &Piece| piece.group == at && piece.skip == 0 && !piece.list;
+        let is_plain = by_itself(at, request)
+            && by_itself(at + 1, status)
+            && status.slot == Slot::Status
+            && !status.quoted
+            && request.quoted
+            && request.look == Look::Number
+            && request.until.bytes.first() == Some(&b'"')
+            && status.until.bytes.first().is_some_and(|byte| !byte.is_ascii_digit());
+        let before = splitter.quotes_before(at);
+        let glanced = Self {
+            before,
+            between: request.until.bytes.clone(),
+            until: status.until.bytes.clone(),
+            behind: splitter.quotes - splitter.quotes_before(at + 2),
+            escaped: splitter.escaped,
+        };
+        is_plain.then_some(glanced)
+    }
+
+    /// Whether what this way to write a format shows of a line, the other says too, or that the line doesn't fit.
+    fn agrees(&self, other: &Self) -> bool {
+        let never_both = !self.between.starts_with(&other.between) && !other.between.starts_with(&self.between);
+        // Where one fits to the status, the other doesn't fit at all.
+        self == other || never_both && self.quotes() == other.quotes()
+    }
+
+    /// Those before the request, and all of the format.
+    fn quotes(&self) -> (usize, usize) {
+        let of = |literal: &[u8]| memchr::memchr_iter(b'"', literal).count();
+        (self.before, self.before + of(&self.between) + of(&self.until) + self.behind)
+    }
 }
 
 impl Splitter {
-    /// How many of the format's pieces a glance goes through: up to the last of request and status. `None`: it can't show
-    /// anything at lines of this format.
-    fn glanced_pieces(&self) -> Option<usize> {
-        let known = |slot: &Slot| {
-            !matches!(
-                slot,
-                Slot::Method | Slot::Target | Slot::Path { .. } | Slot::Query { .. } | Slot::Time(Clock::Pattern(_))
-            )
-        };
-        let simple = |(at, piece): (usize, &Piece)| {
-            piece.group == at
-                && piece.skip == 0
-                && !piece.list
-                && (at + 1 == self.pieces.len() || !piece.until.bytes.is_empty())
-        };
-        let mut requests = self.slots().enumerate().filter(|(_, slot)| **slot == Slot::Request);
-        let (request, None) = (requests.next()?.0, requests.next()) else { return None };
-        let status = self.slots().position(|slot| *slot == Slot::Status).unwrap_or(0);
-        let all = self.slots().all(known) && self.pieces.iter().enumerate().all(simple);
-        // What ends the last of them is looked for as well.
-        Some(request.max(status) + 1).filter(|len| all && *len < self.pieces.len())
+    /// Double quotes of the format itself before the piece at an index.
+    fn quotes_before(&self, at: usize) -> usize {
+        let literals = self.pieces.iter().take(at).map(|piece| &piece.until);
+        let quotes = |bytes: &[u8]| memchr::memchr_iter(b'"', bytes).count();
+        quotes(&self.head.bytes) + literals.map(|literal| quotes(&literal.bytes)).sum::<usize>()
     }
 
-    /// Whether a glance can show anything at lines of this format.
-    pub(in crate::format) fn can_be_glanced_at(&self) -> bool {
-        self.glanced.is_some()
+    /// Whether a glance can show anything at lines of a format that is written in these ways.
+    pub(in crate::format) fn can_be_glanced_at(ways: &[Splitter]) -> bool {
+        let Some(usual) = ways.first().and_then(|way| way.glanced.as_ref()) else { return false };
+        ways.iter().all(|way| way.glanced.as_ref().is_some_and(|other| usual.agrees(other)))
     }
 
     /// What a glance shows of a line; `None`: nothing, it must be read.
-    pub(in crate::format) fn glance<'l>(
-        &self,
-        line: &'l [u8],
-        when: When<'_>,
-        glimpse: &mut Glimpse,
-    ) -> Option<Glance<'l>> {
-        let glanced = self.glanced.as_ref()?;
-        if !begins_with(line, &self.head.bytes) {
+    pub(in crate::format) fn glance<'l>(&self, line: &'l [u8]) -> Option<Glance<'l>> {
+        let Glanced { before, between, until, behind, escaped } = self.glanced.as_ref()?;
+        let mut start = 0;
+        for _ in 0..*before {
+            start += memchr::memchr(b'"', &line[start..])? + 1;
+        }
+        let request = &line[start..start + memchr::memchr(b'"', &line[start..])?];
+        let rest = &line[start + request.len()..];
+        if !begins_with(rest, between) {
             return None;
         }
-        let mut at = self.head.bytes.len();
-        let (mut request, mut status) = (None, None);
-        for (index, piece) in self.pieces.get(..glanced.pieces)?.iter().enumerate() {
-            let until = &piece.until.bytes[..];
-            let rest = line.get(at..)?;
-            if let Slot::Time(clock) = &piece.slot {
-                // Most lines have the time of the line before.
-                let len = glimpse.time.len();
-                if !(len > 0 && rest.starts_with(&glimpse.time) && begins_with(&rest[len..], until)) {
-                    let value = &rest[..simple_end(piece, until, rest)?];
-                    // Which of two hours a time without an offset means depends on the lines before.
-                    clock.read(value, when.zone, when.after)?.offset?;
-                    glimpse.time.clear();
-                    glimpse.time.extend_from_slice(value);
-                }
-                at += glimpse.time.len() + until.len();
-                continue;
-            }
-            let len = simple_end(piece, until, rest)?;
-            let value = &rest[..len];
-            at += len + until.len();
-            // That a number follows is seen when its turn comes; and else the delimiter may be another.
-            let seen_next = piece.look == Look::Number && index + 1 < glanced.pieces;
-            if piece.look != Look::Anything && !seen_next && !self.goes_on(index, line, at, true) {
-                return None;
-            }
-            match &piece.slot {
-                Slot::Request => request = Some(value).filter(|value| !value.is_empty() && *value != b"-"),
-                slot if slot.is_number() && value != b"-" => {
-                    let number = number(value)?;
-                    if *slot == Slot::Status {
-                        status = Some(u16::try_from(number).ok()?);
-                    }
-                }
-                _ if piece.compact && value.contains(&b' ') => return None,
-                // They may hold anything.
-                _ => {}
-            }
-        }
-        if self.escaped && memchr::memchr(b'\\', &line[..at]).is_some() {
+        let rest = &rest[between.len()..];
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let (status, rest) = match (digits, rest.first()) {
+            (0, Some(b'-')) => (None, &rest[1..]),
+            (0, _) => return None,
+            (digits, _) => (Some(u16::try_from(number(&rest[..digits])?).ok()?), &rest[digits..]),
+        };
+        if !begins_with(rest, until) || memchr::memchr_iter(b'"', &rest[until.len()..]).count() != *behind {
             return None;
         }
-        // With as many quotes as the format has, what follows fits or doesn't, but what was seen can't be anything else.
-        if glanced.quotes + memchr::memchr_iter(b'"', &line[at..]).count() != self.quotes {
-            self.goes_on_to_the_end(line, at, glanced.pieces)?;
+        if *escaped && memchr::memchr(b'\\', request).is_some() {
+            return None;
         }
-        let request = request?;
         let (method, (from, to), _) = request_parts(request);
         let target = &request[from..to];
         if target.first() != Some(&b'/') || target.last() == Some(&b' ') {
@@ -122,67 +125,6 @@ impl Splitter {
         let path = &target[..memchr::memchr2(b'?', b'#', target).unwrap_or(target.len())];
         Some(Glance { method: method.map(|(from, to)| &request[from..to]), path, status })
     }
-
-    /// Whether the line fits from there on, with the pieces from `first` on, each up to the first that looks like its
-    /// delimiter.
-    fn goes_on_to_the_end(&self, line: &[u8], mut at: usize, first: usize) -> Option<()> {
-        if self.escaped && memchr::memchr(b'\\', &line[at..]).is_some() {
-            return None;
-        }
-        for (index, piece) in self.pieces.iter().enumerate().skip(first) {
-            let end = match piece.until.bytes.is_empty() {
-                false => self.plain_end(index, piece, line, at)?,
-                true => self.end(index, line, at, 0, false)?,
-            };
-            let value = line.get(at..end)?;
-            at = end + piece.until.bytes.len();
-            let is_absent = value.is_empty() || value == b"-";
-            match &piece.slot {
-                Slot::Time(_) => return None,
-                slot if slot.is_number() && !is_absent => drop(number(value)?),
-                _ => {}
-            }
-        }
-        Some(())
-    }
-}
-
-/// Where the first that looks like a piece's delimiter begins. Quotes before the first quoted field leave it open where
-/// that begins.
-#[inline]
-fn simple_end(piece: &Piece, until: &[u8], rest: &[u8]) -> Option<usize> {
-    let lead = *until.first()?;
-    let len = if piece.quoted {
-        memchr::memchr(lead, rest)?
-    } else {
-        // What isn't quoted is short.
-        let end = rest.iter().position(|byte| *byte == lead || *byte == b'"')?;
-        if rest[end] != lead {
-            return None;
-        }
-        end
-    };
-    stands_at(until, rest, len).then_some(len)
-}
-
-/// What a glance goes through.
-#[derive(Debug, Clone)]
-pub(super) struct Glanced {
-    /// So many pieces.
-    pieces: usize,
-    /// Double quotes of the format itself up to there.
-    quotes: usize,
-}
-
-impl Glanced {
-    /// Of a format; `None`: a glance shows nothing at its lines.
-    pub(super) fn of(splitter: &Splitter) -> Option<Self> {
-        let pieces = splitter.glanced_pieces()?;
-        let literals = splitter.pieces.iter().take(pieces).map(|piece| &piece.until);
-        let literals = std::iter::once(&splitter.head).chain(literals);
-        let quotes = literals.map(|literal| memchr::memchr_iter(b'"', &literal.bytes).count()).sum();
-        Some(Self { pieces, quotes })
-    }
 }
 
 #[cfg(test)]
@@ -190,14 +132,12 @@ mod tests {
     use jiff::tz::TimeZone;
     use proptest::prelude::*;
 
-    use super::Glimpse;
     use crate::format::Format;
 
     const FORMATS: [&str; 3] = ["common", "combined", "vhost_combined"];
 
     #[test]
     fn ordinary_lines_are_seen_through() {
-        let mut glimpse = Glimpse::default();
         let combined = Format::builtin("combined", &TimeZone::UTC).unwrap();
         assert!(combined.can_be_glanced_at());
         for (request, want) in [
@@ -210,7 +150,7 @@ mod tests {
         ] {
             let line =
                 format!("192.0.2.7 - - [10/Nov/2026:10:00:00 +0100] \"{request}\" 206 5 \"-\" \"Mozilla/5.0 (X11)\"");
-            let seen = combined.glance(line.as_bytes(), &mut glimpse);
+            let seen = combined.glance(line.as_bytes());
             let want = want.map(|(method, path, status)| (Some(method.as_bytes()), path.as_bytes(), status));
             assert_eq!(seen.map(|seen| (seen.method, seen.path, seen.status)), want, "{request}");
         }
@@ -255,14 +195,11 @@ mod tests {
             let (start, rest) = line.as_bytes().split_at(cut.min(line.len()));
             let disturbed = [start, noise.concat().as_bytes(), rest].concat();
             for line in [start, line.as_bytes(), &disturbed] {
-                let mut glimpse = Glimpse::default();
-                for _ in 0..2 {
-                    let Some(seen) = format.glance(line, &mut glimpse) else { continue };
-                    let Some(entry) = format.parse(line) else { continue };
-                    prop_assert_eq!(entry.method.as_deref(), seen.method);
-                    prop_assert_eq!(entry.path.as_deref(), Some(seen.path));
-                    prop_assert_eq!(entry.status, seen.status);
-                }
+                        let Some(seen) = format.glance(line) else { continue };
+                let Some(entry) = format.parse(line) else { continue };
+                prop_assert_eq!(entry.method.as_deref(), seen.method);
+                prop_assert_eq!(entry.path.as_deref(), Some(seen.path));
+                prop_assert_eq!(entry.status, seen.status);
             }
         }
     }
