@@ -10,8 +10,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use glance::Glanced;
 pub use glance::Glance;
+use glance::Glanced;
 
 use super::FormatError;
 use super::slot::{Slot, When, complete};

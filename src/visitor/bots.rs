@@ -1,16 +1,18 @@
 //! Whether a user agent is a bot's. In: the user agent as sent. Out: why it is one, or nothing.
 //!
 //! The lists are in `data/bots`, with their origin. Nearly all of their patterns are plain words, which one automaton
-//! finds in one pass; a set of regexes has the rest. They are compiled once for the whole program.
+//! finds in one pass. It also finds the words without which the other patterns can't match: each of those is a regex, which
+//! is compiled when such a word is found for the first time. The automaton is made once for the whole program.
 
 use std::cell::RefCell;
 use std::hash::BuildHasher;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use aho_corasick::AhoCorasick;
 use hashbrown::DefaultHashBuilder;
-use regex::bytes::RegexSet;
-use regex_syntax::hir::HirKind;
+use regex::bytes::{Regex, RegexSet};
+use regex_syntax::hir::literal::{ExtractKind, Extractor};
+use regex_syntax::hir::{Hir, HirKind, Look};
 
 /// Kinds of clients that aren't visitors, as `bots` names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -81,7 +83,7 @@ impl Bots {
 /// A user's regexes; of the first one that is wrong, the regex and what is wrong with it.
 fn own_set(patterns: &[String]) -> Result<RegexSet, (String, String)> {
     for pattern in patterns {
-        if let Err(error) = regex::bytes::Regex::new(pattern) {
+        if let Err(error) = Regex::new(pattern) {
             return Err((pattern.clone(), error.to_string()));
         }
     }
@@ -91,18 +93,43 @@ fn own_set(patterns: &[String]) -> Result<RegexSet, (String, String)> {
 /// The shipped lists, compiled.
 #[derive(Debug)]
 struct Lists {
-    words: AhoCorasick,
-    /// By the automaton's number of the pattern.
-    word_groups: Vec<Word>,
-    regexes: RegexSet,
-    regex_groups: Vec<Group>,
+    automaton: AhoCorasick,
+    /// By the automaton's number of the word.
+    words: Vec<Word>,
+    regexes: Vec<Pattern>,
+    /// Those of the regexes that no word tells of.
+    always: Vec<usize>,
 }
 
+/// What it means that a word was found.
 #[derive(Debug)]
-struct Word {
+enum Word {
+    /// A pattern matches.
+    Is {
+        group: Group,
+        /// As it must be written; `None` if in any case.
+        exact: Option<Vec<u8>>,
+        /// Whether nothing may stand before it, and behind it.
+        whole: (bool, bool),
+    },
+    /// This regex may match.
+    Hints(usize),
+}
+
+/// A pattern that isn't a word.
+#[derive(Debug)]
+struct Pattern {
     group: Group,
-    /// As it must be written; `None` if in any case.
-    exact: Option<Vec<u8>>,
+    text: String,
+    compiled: OnceLock<Option<Regex>>,
+}
+
+impl Pattern {
+    fn matches(&self, user_agent: &[u8]) -> bool {
+        // A test compiles them all.
+        let compiled = self.compiled.get_or_init(|| Regex::new(&self.text).ok());
+        compiled.as_ref().is_some_and(|regex| regex.is_match(user_agent))
+    }
 }
 
 static LISTS: LazyLock<Lists> = LazyLock::new(|| {
@@ -124,16 +151,39 @@ pub fn prepare() {
     let _ = std::thread::Builder::new().name("lists".into()).spawn(compile);
 }
 
-/// What a pattern that is a plain word stands for.
-fn literal(pattern: &str) -> Result<Option<Vec<u8>>, String> {
-    // Most are, and parsing all of them takes as long as making the automaton.
-    if !pattern.chars().any(regex_syntax::is_meta_character) {
-        return Ok(Some(pattern.as_bytes().to_vec()));
+/// A pattern that is a plain word, and whether nothing may stand before and behind it.
+fn word_of(pattern: &Hir) -> Option<(Vec<u8>, (bool, bool))> {
+    let parts = match pattern.kind() {
+        HirKind::Concat(parts) => &parts[..],
+        _ => std::slice::from_ref(pattern),
+    };
+    let is = |part: &Hir, look| matches!(part.kind(), HirKind::Look(found) if *found == look);
+    let begins = parts.first().is_some_and(|part| is(part, Look::Start));
+    let ends = parts.last().is_some_and(|part| is(part, Look::End));
+    match parts.get(usize::from(begins)..parts.len() - usize::from(ends))? {
+        [word] => match word.kind() {
+            HirKind::Literal(word) => Some((word.0.to_vec(), (begins, ends))),
+            _ => None,
+        },
+        _ => None,
     }
-    match regex_syntax::parse(pattern).map_err(|error| error.to_string())?.kind() {
-        HirKind::Literal(word) => Ok(Some(word.0.to_vec())),
-        _ => Ok(None),
-    }
+}
+
+/// Words of a regex's hints that are shorter would be found in nearly every user agent.
+const HINT_MIN: usize = 3;
+
+/// Words of which one is in whatever a pattern matches, the longer the better.
+fn hints_of(pattern: &Hir) -> Option<Vec<Vec<u8>>> {
+    let words = [ExtractKind::Prefix, ExtractKind::Suffix].into_iter().filter_map(|kind| {
+        let found = Extractor::new().kind(kind).extract(pattern);
+        let words: Vec<Vec<u8>> = found.literals()?.iter().map(|word| word.as_bytes().to_ascii_lowercase()).collect();
+        let shortest = words.iter().map(Vec::len).min().filter(|len| *len >= HINT_MIN)?;
+        Some((shortest, words))
+    });
+    let (_, mut words) = words.max_by_key(|(shortest, _)| *shortest)?;
+    words.sort_unstable();
+    words.dedup();
+    Some(words)
 }
 
 /// User agents that a thread remembers, and the longest that is worth it, in bytes.
@@ -175,8 +225,7 @@ fn known_group(user_agent: &[u8]) -> Option<Group> {
 impl Lists {
     /// Compiles lists, each with whether it is case-sensitive.
     fn compile(lists: [(&str, bool); 3]) -> Result<Lists, String> {
-        let (mut words, mut word_groups) = (Vec::new(), Vec::new());
-        let (mut regexes, mut regex_groups) = (Vec::new(), Vec::new());
+        let (mut texts, mut words, mut regexes, mut always) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (list, case_sensitive) in lists {
             for line in list.lines() {
                 let (group, pattern) = line.split_once('\t').ok_or_else(|| format!("no group: {line}"))?;
@@ -186,51 +235,64 @@ impl Lists {
                     "tools" => Group::Tools,
                     _ => return Err(format!("unknown group: {line}")),
                 };
-                match literal(pattern)? {
-                    Some(word) => {
-                        word_groups.push(Word { group, exact: case_sensitive.then(|| word.clone()) });
-                        words.push(word);
+                // Most are words, and parsing all of them takes as long as making the automaton.
+                let parsed = match pattern.chars().any(regex_syntax::is_meta_character) {
+                    true => regex_syntax::parse(pattern).map_err(|error| error.to_string())?,
+                    false => Hir::literal(pattern.as_bytes()),
+                };
+                if let Some((word, whole)) = word_of(&parsed) {
+                    words.push(Word::Is { group, exact: case_sensitive.then(|| word.clone()), whole });
+                    texts.push(word);
+                    continue;
+                }
+                let number = regexes.len();
+                let text = if case_sensitive { pattern.to_owned() } else { format!("(?i:{pattern})") };
+                regexes.push(Pattern { group, text, compiled: OnceLock::new() });
+                match hints_of(&parsed) {
+                    Some(hints) => {
+                        words.extend(hints.iter().map(|_| Word::Hints(number)));
+                        texts.extend(hints);
                     }
-                    None => {
-                        regexes.push(if case_sensitive { pattern.to_owned() } else { format!("(?i:{pattern})") });
-                        regex_groups.push(group);
-                    }
+                    None => always.push(number),
                 }
             }
         }
-        Ok(Lists {
-            words: AhoCorasick::builder()
-                .ascii_case_insensitive(true)
-                .build(words)
-                .map_err(|error| error.to_string())?,
-            word_groups,
-            regexes: RegexSet::new(regexes).map_err(|error| error.to_string())?,
-            regex_groups,
-        })
+        let automaton = AhoCorasick::builder().ascii_case_insensitive(true).build(texts);
+        Ok(Lists { automaton: automaton.map_err(|error| error.to_string())?, words, regexes, always })
     }
 
     /// The group of a user agent: that of the patterns it matches which ranks first.
     fn group(&self, user_agent: &[u8]) -> Option<Group> {
-        let mut found = [false; 3];
-        let mut note = |group| {
-            for (found, ranked) in found.iter_mut().zip(Group::RANKED) {
-                *found |= group == ranked;
+        let rank = |group| Group::RANKED.into_iter().position(|ranked| ranked == group);
+        let mut found: Option<usize> = None;
+        // Whether a pattern of that group could still change the answer.
+        let matters = |found: Option<usize>, group| found.is_none_or(|found| rank(group) < Some(found));
+        for &number in &self.always {
+            let pattern = &self.regexes[number];
+            if matters(found, pattern.group) && pattern.matches(user_agent) {
+                found = rank(pattern.group);
             }
-        };
-        for hit in self.words.find_overlapping_iter(user_agent) {
-            let Word { group, exact } = &self.word_groups[hit.pattern().as_usize()];
-            if exact.as_ref().is_none_or(|exact| user_agent[hit.range()] == **exact) {
-                if *group == Group::Crawlers {
-                    // None ranks higher.
-                    return Some(Group::Crawlers);
+        }
+        for hit in self.automaton.find_overlapping_iter(user_agent) {
+            let group = match &self.words[hit.pattern().as_usize()] {
+                Word::Is { group, exact, whole: (begins, ends) } => {
+                    let is_it = exact.as_ref().is_none_or(|exact| user_agent[hit.range()] == **exact)
+                        && (!begins || hit.start() == 0)
+                        && (!ends || hit.end() == user_agent.len());
+                    is_it.then_some(*group)
                 }
-                note(*group);
+                Word::Hints(number) => {
+                    let pattern = &self.regexes[*number];
+                    (matters(found, pattern.group) && pattern.matches(user_agent)).then_some(pattern.group)
+                }
+            };
+            let Some(group) = group.filter(|group| matters(found, *group)) else { continue };
+            found = rank(group);
+            if found == Some(0) {
+                break;
             }
         }
-        for at in self.regexes.matches(user_agent) {
-            note(self.regex_groups[at]);
-        }
-        Group::RANKED.into_iter().zip(found).find_map(|(group, found)| found.then_some(group))
+        found.map(|rank| Group::RANKED[rank])
     }
 }
 
@@ -265,9 +327,71 @@ mod tests {
     }
 
     #[test]
-    fn most_patterns_are_words() {
-        assert!(LISTS.word_groups.len() > 1600, "{}", LISTS.word_groups.len());
-        assert!(LISTS.regex_groups.len() < 200, "{}", LISTS.regex_groups.len());
+    fn most_patterns_are_words_and_words_tell_of_the_others() {
+        let words = LISTS.words.iter().filter(|word| matches!(word, Word::Is { .. })).count();
+        assert!(words > 1650, "{words}");
+        assert!(LISTS.regexes.len() < 160, "{}", LISTS.regexes.len());
+        assert!(
+            LISTS.always.len() < 5,
+            "{:?}",
+            LISTS.always.iter().map(|at| &LISTS.regexes[*at].text).collect::<Vec<_>>()
+        );
+        for pattern in &LISTS.regexes {
+            assert!(Regex::new(&pattern.text).is_ok(), "{}", pattern.text);
+        }
+    }
+
+    /// The lists' answer by one set of regexes, each pattern as it is.
+    fn group_by_regexes() -> impl Fn(&[u8]) -> Option<Group> {
+        let lists = [
+            (include_str!("../../data/bots/crawler-user-agents.tsv"), true),
+            (include_str!("../../data/bots/counter-robots.tsv"), false),
+            (include_str!("../../data/bots/own.tsv"), false),
+        ];
+        let (mut groups, mut texts) = (Vec::new(), Vec::new());
+        for (list, case_sensitive) in lists {
+            for line in list.lines() {
+                let (group, pattern) = line.split_once('\t').unwrap();
+                groups.push(Group::RANKED.into_iter().find(|known| known.reason() == group_reason(group)).unwrap());
+                texts.push(if case_sensitive { pattern.to_owned() } else { format!("(?i:{pattern})") });
+            }
+        }
+        let set = regex::bytes::RegexSetBuilder::new(texts).size_limit(1 << 28).build().unwrap();
+        move |agent| {
+            let found: Vec<Group> = set.matches(agent).iter().map(|at| groups[at]).collect();
+            Group::RANKED.into_iter().find(|ranked| found.contains(ranked))
+        }
+    }
+
+    fn group_reason(name: &str) -> &'static str {
+        match name {
+            "crawlers" => "crawler",
+            "libraries" => "library",
+            _ => "tool",
+        }
+    }
+
+    #[test]
+    fn words_and_hints_say_what_the_regexes_say() {
+        let by_regexes = group_by_regexes();
+        let known = [
+            include_str!("../../data/bots/fixtures/browsers.txt"),
+            include_str!("../../data/bots/fixtures/instances.txt"),
+        ];
+        let lists = include_str!("../../data/bots/counter-robots.tsv")
+            .lines()
+            .filter_map(|line| Some(line.split_once('\t')?.1));
+        for agent in known.iter().flat_map(|text| text.lines()).chain(lists) {
+            for agent in [
+                agent.to_owned(),
+                agent.to_ascii_uppercase(),
+                format!("x{agent}"),
+                format!("{agent}x"),
+                agent.replace(['\\', '^', '$'], ""),
+            ] {
+                assert_eq!(LISTS.group(agent.as_bytes()), by_regexes(agent.as_bytes()), "{agent}");
+            }
+        }
     }
 
     #[test]
