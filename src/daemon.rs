@@ -11,6 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals as Hooked;
 use tokio::sync::Semaphore;
 
+use crate::background::Background;
 use crate::config::{self, Config};
 use crate::deliver::{DeliverError, Delivery, Outcome, Settle, Settlement, SiteSettings};
 use crate::event::Event;
@@ -284,7 +285,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
     let (reloads, asked) = channel();
     signals.forward(wakes.clone(), reloads.clone())?;
 
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let background = Background::start()?;
     let rooms = Arc::new(Rooms::default());
     let counters = Arc::new(Counters::default());
     let settler = Settler { ledger: ledger.clone(), rooms: Arc::clone(&rooms), wakes: Some(wakes.clone()) };
@@ -295,7 +296,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
     let (wishes, deliveries) = take_apart(config, &ledger)?;
     let names = Arc::new(Mutex::new(names_of(&deliveries)));
     let delivery = {
-        let _inside = runtime.enter();
+        let _inside = background.enter();
         Arc::new(Delivery::start(deliveries, settler)?)
     };
     let outlet = Outlet {
@@ -309,7 +310,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
     let listening = match &listen {
         None => None,
         Some(listen) => {
-            let bound = runtime.block_on(Listening::bind(listen));
+            let bound = background.block_on(Listening::bind(listen));
             Some(bound.map_err(|error| DaemonError::Listen(listen.clone(), error))?)
         }
     };
@@ -326,7 +327,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
             token: Arc::clone(&token),
             turns: Semaphore::new(1),
         };
-        runtime.spawn(server::serve(listening, Arc::new(shown)));
+        background.spawn(server::serve(listening, Arc::new(shown)));
     }
     let reloader = Reloader {
         path,
@@ -345,7 +346,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
         }
     })?;
     let follower = Follower::new(wishes, ledger.clone(), repeats, outlet, Watches::new(wakes), woken)?;
-    let live = runtime.spawn(live::publish(
+    let live = background.spawn(live::publish(
         live::path(&state_dir),
         names,
         Arc::clone(&delivery),
@@ -354,7 +355,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
         status,
     ));
     let summary = Arc::new(Mutex::new(Summary::new(Arc::clone(&counters), Arc::clone(&rooms))));
-    let minutes = runtime.spawn(say_each_minute(Arc::clone(&summary)));
+    let minutes = background.spawn(say_each_minute(Arc::clone(&summary)));
     let thread = std::thread::Builder::new().name("follower".into()).spawn(move || {
         follower.run(|files| {
             counters.following.store(true, Ordering::Relaxed);
@@ -372,8 +373,8 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
     let _ = reloading.join();
     // What can't be remembered isn't waited for.
     let grace = if ledger.is_stuck() { Duration::from_secs(1) } else { STOP_GRACE };
-    let unsent = runtime.block_on(delivery.stop(grace / 2, grace));
-    runtime.shutdown_timeout(Duration::from_secs(1));
+    let unsent = background.block_on(delivery.stop(grace / 2, grace));
+    drop(background);
     live::remove(&state_dir);
     if let Some(Listen::Unix(path)) = &listen {
         // A socket that is left behind is taken over at the next start.

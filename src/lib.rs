@@ -12,11 +12,13 @@
 //!
 //! [`oddities`] says what is odd about the lines while they pass.
 //!
-//! [`daemon`] and [`mod@backfill`] wire these together, and a backfill ends with its [`summary`], which [`report`] shows as
-//! a page. [`cli`] is the face, [`config`] what the user wrote, [`status`] what can be seen from outside, [`journal`] how log
-//! lines look, [`receive`] an endpoint to try it all with, [`setup`] what the web servers' own configuration says.
+//! [`daemon`] and [`mod@backfill`] wire these together, [`background`] being the thread for what is asynchronous; a backfill
+//! ends with its [`summary`], which [`report`] shows as a page. [`cli`] is the face, [`config`] what the user wrote,
+//! [`status`] what can be seen from outside, [`journal`] how log lines look, [`receive`] an endpoint to try it all with,
+//! [`setup`] what the web servers' own configuration says.
 
 pub mod backfill;
+pub mod background;
 pub mod batch;
 pub mod cli;
 pub mod config;

@@ -10,7 +10,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::{Failure, load, print, printable, say};
+
 use crate::backfill::{self, Counted, End, Extent, Input, Job, Kept, Moment, Options, Outlet, Period, Progress};
+use crate::background::Background;
 use crate::config::{self, Config};
 use crate::daemon::{WINDOW_ENTRIES, delivery_site, format_choice, pipeline_site};
 use crate::deliver::Delivery;
@@ -191,16 +193,12 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
         Some(ledger) => {
             let mut repeats = Repeats::new(ledger.secret(), WINDOW_ENTRIES);
             repeats.restore(ledger.touches().map_err(|error| failed(&error))?.into_iter());
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(1)
-                .enable_all()
-                .build()
-                .map_err(|error| failed(&error))?;
+            let background = Background::start().map_err(|error| failed(&error))?;
             let rooms = Arc::new(Rooms::default());
             let counts = Arc::new(Mutex::new((0, 0)));
             let settler = Settler { ledger: ledger.clone(), rooms: Arc::clone(&rooms), wakes: None };
             let delivery = {
-                let _inside = runtime.enter();
+                let _inside = background.enter();
                 let counted =
                     Arc::new(Counted { settler, counts: Arc::clone(&counts), progress: Arc::clone(&progress) });
                 Arc::new(Delivery::start(deliveries, counted).map_err(|error| failed(&error))?)
@@ -209,7 +207,7 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
             let (mut summary, end) =
                 backfill::run(jobs, &outlet, repeats, &options, &stop).map_err(|error| failed(&error))?;
             // What waits is read again by the run that goes on; what is under way gets its answer.
-            runtime.block_on(delivery.stop(Duration::ZERO, crate::daemon::STOP_GRACE));
+            background.block_on(delivery.stop(Duration::ZERO, crate::daemon::STOP_GRACE));
             ledger.sync().map_err(|error| failed(&error))?;
             summary.requests = delivery.requests();
             (summary.delivered, summary.rejected) = *counts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
