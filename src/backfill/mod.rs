@@ -769,7 +769,7 @@ impl Work<'_> {
         let again = repeated.into_iter().map(|range| (false, range));
         let max_line = self.options.max_line;
         let parts = new.chain(again).map(|(recording, (bounds, readers))| {
-            let reader = |(site, settled)| Reader { site, cutter: Cutter::new(bounds.0, max_line), settled };
+            let reader = |(site, settled)| Reader::new(site, Cutter::new(bounds.0, max_line), settled);
             Part { recording, bounds, readers: readers.into_iter().map(reader).collect() }
         });
         Ok(Opening::Stream(Box::new(Stream {
@@ -808,7 +808,7 @@ impl Work<'_> {
             dev: opened.dev,
             ino: opened.ino,
             fingerprint: Fingerprint::of_head(&identity::head(opened)?),
-            format: Some(format.to_owned()),
+            format: Some(format.into()),
             last_read: None,
             // Nobody writes to standard input's any more, and nobody will find it.
             ended: path == Path::new("-"),

@@ -1,6 +1,5 @@
 //! Takes logs in: opens a file, finds out which log it is, and where its sites go on in it.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -174,7 +173,7 @@ impl<S: Sink> Follower<S> {
         targets: &[usize],
     ) -> Result<Adopted, LedgerError> {
         let row = match &who {
-            Who::Known(index) | Who::CutBack(index, _) => known.rows().get(*index),
+            Who::Known(index) | Who::CutBack(index, _) => known.rows().get(*index).map(AsRef::as_ref),
             Who::New | Who::Copy => None,
         };
         let Some(choice) = targets.first().and_then(|index| self.targets.get(*index)).map(|target| &target.format)
@@ -258,7 +257,7 @@ impl<S: Sink> Follower<S> {
         row.path = name.into();
         let at = if path == name { Arc::clone(&row.path) } else { path.into() };
         (row.dev, row.ino, row.ended) = (opened.dev, opened.ino, false);
-        row.format = Some(decided.format.name().to_owned());
+        row.format = Some(decided.format.shared_name());
         let followed_to = self.ledger.position(None, row.id)?.map_or(start, |position| position.watermark);
         let log = Log { id: row.id, path, size: opened.size };
         // None to spare: there are thousands of them.
@@ -361,7 +360,7 @@ impl<S: Sink> Follower<S> {
         if let Some(position) = self.ledger.position(id, log.id)? {
             let read_to = self.read_to.get(&(id, log.id)).copied().unwrap_or(0);
             let cutter = Cutter::new(position.watermark.max(read_to), self.max_line);
-            return Ok(Reader { site, cutter, settled: position.settled.into_iter().collect() });
+            return Ok(Reader::new(site, cutter, position.settled));
         }
         let begun = self.ledger.follow(id, log.id, start, log.size)?;
         if let Some(offset) = begun.gap.filter(|_| id.is_some()) {
@@ -371,7 +370,7 @@ impl<S: Sink> Follower<S> {
                 "a backfill has read a later part of this log, following it from where that ended"
             );
         }
-        Ok(Reader { site, cutter: Cutter::new(begun.at, self.max_line), settled: BTreeSet::new() })
+        Ok(Reader::new(site, Cutter::new(begun.at, self.max_line), []))
     }
 
     pub(super) fn say_trouble(&mut self, path: &Path, error: &std::io::Error) {

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::moment::Moment;
@@ -86,8 +87,8 @@ pub fn matches(pattern: &str, path: &Path) -> bool {
 ///
 /// Of a log that a glob finds both as it is and compressed (somebody is compressing it, or keeps both), the compressed
 /// one is left out.
-pub fn paths(patterns: &[String], mut trouble: impl FnMut(&Path, io::Error)) -> BTreeMap<PathBuf, Vec<usize>> {
-    let mut found: BTreeMap<PathBuf, Vec<usize>> = BTreeMap::new();
+pub fn paths(patterns: &[String], mut trouble: impl FnMut(&Path, io::Error)) -> BTreeMap<PathBuf, Arc<[usize]>> {
+    let mut found: BTreeMap<PathBuf, Arc<[usize]>> = BTreeMap::new();
     for (index, pattern) in patterns.iter().enumerate() {
         let mut paths = expand_or(pattern, &mut trouble);
         if is_glob(pattern) {
@@ -95,13 +96,17 @@ pub fn paths(patterns: &[String], mut trouble: impl FnMut(&Path, io::Error)) -> 
             let twins: HashSet<PathBuf> = paths.iter().filter(|path| has_twin(path)).cloned().collect();
             paths.retain(|path| !twins.contains(path));
         }
+        let alone: Arc<[usize]> = [index].into();
         if found.is_empty() {
             // All at once, in their order: a map that is filled one by one takes nearly twice the memory.
-            found = paths.into_iter().map(|path| (path, vec![index])).collect();
+            found = paths.into_iter().map(|path| (path, Arc::clone(&alone))).collect();
             continue;
         }
         for path in paths {
-            found.entry(path).or_default().push(index);
+            let known = found.entry(path).or_insert_with(|| Arc::clone(&alone));
+            if !known.ends_with(&[index]) {
+                *known = known.iter().copied().chain([index]).collect();
+            }
         }
     }
     found

@@ -1,5 +1,6 @@
 //! Which log a file is, whatever its name: content decides, device and inode only say where to look first.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
@@ -96,7 +97,7 @@ pub fn stayed<'r>(opened: &Opened, at_inode: impl Iterator<Item = (usize, &'r Lo
 pub fn identify(
     path: &Path,
     opened: &Opened,
-    rows: &[LogRow],
+    rows: &[impl Borrow<LogRow>],
     wanted: impl Fn(&LogRow) -> bool,
     held: &HashMap<LogId, &Content>,
 ) -> io::Result<Who> {
@@ -107,7 +108,7 @@ pub fn identify(
     let mut is_copy = false;
     let mut was_empty = None;
     let is_begun = !opened.file.is_packed() && head.len() < HEAD_MAX && discover::has_a_rotated_name(path);
-    for (index, row) in rows.iter().enumerate().filter(|(_, row)| wanted(row)) {
+    for (index, row) in rows.iter().map(Borrow::borrow).enumerate().filter(|(_, row)| wanted(row)) {
         // All but an archive's comparison with an open log begins with this, and of ten thousand logs few pass it.
         let by_name = opened.file.is_packed() && held.contains_key(&row.id);
         if !by_name && !row.fingerprint.agrees_with(&mut begins) {
@@ -155,7 +156,7 @@ pub fn identify(
     if was_empty.is_some() {
         // What has grown where a log was empty is that log, whatever others hold, unless its name is that of their copy.
         same_content.retain(|(index, _)| {
-            let other = &rows[*index].path;
+            let other = &rows[*index].borrow().path;
             discover::are_related(path, other) || discover::is_named_as_rotated(path, other)
         });
     }

@@ -3,6 +3,7 @@
 
 use std::hash::BuildHasher;
 use std::path::Path;
+use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
@@ -12,7 +13,9 @@ use crate::offsets::LogId;
 /// Rows of the ledger. Places in it stay what they are.
 #[derive(Debug, Default)]
 pub struct Known {
-    rows: Vec<LogRow>,
+    // Each by itself: what the C library gets back in one large piece it takes for what is wanted again, and from then on
+    // it keeps as much of the small ones.
+    rows: Vec<Arc<LogRow>>,
     // Places of the rows, found by what the rows say now: a copy of ten thousand names would be as large as the rows.
     by_id: HashTable<usize>,
     by_inode: HashTable<usize>,
@@ -22,14 +25,6 @@ pub struct Known {
 }
 
 impl Known {
-    /// Takes the rows in, in their order.
-    pub fn new(rows: Vec<LogRow>) -> Self {
-        let mut known = Self::default();
-        known.rows.reserve(rows.len());
-        rows.into_iter().for_each(|row| known.put(row));
-        known
-    }
-
     /// All that the ledger knows now.
     ///
     /// # Errors
@@ -38,7 +33,11 @@ impl Known {
         // By a thread of its own: the C library gives that memory of its own, and can return it when all of it is free,
         // which it never is where it lies among what stays.
         std::thread::scope(|scope| {
-            let load = || ledger.logs().map(Self::new);
+            let load = || {
+                let mut known = Self::default();
+                ledger.each_log(|row| known.put(row))?;
+                Ok(known)
+            };
             match std::thread::Builder::new().name("known".into()).spawn_scoped(scope, load) {
                 Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
                 Err(_) => load(),
@@ -48,11 +47,11 @@ impl Known {
 
     /// Whether this is what is known of a log.
     pub fn holds(&self, row: &LogRow) -> bool {
-        self.by_id.find(self.hasher.hash_one(row.id), |place| self.rows[*place] == *row).is_some()
+        self.by_id.find(self.hasher.hash_one(row.id), |place| *self.rows[*place] == *row).is_some()
     }
 
     /// All of them.
-    pub fn rows(&self) -> &[LogRow] {
+    pub fn rows(&self) -> &[Arc<LogRow>] {
         &self.rows
     }
 
@@ -75,7 +74,7 @@ impl Known {
     fn at(&self, table: &HashTable<usize>, hash: u64) -> impl Iterator<Item = (usize, &LogRow)> {
         let mut places: Vec<usize> = table.iter_hash(hash).copied().collect();
         places.sort_unstable();
-        places.into_iter().map(|place| (place, &self.rows[place]))
+        places.into_iter().map(|place| (place, &*self.rows[place]))
     }
 
     /// Takes in what is known of a log by now.
@@ -94,11 +93,11 @@ impl Known {
                         known.remove();
                     }
                 }
-                rows[place] = row;
+                rows[place] = Arc::new(row);
                 place
             }
             None => {
-                rows.push(row);
+                rows.push(Arc::new(row));
                 let place = rows.len() - 1;
                 by_id.insert_unique(of_id(&rows[place]), place, |place| of_id(&rows[*place]));
                 place
@@ -126,9 +125,10 @@ mod tests {
             last_read: None,
             ended: false,
         };
-        let mut known = Known::new(vec![row(7, "/a", 10), row(8, "/b", 11)]);
-        known.put(row(8, "/c", 10));
-        known.put(row(9, "/b", 11));
+        let mut known = Known::default();
+        for row in [row(7, "/a", 10), row(8, "/b", 11), row(8, "/c", 10), row(9, "/b", 11)] {
+            known.put(row);
+        }
         let ids = |found: Vec<(usize, &LogRow)>| found.into_iter().map(|(at, row)| (at, row.id.0)).collect::<Vec<_>>();
         assert_eq!(ids(known.at_inode((1, 10)).collect()), [(0, 7), (1, 8)]);
         assert_eq!(ids(known.at_inode((1, 11)).collect()), [(2, 9)]);

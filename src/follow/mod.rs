@@ -338,6 +338,8 @@ impl<S: Sink> Follower<S> {
         let all = self.look_and_look_back(followed);
         self.known = None;
         all?;
+        // Each log was asked for; that isn't done again.
+        self.ledger.let_go()?;
         self.know_patterns()?;
         self.remember_looking(true)
     }
@@ -376,7 +378,7 @@ impl<S: Sink> Follower<S> {
             let first = source.first_bytes().unwrap_or_default();
             let decided = decide_format(choice, source.row.format.as_deref(), &first);
             let format = decided.map_or_else(|| source.pipeline.format.clone(), |decided| decided.format);
-            source.row.format = Some(format.name().to_owned());
+            source.row.format = Some(format.shared_name());
             let at = source.own_offset();
             self.park(&mut source);
             let (id, path) = (source.row.id, Arc::clone(&source.path));
@@ -655,13 +657,17 @@ impl<S: Sink> Follower<S> {
         }
         let open: HashSet<&Path> =
             self.sources.iter().filter(|source| source.leaving.is_none()).map(|source| &*source.path).collect();
-        let new: Vec<(&PathBuf, &Vec<usize>)> =
+        let new: Vec<(&PathBuf, &Arc<[usize]>)> =
             found.iter().filter(|(path, _)| !open.contains(path.as_path())).collect();
         let mut looking = self.looking();
         // At once: a vector that grows by and by leaves holes as large as itself.
         self.sources.reserve_exact(new.len());
+        let any_new = !new.is_empty();
         for (path, targets) in new {
-            moved.insert(path.clone());
+            // At the first look nothing is known to have moved; a copy of each name would only lie between the logs.
+            if self.looked.is_some() {
+                moved.insert(path.clone());
+            }
             self.open(path, targets, &mut looking)?;
         }
         self.keep(looking);
@@ -670,13 +676,13 @@ impl<S: Sink> Follower<S> {
         self.looked = Some(began);
         // The first look of a run, or by a new configuration, isn't all: what was rotated before is searched for after it.
         if self.looking_stored.is_some() {
-            self.remember_looking(!moved.is_empty())?;
+            self.remember_looking(any_new || !moved.is_empty())?;
         }
         let unread = self.sources.iter().filter(|source| source.row.fingerprint.marks.is_empty());
         self.unread = unread.map(|source| source.row.id).collect();
         // Where every name still has its file, no link leads elsewhere now.
         let names = BuildHasherDefault::<DefaultHasher>::default().hash_one(found.keys().collect::<Vec<_>>());
-        if !moved.is_empty() || names != self.found {
+        if any_new || !moved.is_empty() || names != self.found {
             self.real_paths = found
                 .keys()
                 .filter_map(|path| Some((std::fs::canonicalize(path).ok()?, path.clone())))

@@ -33,12 +33,13 @@ impl<S: Sink> Follower<S> {
     pub(super) fn names_read_before(
         &mut self,
         followed: &BTreeSet<String>,
-    ) -> Result<BTreeMap<Arc<Path>, SystemTime>, LedgerError> {
-        let mut names: BTreeMap<Arc<Path>, SystemTime> = BTreeMap::new();
+    ) -> Result<Vec<(Arc<Path>, SystemTime)>, LedgerError> {
+        let rows = self.known.as_ref().map_or(&[][..], Known::rows);
+        let mut names = Vec::with_capacity(rows.len());
         let patterns = self.ledger.patterns()?;
         let clock = self.ledger.clock()?.and_then(|stored| Moment::of_this_start(&stored));
         self.set_back = clock.map_or(Duration::ZERO, |then| then.set_back_until(&Moment::now()));
-        for row in self.known.as_ref().map_or(&[][..], Known::rows) {
+        for row in rows {
             let of_it = self.targets.iter().filter(|target| discover::is_for(&target.pattern, &row.path));
             if of_it.clone().any(|target| followed.contains(&target.pattern)) {
                 continue;
@@ -48,11 +49,12 @@ impl<S: Sink> Follower<S> {
             let since =
                 looked.and_then(|at| SystemTime::try_from(at).ok()).map_or_else(|| last_read(row), |at| at - TICK);
             if self.ledger.position(None, row.id)?.is_some() {
-                let since = since - self.set_back;
-                let last = names.entry(Arc::clone(&row.path)).or_insert(since);
-                *last = since.min(*last);
+                names.push((Arc::clone(&row.path), since - self.set_back));
             }
         }
+        // The earliest of each.
+        names.sort_unstable();
+        names.dedup_by(|(later, _), (name, _)| later == name);
         Ok(names)
     }
 
@@ -84,7 +86,7 @@ impl<S: Sink> Follower<S> {
     /// their rest is read first. So are siblings that were never seen and were written to after the last reading.
     pub(super) fn find_what_was_rotated_away(
         &mut self,
-        names: BTreeMap<Arc<Path>, SystemTime>,
+        names: Vec<(Arc<Path>, SystemTime)>,
     ) -> Result<(), LedgerError> {
         let held: BTreeSet<LogId> = self.sources.iter().map(|source| source.row.id).collect();
         let sites: Vec<SiteId> = self.targets.iter().map(|target| target.site.id).collect();
@@ -134,7 +136,7 @@ impl<S: Sink> Follower<S> {
     pub(super) fn find_what_was_rotated_since_the_last_look(
         &mut self,
         moved: &BTreeSet<PathBuf>,
-        found: &BTreeMap<PathBuf, Vec<usize>>,
+        found: &BTreeMap<PathBuf, Arc<[usize]>>,
     ) -> Result<(), LedgerError> {
         let Some(looked) = self.looked else { return Ok(()) };
         let mut directories = Directories::since(self.looked);
@@ -340,7 +342,7 @@ impl<S: Sink> Follower<S> {
             self.search_again(name, since);
         } else {
             for index in missing {
-                let Some(mut row) = known.rows().get(index).cloned() else { continue };
+                let Some(mut row) = known.rows().get(index).map(|row| LogRow::clone(row)) else { continue };
                 // That a log was cut has been said when it was noticed.
                 let unread_when_cut = self.cut.remove(&row.id);
                 if unread_when_cut != Some(0) {

@@ -115,8 +115,17 @@ pub struct Reader {
     pub site: Option<usize>,
     /// Where it stands.
     pub cutter: Cutter,
-    /// Ends of lines ahead that an earlier run has settled: they are read, and not sent. Nearly always none.
-    pub settled: BTreeSet<u64>,
+    /// Ends of lines ahead that an earlier run has settled: they are read, and not sent. Nearly always none, in which case
+    /// there is no set: there are thousands of readers.
+    pub settled: Option<Box<BTreeSet<u64>>>,
+}
+
+impl Reader {
+    /// One that begins where its cutter stands.
+    pub fn new(site: Option<usize>, cutter: Cutter, settled: impl IntoIterator<Item = u64>) -> Self {
+        let settled = settled.into_iter().collect::<BTreeSet<u64>>();
+        Self { site, cutter, settled: (!settled.is_empty()).then(|| Box::new(settled)) }
+    }
 }
 
 /// What a turn came to.
@@ -511,7 +520,7 @@ pub fn settle_fate(
     let counts = Counts { lines: 1, event: 1, ..Counts::default() };
     steps.push(Step { counts, open: Some(cut.span()), touches: touch.into_iter().collect() });
     let site = event.origin.site;
-    if reader.settled.remove(&cut.span().end) {
+    if reader.settled.as_mut().is_some_and(|settled| settled.remove(&cut.span().end)) {
         sink.already_sent(site);
         return Stopped::AtEnd;
     }
@@ -645,7 +654,7 @@ mod tests {
         if !searched {
             (pipeline.prefilter, pipeline.glances) = (None, false);
         }
-        let reader = |site| Reader { site, cutter: Cutter::new(0, 300), settled: BTreeSet::new() };
+        let reader = |site| Reader::new(site, Cutter::new(0, 300), []);
         Source {
             row: LogRow {
                 id: LogId(1),

@@ -55,7 +55,7 @@ pub struct Format {
 
 #[derive(Debug)]
 struct Inner {
-    name: String,
+    name: Arc<str>,
     /// The format as written, which misfits point into.
     text: String,
     zone: TimeZone,
@@ -168,7 +168,7 @@ impl Format {
                 extra.push(name);
             }
         }
-        let inner = Inner { name: name.to_owned(), text: text.to_owned(), zone, reader, fields, extra };
+        let inner = Inner { name: name.into(), text: text.to_owned(), zone, reader, fields, extra };
         Format { inner: Arc::new(inner) }
     }
 
@@ -204,6 +204,11 @@ impl Format {
     /// The name it was given.
     pub fn name(&self) -> &str {
         &self.inner.name
+    }
+
+    /// The same, to be kept.
+    pub fn shared_name(&self) -> Arc<str> {
+        Arc::clone(&self.inner.name)
     }
 
     /// Reads a line by itself; `None` if it doesn't fit.

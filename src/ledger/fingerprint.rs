@@ -12,10 +12,27 @@ pub const MARK_MAX: usize = 256;
 /// Marks that are kept: the newest, and ever fewer on the way back.
 const MARKS: usize = 12;
 
-fn hash(bytes: &[u8]) -> u128 {
+/// A hash of 128 bits; a number of that size would have to lie at a multiple of 16, in each of ten thousand logs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "u128", into = "u128")]
+struct Digest([u8; 16]);
+
+impl From<u128> for Digest {
+    fn from(number: u128) -> Self {
+        Self(number.to_ne_bytes())
+    }
+}
+
+impl From<Digest> for u128 {
+    fn from(Digest(bytes): Digest) -> Self {
+        u128::from_ne_bytes(bytes)
+    }
+}
+
+fn hash(bytes: &[u8]) -> Digest {
     let mut hasher = SipHasher13::new();
     hasher.write(bytes);
-    hasher.finish128().as_u128()
+    hasher.finish128().as_u128().into()
 }
 
 /// The bytes before an offset, hashed.
@@ -23,7 +40,7 @@ fn hash(bytes: &[u8]) -> u128 {
 pub struct Mark {
     /// Where it stands.
     pub offset: u64,
-    hash: u128,
+    hash: Digest,
 }
 
 impl Mark {
@@ -38,7 +55,7 @@ impl Mark {
 pub struct Fingerprint {
     /// Bytes of the head that are hashed.
     pub head_len: u32,
-    head_hash: u128,
+    head_hash: Digest,
     /// By rising offset.
     pub marks: Vec<Mark>,
 }
@@ -83,7 +100,7 @@ impl Fingerprint {
 #[derive(Debug)]
 pub struct Head<'h> {
     bytes: &'h [u8],
-    last: Option<(u32, Option<u128>)>,
+    last: Option<(u32, Option<Digest>)>,
 }
 
 impl<'h> Head<'h> {
@@ -92,7 +109,7 @@ impl<'h> Head<'h> {
         Self { bytes, last: None }
     }
 
-    fn hash(&mut self, len: u32) -> Option<u128> {
+    fn hash(&mut self, len: u32) -> Option<Digest> {
         match self.last {
             Some((known, hash)) if known == len => hash,
             _ => {

@@ -135,8 +135,8 @@ pub struct LogRow {
     pub ino: u64,
     /// Who it is.
     pub fingerprint: Fingerprint,
-    /// The format that `auto` decided on.
-    pub format: Option<String>,
+    /// The format that `auto` decided on; shared like the name.
+    pub format: Option<Arc<str>>,
     /// When it was last read from.
     pub last_read: Option<Timestamp>,
     /// Read to its end and closed; nobody writes to it any more.
@@ -474,11 +474,21 @@ impl Ledger {
         })
     }
 
-    /// All logs that were ever read.
+    /// The logs, in the order in which they were taken in.
     ///
     /// # Errors
     /// Those of the database.
     pub fn logs(&self) -> Result<Vec<LogRow>, LedgerError> {
+        let mut rows = Vec::new();
+        self.each_log(|row| rows.push(row))?;
+        Ok(rows)
+    }
+
+    /// The same, one by one; `take` can't ask the ledger itself.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn each_log(&self, mut take: impl FnMut(LogRow)) -> Result<(), LedgerError> {
         // What waits to be written is part of what is known.
         self.sync()?;
         self.ask(|db| {
@@ -495,17 +505,26 @@ impl Ledger {
                     fingerprint: serde_json::from_str(&fingerprint).map_err(|error| {
                         rusqlite::Error::FromSqlConversionFailure(4, rusqlite::types::Type::Text, Box::new(error))
                     })?,
-                    format: row.get(5)?,
+                    format: row.get::<_, Option<String>>(5)?.map(Arc::from),
                     last_read: last_read.and_then(|at| Timestamp::from_microsecond(at).ok()),
                     ended: row.get(7)?,
                 })
             })?;
-            let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+            for row in rows {
+                take(row?);
+            }
             drop(query);
             // The pages that were gone through lie among the rows, and won't be asked for again.
-            db.execute_batch("PRAGMA shrink_memory")?;
-            Ok(rows)
+            db.execute_batch("PRAGMA shrink_memory")
         })
+    }
+
+    /// Gives back the memory of what was asked for.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn let_go(&self) -> Result<(), LedgerError> {
+        self.ask(|db| db.execute_batch("PRAGMA shrink_memory"))
     }
 
     /// Takes a new log in and gives it its number; `None`: another process has taken one in since `newest` was the newest,
@@ -535,7 +554,7 @@ impl Ledger {
                     row.dev.cast_signed(),
                     row.ino.cast_signed(),
                     fingerprint_text(row),
-                    row.format,
+                    row.format.as_deref(),
                     row.last_read.map(Timestamp::as_microsecond),
                     row.ended
                 ],
@@ -1002,7 +1021,7 @@ mod tests {
             dev: 1,
             ino: u64::MAX,
             fingerprint: Fingerprint::of_head(b"first"),
-            format: Some("combined".to_owned()),
+            format: Some("combined".into()),
             last_read: None,
             ended: false,
         }

@@ -345,7 +345,7 @@ impl Writing {
                     row.dev.cast_signed(),
                     row.ino.cast_signed(),
                     fingerprint_text(row),
-                    row.format,
+                    row.format.as_deref(),
                     row.last_read.map(Timestamp::as_microsecond),
                     row.ended
                 ])?;
