@@ -172,7 +172,8 @@ fn word_of(pattern: &Hir) -> Option<(Vec<u8>, (bool, bool))> {
 /// Words of a regex's hints that are shorter would be found in nearly every user agent.
 const HINT_MIN: usize = 3;
 
-/// Words of which one is in whatever a pattern matches, the longer the better.
+/// Words of which one is in whatever a pattern matches, the longer the better. Case is that of ASCII, as it is for words: no
+/// user agent writes its name with a Kelvin sign.
 fn hints_of(pattern: &Hir) -> Option<Vec<Vec<u8>>> {
     let words = [ExtractKind::Prefix, ExtractKind::Suffix].into_iter().filter_map(|kind| {
         let found = Extractor::new().kind(kind).extract(pattern);
