@@ -6,7 +6,7 @@ use std::io;
 use super::archive::Content;
 use super::file;
 use crate::entry::Entry;
-use crate::format::{Format, Reading};
+use crate::format::{Format, Glimpse, Reading};
 use crate::lines::{Cut, Cutter, Line};
 use crate::offsets::LogId;
 use crate::pipeline::{Pipeline, Taken};
@@ -166,11 +166,12 @@ pub struct Scan {
     gap: bool,
     /// Lines that are passed over unread before one is parsed all the same.
     until_sample: u32,
+    glimpse: Glimpse,
 }
 
 impl Default for Scan {
     fn default() -> Self {
-        Self { recall: Recall::default(), parsed: 0, gap: false, until_sample: SAMPLED }
+        Self { recall: Recall::default(), parsed: 0, gap: false, until_sample: SAMPLED, glimpse: Glimpse::default() }
     }
 }
 
@@ -263,8 +264,8 @@ impl Scan {
         Ok(subject.pipeline.judge_parsed(fits.then_some(&entry), line, subject.log))
     }
 
-    /// How much can be passed over after a glance at each line, up to one that must be read: bytes and lines. Only request
-    /// and status are looked at, so that a line in a thousand has to show whether lines still fit.
+    /// How much can be passed over after a glance at each line, up to one that must be read: bytes and lines. Only time,
+    /// request and status are looked at, so that a line in a thousand has to show whether lines still fit.
     fn glance_over(&mut self, pipeline: &Pipeline, bytes: &[u8], max_line: usize) -> (usize, u64) {
         let mut passed = (0, 0);
         if self.until_sample <= 1 {
@@ -276,7 +277,7 @@ impl Scan {
             let Some(end) = memchr::memchr(b'\n', rest) else { break };
             let line = &rest[..end];
             // NULs before a line are none of it.
-            if end > max_line || line.first() == Some(&0) || !pipeline.passes(line) {
+            if end > max_line || line.first() == Some(&0) || !pipeline.passes(line, &mut self.glimpse) {
                 break;
             }
             passed = (passed.0 + end + 1, passed.1 + 1);

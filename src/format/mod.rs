@@ -38,7 +38,7 @@ pub use builtin::BUILTIN;
 pub use detect::detect;
 pub use json::slip_of;
 pub use reading::Reading;
-pub use split::Glance;
+pub use split::{Glance, Glimpse};
 pub use unescape::unescape;
 
 use self::json::Keys;
@@ -191,9 +191,10 @@ impl Format {
     }
 
     /// What a glance shows of a line, which is what reading it would say if it fits at all; `None`: nothing, it must be read.
-    pub fn glance<'l>(&self, line: &'l [u8]) -> Option<Glance<'l>> {
+    pub fn glance<'l>(&self, line: &'l [u8], glimpse: &mut Glimpse) -> Option<Glance<'l>> {
         let Reader::Split(ways) = &self.inner.reader else { return None };
-        ways.first()?.glance(line)
+        let when = When { zone: &self.inner.zone, after: None };
+        ways.first()?.glance(line, when, glimpse)
     }
 
     /// Whether slashes may be written with a backslash before them.

@@ -10,8 +10,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub use glance::Glance;
-use glance::Glanced;
+pub use glance::{Glance, Glimpse};
+use glance::{Glanced, TimeBefore};
 
 use super::FormatError;
 use super::slot::{Slot, When, complete};
@@ -70,6 +70,7 @@ pub(super) struct Splitter {
     /// Double quotes of the format itself: a line with no more has none in its fields.
     quotes: usize,
     glanced: Option<Glanced>,
+    time_before: Option<TimeBefore>,
 }
 
 /// How many quoted fields, and how many delimiters in each, are tried where a line doesn't fit at first.
@@ -232,8 +233,9 @@ impl Splitter {
         }
         let literals = std::iter::once(&head).chain(pieces.iter().map(|piece| &piece.until));
         let quotes = literals.map(|literal| memchr::memchr_iter(b'"', &literal.bytes).count()).sum();
-        let mut splitter = Splitter { head, pieces, tail, escaped, quotes, glanced: None };
+        let mut splitter = Splitter { head, pieces, tail, escaped, quotes, glanced: None, time_before: None };
         splitter.glanced = Glanced::of(&splitter);
+        splitter.time_before = TimeBefore::of(&splitter);
         Ok(splitter)
     }
 

@@ -2,12 +2,14 @@
 //!
 //! Most lines of a log are nobody's event, and it takes little to see that. Where a line has as many double quotes as the
 //! format itself, each of them is one of the format's if the line fits at all, so that those around the request are found by
-//! counting. Where a glance says something, reading the line would say the same, or that it doesn't fit; where a line is in
-//! any way unusual a glance says nothing, and the line is read.
+//! counting. That a time stands before them shows that the line is of the format at all. Where a glance says something,
+//! reading the line would say the same, or that it doesn't fit; where a line is in any way unusual a glance says nothing, and
+//! the line is read.
 
 use super::{Look, Piece, Splitter, begins_with};
 use crate::entry::request_parts;
-use crate::format::slot::{Slot, number};
+use crate::format::slot::{Slot, When, number};
+use crate::format::time::Clock;
 
 /// What a glance at a line has shown. Absent fields are `None`, as in an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +20,13 @@ pub struct Glance<'l> {
     pub path: &'l [u8],
     /// The response's status code.
     pub status: Option<u16>,
+}
+
+/// What is remembered from one glance to the next: many lines have the time of the line before.
+#[derive(Debug, Default)]
+pub struct Glimpse {
+    /// What stands before a time that was read, and its text.
+    time: Vec<u8>,
 }
 
 /// How a format's lines are glanced at: where the request stands between its quotes, and the status behind it.
@@ -32,6 +41,42 @@ pub(super) struct Glanced {
     /// Double quotes of the format itself from there on.
     behind: usize,
     escaped: bool,
+}
+
+/// The time that stands before a request.
+#[derive(Debug, Clone)]
+pub(super) struct TimeBefore {
+    clock: Clock,
+    /// What stands before it, and between it and the request.
+    lead: Vec<u8>,
+    opening: Vec<u8>,
+}
+
+impl TimeBefore {
+    /// Of a format; `None`: it has it elsewhere, or writes it otherwise.
+    pub(super) fn of(splitter: &Splitter) -> Option<Self> {
+        let at = splitter.slots().position(|slot| *slot == Slot::Request)?.checked_sub(1)?;
+        let piece = splitter.pieces.get(at)?;
+        let Slot::Time(clock @ (Clock::Auto | Clock::Unix)) = &piece.slot else { return None };
+        let lead = at.checked_sub(1).map_or(&splitter.head, |before| &splitter.pieces[before].until).bytes.clone();
+        let opening = piece.until.bytes.clone();
+        (!lead.is_empty() && piece.group == at && piece.skip == 0).then(|| Self { clock: clock.clone(), lead, opening })
+    }
+
+    /// Whether a time stands there: the last one that was read, or another.
+    #[inline]
+    fn stands_in(&self, head: &[u8], when: When<'_>, glimpse: &mut Glimpse) -> Option<()> {
+        let head = head.strip_suffix(&self.opening[..])?;
+        if !glimpse.time.is_empty() && head.ends_with(&glimpse.time) {
+            return Some(());
+        }
+        let at = memchr::memrchr(*self.lead.last()?, head)? + 1;
+        let from = at.checked_sub(self.lead.len()).filter(|from| head[*from..at] == self.lead)?;
+        self.clock.read(&head[at..], when.zone, when.after)?;
+        glimpse.time.clear();
+        glimpse.time.extend_from_slice(&head[from..]);
+        Some(())
+    }
 }
 
 impl Glanced {
@@ -88,17 +133,26 @@ impl Splitter {
 
     /// Whether a glance can show anything at lines of a format that is written in these ways.
     pub(in crate::format) fn can_be_glanced_at(ways: &[Splitter]) -> bool {
-        let Some(usual) = ways.first().and_then(|way| way.glanced.as_ref()) else { return false };
+        let Some(usual) = ways.first().filter(|way| way.time_before.is_some()).and_then(|way| way.glanced.as_ref())
+        else {
+            return false;
+        };
         ways.iter().all(|way| way.glanced.as_ref().is_some_and(|other| usual.agrees(other)))
     }
 
     /// What a glance shows of a line; `None`: nothing, it must be read.
-    pub(in crate::format) fn glance<'l>(&self, line: &'l [u8]) -> Option<Glance<'l>> {
+    pub(in crate::format) fn glance<'l>(
+        &self,
+        line: &'l [u8],
+        when: When<'_>,
+        glimpse: &mut Glimpse,
+    ) -> Option<Glance<'l>> {
         let Glanced { before, between, until, behind, escaped } = self.glanced.as_ref()?;
         let mut start = 0;
         for _ in 0..*before {
             start += memchr::memchr(b'"', &line[start..])? + 1;
         }
+        self.time_before.as_ref()?.stands_in(&line[..start], when, glimpse)?;
         let request = &line[start..start + memchr::memchr(b'"', &line[start..])?];
         let rest = &line[start + request.len()..];
         if !begins_with(rest, between) {
@@ -132,12 +186,14 @@ mod tests {
     use jiff::tz::TimeZone;
     use proptest::prelude::*;
 
+    use super::Glimpse;
     use crate::format::Format;
 
     const FORMATS: [&str; 3] = ["common", "combined", "vhost_combined"];
 
     #[test]
     fn ordinary_lines_are_seen_through() {
+        let mut glimpse = Glimpse::default();
         let combined = Format::builtin("combined", &TimeZone::UTC).unwrap();
         assert!(combined.can_be_glanced_at());
         for (request, want) in [
@@ -150,9 +206,14 @@ mod tests {
         ] {
             let line =
                 format!("192.0.2.7 - - [10/Nov/2026:10:00:00 +0100] \"{request}\" 206 5 \"-\" \"Mozilla/5.0 (X11)\"");
-            let seen = combined.glance(line.as_bytes());
+            let seen = combined.glance(line.as_bytes(), &mut glimpse);
             let want = want.map(|(method, path, status)| (Some(method.as_bytes()), path.as_bytes(), status));
             assert_eq!(seen.map(|seen| (seen.method, seen.path, seen.status)), want, "{request}");
+        }
+        // What is in another format, be it as alike, is read, and so found not to fit.
+        for start in ["192.0.2.7 - - ", "192.0.2.7 - - [] ", "[yesterday] ", "10/Nov/2026:10:00:00 +0100] "] {
+            let line = format!("{start}\"GET / HTTP/1.1\" 200 5 \"-\" \"Mozilla/5.0 (X11)\"");
+            assert_eq!(combined.glance(line.as_bytes(), &mut glimpse), None, "{start}");
         }
     }
 
@@ -195,11 +256,14 @@ mod tests {
             let (start, rest) = line.as_bytes().split_at(cut.min(line.len()));
             let disturbed = [start, noise.concat().as_bytes(), rest].concat();
             for line in [start, line.as_bytes(), &disturbed] {
-                        let Some(seen) = format.glance(line) else { continue };
-                let Some(entry) = format.parse(line) else { continue };
-                prop_assert_eq!(entry.method.as_deref(), seen.method);
-                prop_assert_eq!(entry.path.as_deref(), Some(seen.path));
-                prop_assert_eq!(entry.status, seen.status);
+                        let mut glimpse = Glimpse::default();
+                for _ in 0..2 {
+                    let Some(seen) = format.glance(line, &mut glimpse) else { continue };
+                    let Some(entry) = format.parse(line) else { continue };
+                    prop_assert_eq!(entry.method.as_deref(), seen.method);
+                    prop_assert_eq!(entry.path.as_deref(), Some(seen.path));
+                    prop_assert_eq!(entry.status, seen.status);
+                }
             }
         }
     }
