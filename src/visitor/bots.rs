@@ -26,6 +26,16 @@ pub enum Group {
 }
 
 impl Group {
+    /// By its name in the lists.
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "crawlers" => Group::Crawlers,
+            "libraries" => Group::Libraries,
+            "tools" => Group::Tools,
+            _ => return None,
+        })
+    }
+
     /// What outcomes are counted under.
     fn reason(self) -> &'static str {
         match self {
@@ -132,17 +142,19 @@ impl Pattern {
     }
 }
 
+/// The lists, and whether each is case-sensitive.
+const SHIPPED: [(&str, bool); 3] = [
+    (include_str!("../../data/bots/crawler-user-agents.tsv"), true),
+    (include_str!("../../data/bots/counter-robots.tsv"), false),
+    (include_str!("../../data/bots/own.tsv"), false),
+];
+
 static LISTS: LazyLock<Lists> = LazyLock::new(|| {
     #[expect(clippy::expect_used, reason = "the lists are part of the program, and a test compiles them")]
-    Lists::compile([
-        (include_str!("../../data/bots/crawler-user-agents.tsv"), true),
-        (include_str!("../../data/bots/counter-robots.tsv"), false),
-        (include_str!("../../data/bots/own.tsv"), false),
-    ])
-    .expect("the shipped bot lists are valid")
+    Lists::compile(SHIPPED).expect("the shipped bot lists are valid")
 });
 
-/// Compiles the shipped lists, which takes some 20 ms, beside what the caller does meanwhile.
+/// Compiles the shipped lists, which takes some 10 ms, beside what the caller does meanwhile.
 pub fn prepare() {
     let compile = || {
         LazyLock::force(&LISTS);
@@ -230,12 +242,7 @@ impl Lists {
         for (list, case_sensitive) in lists {
             for line in list.lines() {
                 let (group, pattern) = line.split_once('\t').ok_or_else(|| format!("no group: {line}"))?;
-                let group = match group {
-                    "crawlers" => Group::Crawlers,
-                    "libraries" => Group::Libraries,
-                    "tools" => Group::Tools,
-                    _ => return Err(format!("unknown group: {line}")),
-                };
+                let group = Group::named(group).ok_or_else(|| format!("unknown group: {line}"))?;
                 // Most are words, and parsing all of them takes as long as making the automaton.
                 let parsed = match pattern.chars().any(regex_syntax::is_meta_character) {
                     true => regex_syntax::parse(pattern).map_err(|error| error.to_string())?,
@@ -344,16 +351,11 @@ mod tests {
 
     /// The lists' answer by one set of regexes, each pattern as it is.
     fn group_by_regexes() -> impl Fn(&[u8]) -> Option<Group> {
-        let lists = [
-            (include_str!("../../data/bots/crawler-user-agents.tsv"), true),
-            (include_str!("../../data/bots/counter-robots.tsv"), false),
-            (include_str!("../../data/bots/own.tsv"), false),
-        ];
         let (mut groups, mut texts) = (Vec::new(), Vec::new());
-        for (list, case_sensitive) in lists {
+        for (list, case_sensitive) in SHIPPED {
             for line in list.lines() {
                 let (group, pattern) = line.split_once('\t').unwrap();
-                groups.push(Group::RANKED.into_iter().find(|known| known.reason() == group_reason(group)).unwrap());
+                groups.push(Group::named(group).unwrap());
                 texts.push(if case_sensitive { pattern.to_owned() } else { format!("(?i:{pattern})") });
             }
         }
@@ -364,14 +366,6 @@ mod tests {
         }
     }
 
-    fn group_reason(name: &str) -> &'static str {
-        match name {
-            "crawlers" => "crawler",
-            "libraries" => "library",
-            _ => "tool",
-        }
-    }
-
     #[test]
     fn words_and_hints_say_what_the_regexes_say() {
         let by_regexes = group_by_regexes();
@@ -379,10 +373,8 @@ mod tests {
             include_str!("../../data/bots/fixtures/browsers.txt"),
             include_str!("../../data/bots/fixtures/instances.txt"),
         ];
-        let lists = include_str!("../../data/bots/counter-robots.tsv")
-            .lines()
-            .filter_map(|line| Some(line.split_once('\t')?.1));
-        for agent in known.iter().flat_map(|text| text.lines()).chain(lists) {
+        let patterns = SHIPPED[1].0.lines().filter_map(|line| Some(line.split_once('\t')?.1));
+        for agent in known.iter().flat_map(|text| text.lines()).chain(patterns) {
             for agent in [
                 agent.to_owned(),
                 agent.to_ascii_uppercase(),

@@ -72,7 +72,8 @@ impl TimeBefore {
         }
         let at = memchr::memrchr(*self.lead.last()?, head)? + 1;
         let from = at.checked_sub(self.lead.len()).filter(|from| head[*from..at] == self.lead)?;
-        self.clock.read(&head[at..], when.zone, when.after)?;
+        // Which of two hours a time without an offset means depends on the lines before.
+        self.clock.read(&head[at..], when.zone, when.after)?.offset?;
         glimpse.time.clear();
         glimpse.time.extend_from_slice(&head[from..]);
         Some(())
@@ -118,17 +119,19 @@ impl Glanced {
 
     /// Those before the request, and all of the format.
     fn quotes(&self) -> (usize, usize) {
-        let of = |literal: &[u8]| memchr::memchr_iter(b'"', literal).count();
-        (self.before, self.before + of(&self.between) + of(&self.until) + self.behind)
+        (self.before, self.before + quotes_in(&self.between) + quotes_in(&self.until) + self.behind)
     }
+}
+
+fn quotes_in(bytes: &[u8]) -> usize {
+    memchr::memchr_iter(b'"', bytes).count()
 }
 
 impl Splitter {
     /// Double quotes of the format itself before the piece at an index.
     fn quotes_before(&self, at: usize) -> usize {
         let literals = self.pieces.iter().take(at).map(|piece| &piece.until);
-        let quotes = |bytes: &[u8]| memchr::memchr_iter(b'"', bytes).count();
-        quotes(&self.head.bytes) + literals.map(|literal| quotes(&literal.bytes)).sum::<usize>()
+        quotes_in(&self.head.bytes) + literals.map(|literal| quotes_in(&literal.bytes)).sum::<usize>()
     }
 
     /// Whether a glance can show anything at lines of a format that is written in these ways.
@@ -165,7 +168,7 @@ impl Splitter {
             (0, _) => return None,
             (digits, _) => (Some(u16::try_from(number(&rest[..digits])?).ok()?), &rest[digits..]),
         };
-        if !begins_with(rest, until) || memchr::memchr_iter(b'"', &rest[until.len()..]).count() != *behind {
+        if !begins_with(rest, until) || quotes_in(&rest[until.len()..]) != *behind {
             return None;
         }
         if *escaped && memchr::memchr(b'\\', request).is_some() {
