@@ -609,12 +609,13 @@ impl Ledger {
         at: Timestamp,
         clock: Option<&str>,
     ) -> Result<(), LedgerError> {
-        let patterns: Vec<&str> = patterns.collect();
-        let patterns = serde_json::to_string(&patterns).unwrap_or_default();
-        let set = "UPDATE pattern SET looked = ?1 WHERE text IN (SELECT value FROM json_each(?2))";
         self.ask(|db| {
             let change = db.transaction()?;
-            change.execute(set, params![at.as_microsecond(), patterns])?;
+            let mut set = change.prepare("UPDATE pattern SET looked = ?1 WHERE text = ?2")?;
+            for pattern in patterns {
+                set.execute(params![at.as_microsecond(), pattern])?;
+            }
+            drop(set);
             match clock {
                 Some(clock) => change.execute("INSERT OR REPLACE INTO meta VALUES ('clock', ?1)", [clock])?,
                 None => change.execute("DELETE FROM meta WHERE key = 'clock'", [])?,
@@ -677,15 +678,16 @@ impl Ledger {
     /// Those of the database.
     pub fn left_over(&self, sites: &[SiteId]) -> Result<HashSet<LogId>, LedgerError> {
         self.sync()?;
-        let sites: Vec<i64> = sites.iter().map(|site| site.0).collect();
+        let sites: Vec<String> = sites.iter().map(|site| site.0.to_string()).collect();
         self.ask(|db| {
-            let mut query = db.prepare(
+            let mut query = db.prepare(&format!(
                 "SELECT log.id FROM log JOIN range own ON own.log = log.id AND own.site = 0 AND own.until_offset IS NULL
                  WHERE log.ended = 0 OR log.ended = 1 AND EXISTS (
                      SELECT 1 FROM range WHERE range.log = log.id AND until_offset IS NULL AND watermark < own.watermark
-                     AND site IN (SELECT value FROM json_each(?1)))",
-            )?;
-            let rows = query.query_map([serde_json::to_string(&sites).unwrap_or_default()], |row| row.get(0))?;
+                     AND site IN ({}))",
+                sites.join(", ")
+            ))?;
+            let rows = query.query_map([], |row| row.get(0))?;
             rows.map(|id| id.map(LogId)).collect()
         })
     }
