@@ -16,7 +16,7 @@ use silktail::format::{Format, Reading};
 use silktail::lines::{Cut, Cutter};
 use silktail::offsets::{LogId, SiteId};
 use silktail::pipeline::{Outcome, Pipeline, Site};
-use silktail::rules::{Hosts, KeepQuery, PageSource, Rules, SiteContext};
+use silktail::rules::{Finds, Hosts, KeepQuery, PageSource, Rules, SiteContext};
 use silktail::visitor::bots::{Bots, Group};
 use silktail::visitor::repeats::Repeats;
 
@@ -76,12 +76,11 @@ fn events() -> Vec<Event> {
 /// Blocks searched for lines that may become events.
 #[divan::bench]
 fn search(bencher: Bencher<'_, '_>) {
-    let (block, pipeline) = (block().to_ascii_lowercase(), downloads());
+    let (block, pipeline, mut finds) = (block(), downloads(), Finds::default());
     let prefilter = pipeline.prefilter.unwrap();
     bencher.counter(BytesCount::new(block.len())).bench_local(|| {
-        let mut found = Vec::new();
-        prefilter.find(black_box(&block), 0, &mut found);
-        found.len()
+        prefilter.find(black_box(&block), &mut finds);
+        finds.candidates.len()
     });
 }
 

@@ -16,6 +16,7 @@ use crate::ledger::MARK_MAX;
 use crate::lines::{Cut, Cutter};
 use crate::offsets::{LogId, Span};
 use crate::pipeline::{Outcome, Pipeline, Taken};
+use crate::rules::Finds;
 
 /// Bytes of a segment of which little is kept.
 const SEGMENT: u64 = 1024 * 1024;
@@ -29,7 +30,7 @@ const BEYOND: u64 = 4 * 1024;
 #[derive(Debug, Default)]
 struct Room {
     bytes: Vec<u8>,
-    lower: Vec<u8>,
+    finds: Finds,
     /// How many pieces the last segment had: a vector that grows by and by is copied again and again.
     pieces: usize,
 }
@@ -302,7 +303,7 @@ struct Part {
 
 impl Part {
     fn read(&self, subject: Subject<'_>, max_line: usize, room: &mut Room) -> io::Result<Segment> {
-        let Room { bytes: buffer, lower, pieces: expected } = room;
+        let Room { bytes: buffer, finds, pieces: expected } = room;
         let mut pieces = Vec::with_capacity(*expected);
         let done = |pieces: Vec<Piece>, read_to| -> io::Result<Segment> {
             let tail = file::read_before(subject.file, read_to, MARK_MAX)?;
@@ -331,7 +332,7 @@ impl Part {
             let end = bytes.get(last..).and_then(|rest| memchr::memchr(b'\n', rest)).map(|end| last + end + 1);
             bytes = &bytes[..end.unwrap_or(filled)];
             let finish = end.is_none() && at + filled as u64 == self.until;
-            scan_block(&mut scan, subject, &mut cutter, Block::new(bytes, lower, finish), &mut pieces)?;
+            scan_block(&mut scan, subject, &mut cutter, Block::new(bytes, finds, finish), &mut pieces)?;
             if filled == 0 || finish {
                 break;
             }
@@ -374,7 +375,7 @@ impl Unpacking {
         room: &mut Room,
     ) -> io::Result<Segment> {
         let Self { file, cutter, scan, ended } = self;
-        let Room { bytes: buffer, lower, .. } = room;
+        let Room { bytes: buffer, finds, .. } = room;
         let scan = match scan {
             Some(scan) => scan,
             None => scan.insert(Scan::begin(Recall::at(file, &pipeline.format, cutter.offset())?)),
@@ -388,7 +389,7 @@ impl Unpacking {
         *ended = filled < len || at + filled as u64 >= until;
         let damage = file.damage().filter(|_| *ended);
         // What a damaged archive ends with may be half a line.
-        let block = Block::new(&buffer[..filled], lower, *ended && damage.is_none());
+        let block = Block::new(&buffer[..filled], finds, *ended && damage.is_none());
         let subject = Subject { log, file, pipeline };
         scan_block(scan, subject, cutter, block, &mut pieces)?;
         scan.recall.at = cutter.offset();

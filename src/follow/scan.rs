@@ -10,15 +10,13 @@ use crate::format::{Format, Glimpse, Reading};
 use crate::lines::{Cut, Cutter, Line};
 use crate::offsets::LogId;
 use crate::pipeline::{Pipeline, Taken};
-use crate::rules::Prefilter;
+use crate::rules::{Finds, Prefilter};
 
 /// How far back, at most, a reading looks for the line that says which of two hours of the same name it is in.
 const LOOK_BACK: u64 = 16 * 1024 * 1024;
 
 /// Lines at a log's beginning that are all parsed: a wrong format must not hide behind the search.
 pub const PARSED_FIRST: u32 = 100;
-/// Bytes that are searched at a time.
-const STRETCH: usize = if cfg!(test) { 512 } else { 32 * 1024 };
 /// Of the lines that are passed over unread, one in so many is parsed all the same.
 pub const SAMPLED: u32 = if cfg!(test) { 7 } else { 1_024 };
 
@@ -99,59 +97,47 @@ pub struct Block<'b> {
     bytes: &'b [u8],
     /// What has been taken of them.
     at: usize,
-    /// Room for some of the lines in lower case.
-    lower: &'b mut Vec<u8>,
-    /// Where the whole lines end, once they have been searched.
-    searched: Option<usize>,
-    /// Those of them that may become events, by where they begin and end, and how many of these lie behind.
-    candidates: Vec<(usize, usize)>,
+    /// What was found where its whole lines were searched.
+    finds: &'b mut Finds,
+    /// Where these begin and end, once they have been.
+    searched: Option<(usize, usize)>,
+    /// How many of the candidates lie behind.
     behind: usize,
     /// Whether the last line counts though it has no newline.
     finish: bool,
 }
 
 impl<'b> Block<'b> {
-    /// Bytes that begin where the cutter wants them to; `lower` is room to work in.
-    pub fn new(bytes: &'b [u8], lower: &'b mut Vec<u8>, finish: bool) -> Self {
-        Self { bytes, at: 0, lower, searched: None, candidates: Vec::new(), behind: 0, finish }
+    /// Bytes that begin where the cutter wants them to; `finds` is room to work in.
+    pub fn new(bytes: &'b [u8], finds: &'b mut Finds, finish: bool) -> Self {
+        Self { bytes, at: 0, finds, searched: None, behind: 0, finish }
     }
 
     /// The next candidate from where it stands, or else the end of the whole lines; `None`: there are none left.
     fn find(&mut self, prefilter: &Prefilter) -> Option<(usize, usize)> {
-        let whole = match self.searched {
-            Some(whole) => whole,
+        let (first, whole) = match self.searched {
+            Some(searched) => searched,
             None => {
                 // All at once: what searches stays in the processor's caches, and then what parses does.
                 let whole = memchr::memrchr(b'\n', &self.bytes[self.at..]).map_or(self.at, |end| self.at + end + 1);
-                self.search(prefilter, whole);
-                *self.searched.insert(whole)
+                prefilter.find(&self.bytes[self.at..whole], self.finds);
+                *self.searched.insert((self.at, whole))
             }
         };
         if self.at >= whole {
             return None;
         }
-        while self.candidates.get(self.behind).is_some_and(|(_, end)| *end <= self.at) {
+        let candidates = &self.finds.candidates;
+        while candidates.get(self.behind).is_some_and(|(_, end)| first + end <= self.at) {
             self.behind += 1;
         }
-        Some(self.candidates.get(self.behind).copied().unwrap_or((whole, whole)))
+        Some(candidates.get(self.behind).map_or((whole, whole), |(start, end)| (first + start, first + end)))
     }
 
-    /// Finds the candidates up to `whole`, in stretches whose copy in lower case stays in the nearest caches.
-    fn search(&mut self, prefilter: &Prefilter, whole: usize) {
-        let mut from = self.at;
-        while from < whole {
-            let rest = &self.bytes[from..whole];
-            let some = &rest[..rest.len().min(STRETCH)];
-            let end =
-                memchr::memrchr(b'\n', some).or_else(|| memchr::memchr(b'\n', rest)).map_or(rest.len(), |end| end + 1);
-            // One pass over the bytes: a copy that is then changed takes two.
-            self.lower.resize(end, 0);
-            for (lower, byte) in self.lower.iter_mut().zip(rest) {
-                *lower = byte.to_ascii_lowercase();
-            }
-            prefilter.find(self.lower, from, &mut self.candidates);
-            from += end;
-        }
+    /// How many lines end between where it stands and `to`, which were searched.
+    fn lines_until(&self, to: usize) -> u64 {
+        let (first, whole) = self.searched.unwrap_or_default();
+        self.finds.lines_within(&self.bytes[first..whole], self.at - first, to - first)
     }
 }
 
@@ -223,7 +209,8 @@ impl Scan {
             && let Some((start, candidate_end)) = block.find(prefilter)
         {
             if block.at < start {
-                let (bytes, lines) = self.passable(&block.bytes[block.at..start], cutter.max_line());
+                let count = block.lines_until(start);
+                let (bytes, lines) = self.passable(&block.bytes[block.at..start], count, cutter.max_line());
                 if lines > 0 {
                     cutter.pass(&block.bytes[block.at..block.at + bytes]);
                     block.at += bytes;
@@ -286,9 +273,8 @@ impl Scan {
         passed
     }
 
-    /// How much of whole lines can be passed over, up to one that must be looked at all the same: bytes and lines.
-    fn passable(&mut self, lines: &[u8], max_line: usize) -> (usize, u64) {
-        let count = memchr::memchr_iter(b'\n', lines).count() as u64;
+    /// How much of so many whole lines can be passed over, up to one that must be looked at all the same: bytes and lines.
+    fn passable(&mut self, lines: &[u8], count: u64, max_line: usize) -> (usize, u64) {
         if lines.len() <= max_line && count < u64::from(self.until_sample) {
             self.until_sample -= count as u32;
             return (lines.len(), count);

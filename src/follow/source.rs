@@ -18,6 +18,7 @@ use crate::ledger::{Advance, Counts, Fingerprint, HEAD_MAX, LogRow, MARK_MAX, Ma
 use crate::lines::{Cut, Cutter};
 use crate::offsets::{LogId, SiteId};
 use crate::pipeline::{Outcome, Pipeline, Taken};
+use crate::rules::Finds;
 use crate::visitor::repeats::Repeats;
 
 /// Bytes read at a time: more makes no difference in speed, and costs memory.
@@ -27,17 +28,17 @@ pub const BLOCK: usize = 256 * 1024;
 #[derive(Debug, Default)]
 pub struct Buffers {
     bytes: Vec<u8>,
-    /// The same in lower case, where it is searched.
-    lower: Vec<u8>,
+    /// What is found where it is searched.
+    finds: Finds,
 }
 
 impl Buffers {
     /// Room for so many bytes, and room to work in. No more than that is touched: mostly it is a line or two.
-    fn room(&mut self, bytes: usize) -> (&mut [u8], &mut Vec<u8>) {
+    fn room(&mut self, bytes: usize) -> (&mut [u8], &mut Finds) {
         if self.bytes.len() < bytes {
             self.bytes.resize(bytes, 0);
         }
-        (&mut self.bytes[..bytes], &mut self.lower)
+        (&mut self.bytes[..bytes], &mut self.finds)
     }
 
     /// Gives the memory back, until there is something to read.
@@ -227,7 +228,7 @@ impl Source {
 
         let limit = ahead.unwrap_or(size).saturating_sub(at);
         let block = self.block();
-        let (buffer, lower) = buffers.room(usize::try_from(limit).unwrap_or(block).min(block));
+        let (buffer, finds) = buffers.room(usize::try_from(limit).unwrap_or(block).min(block));
         let began = SystemTime::now();
         let filled = file::read_at(&self.file, buffer, at)?;
         // Only after it was read: it may be truncated and written to again at any time.
@@ -239,7 +240,7 @@ impl Source {
         }
         self.recall(&cohort)?;
         let bytes = &buffer[..filled];
-        let stopped = self.read(bytes, lower, &cohort, repeats, sink, false)?;
+        let stopped = self.read(bytes, finds, &cohort, repeats, sink, false)?;
         self.remember(at, bytes, began, sink);
         let moved = self.readers.iter().zip(&cohort).any(|(reader, member)| *member && reader.cutter.wants() > at);
         let more = stopped == Stopped::Full || ahead.is_some() || at + (filled as u64) < size;
@@ -273,11 +274,11 @@ impl Source {
         let cohort: Vec<bool> = self.readers.iter().map(|reader| reader.cutter.wants() == furthest).collect();
         self.recall(&cohort)?;
         let block = self.block();
-        let (buffer, lower) = buffers.room(usize::try_from(size - furthest).unwrap_or(block).min(block));
+        let (buffer, finds) = buffers.room(usize::try_from(size - furthest).unwrap_or(block).min(block));
         let began = SystemTime::now();
         let filled = file::read_at(&self.file, buffer, furthest)?;
         let bytes = &buffer[..filled];
-        self.read(bytes, lower, &cohort, repeats, sink, true)?;
+        self.read(bytes, finds, &cohort, repeats, sink, true)?;
         self.remember(furthest, bytes, began, sink);
         Ok(())
     }
@@ -377,7 +378,7 @@ impl Source {
     fn read(
         &mut self,
         bytes: &[u8],
-        lower: &mut Vec<u8>,
+        finds: &mut Finds,
         cohort: &[bool],
         repeats: &mut Repeats,
         sink: &impl Sink,
@@ -388,7 +389,7 @@ impl Source {
         let mut readings: Vec<Vec<Step>> = self.readers.iter().map(|_| Vec::new()).collect();
         let pipeline = Arc::clone(&self.pipeline);
         let mut stopped = Stopped::AtEnd;
-        let mut block = Block::new(bytes, lower, finish);
+        let mut block = Block::new(bytes, finds, finish);
         let subject = |file| Subject { log: self.row.id, file, pipeline: &pipeline };
         while let Some(found) = self.scan.next(subject(&self.file), &mut cutter, &mut block)? {
             match found {

@@ -2,6 +2,7 @@
 
 mod condition;
 mod prefilter;
+mod sieve;
 mod site;
 mod template;
 
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use condition::{Conditions, Extensions, Miss, RefererCondition};
-pub use prefilter::Prefilter;
+pub use prefilter::{Finds, Prefilter};
 pub use site::{Hosts, KeepQuery, PageSource, RefererKind, SiteContext};
 pub use template::{Template, TemplateError};
 

@@ -1,12 +1,14 @@
 //! What bytes a line must hold for any rule to make an event of it, so that whole blocks are searched and only the
 //! candidates are cut out and parsed. Pure, and exact: a line that is no candidate can't become an event.
 //!
-//! Blocks are lower-cased first and searched case-sensitively: several times as fast as a search in any case. Lines with
-//! escapes of the log (`\x41`, `\u0041`) are always candidates, for what they hide is only known once they are undone.
+//! Extensions are found by one pass that also counts the lines. Where paths are asked for, blocks are lower-cased and
+//! searched case-sensitively: several times as fast as a search in any case. Lines with escapes of the log (`\x41`,
+//! `\u0041`) are always candidates, for what they hide is only known once they are undone.
 
 use regex::bytes::Regex;
 use regex_syntax::hir::literal::{ExtractKind, Extractor};
 
+use super::sieve::{Newlines, Sieve};
 use super::{Conditions, Rules};
 
 /// Literals shorter than this are in too many lines to be worth a search.
@@ -14,89 +16,126 @@ const SHORTEST: usize = 3;
 /// More literals than this from one regex aren't worth it either.
 const MOST: usize = 64;
 
-/// Literals from this length on are searched together, apart from shorter ones: they are what makes a search take many a
-/// byte for the beginning of something (with `\\x` among the extensions it takes twice as long).
-const LONG: usize = 4;
+/// Bytes that are lower-cased and searched at a time, so that the copy stays in the nearest caches.
+const STRETCH: usize = if cfg!(test) { 512 } else { 32 * 1024 };
 
 /// Finds the lines that some rule may make an event of.
 #[derive(Debug, Clone)]
 pub struct Prefilter {
-    /// What candidates have, but for the next two.
-    texts: Vec<Regex>,
+    /// Extensions that candidates have, and escapes.
+    sieve: Sieve,
+    /// What other candidates have, in lower case, but for the next two.
+    texts: Option<Regex>,
     /// Lines with a percent sign are candidates.
     percent: bool,
     /// So are those with `\\/`.
     slashes: bool,
 }
 
+/// What a search has found, and room for it, which is used again.
+#[derive(Debug, Default)]
+pub struct Finds {
+    /// Whole lines that some rule may make an event of, in their order: where each begins and ends.
+    pub candidates: Vec<(usize, usize)>,
+    newlines: Newlines,
+    lower: Vec<u8>,
+}
+
+impl Finds {
+    /// How many lines end in `from..to` of the lines that were searched last.
+    pub fn lines_within(&self, lines: &[u8], from: usize, to: usize) -> u64 {
+        self.newlines.within(lines, from, to)
+    }
+}
+
 impl Prefilter {
     /// From the rules of the site that reads the log; `None`: some rule may fit any line. `escaped_slashes`: the format
     /// may write `\/` for `/`.
     pub fn new(rules: &Rules, escaped_slashes: bool) -> Option<Self> {
-        let mut texts: Vec<(usize, String)> = Vec::new();
-        let mut of_paths = false;
+        let (mut extensions, mut texts) = (Vec::new(), Vec::new());
         for rule in rules.0.iter().filter(|rule| rule.event.is_some()) {
             let Conditions { extensions: wanted, path, .. } = &rule.conditions;
-            if let Some(wanted) = wanted {
+            match wanted {
                 // What follows a path is no letter or digit, whatever the format: else `.doc` would be in every referer
                 // from docs.example.org.
-                let text = |wanted: &str| (1 + wanted.len(), format!(r"\.{}(?:[^a-z0-9]|$)", regex::escape(wanted)));
-                texts.extend(wanted.iter().map(text));
-            } else {
-                texts.extend(literals_of(path.as_ref()?.as_str())?);
-                // The regex is asked about the decoded path.
-                of_paths = true;
+                Some(wanted) => extensions.extend(wanted.iter()),
+                None => texts.extend(literals_of(path.as_ref()?.as_str())?),
             }
         }
+        extensions.sort_unstable();
+        extensions.dedup();
         texts.sort();
         texts.dedup();
-        let (short, long): (Vec<_>, Vec<_>) = texts.into_iter().partition(|(len, _)| *len < LONG);
-        let any = |texts: Vec<(usize, String)>| {
-            let texts: Vec<String> = texts.into_iter().map(|(_, text)| text).collect();
-            // Literals and classes of one byte always compile, but for a size beyond all reason.
-            Regex::new(&format!("(?-u){}", texts.join("|"))).ok()
+        // The regex of a path is asked about the decoded path.
+        let of_paths = !texts.is_empty();
+        let texts = match of_paths {
+            // Literals always compile, but for a size beyond all reason.
+            true => Some(Regex::new(&format!("(?-u){}", texts.join("|"))).ok()?),
+            false => None,
         };
-        let texts = [long, short].into_iter().filter(|texts| !texts.is_empty()).map(any).collect::<Option<_>>()?;
-        Some(Self { texts, percent: of_paths, slashes: of_paths && escaped_slashes })
+        let sieve = Sieve::new(extensions.into_iter());
+        Some(Self { sieve, texts, percent: of_paths, slashes: of_paths && escaped_slashes })
     }
 
-    /// Adds the candidates among whole lines in lower case, in their order: where each begins and ends, if the first line
-    /// begins at `base`.
-    pub fn find(&self, lower: &[u8], base: usize, found: &mut Vec<(usize, usize)>) {
-        let first = found.len();
-        for text in &self.texts {
-            each_line(lower, base, found, |at| Some(text.find_at(lower, at)?.start()));
-        }
-        // Each is rare, and looked for by itself that costs next to nothing.
-        let is_escape = |at: &usize| match lower.get(at + 1) {
-            Some(b'x' | b'u') => true,
+    /// Finds the candidates among whole lines.
+    pub fn find(&self, lines: &[u8], finds: &mut Finds) {
+        let Finds { candidates, newlines, lower } = finds;
+        candidates.clear();
+        let is_escape = |at: usize| match lines.get(at + 1) {
+            Some(b'x' | b'X' | b'u' | b'U') => true,
             Some(b'/') => self.slashes,
             _ => false,
         };
-        each_line(lower, base, found, |from| {
-            memchr::memchr_iter(b'\\', &lower[from..]).map(|at| from + at).find(is_escape)
+        let mut behind = 0;
+        self.sieve.pass(lines, newlines, |at| {
+            if at >= behind && (lines[at] != b'\\' || is_escape(at)) {
+                let line = line_at(lines, behind, at);
+                behind = line.1;
+                candidates.push(line);
+            }
         });
-        if self.percent {
-            each_line(lower, base, found, |from| Some(from + memchr::memchr(b'%', &lower[from..])?));
+        let Some(texts) = &self.texts else { return };
+        let mut from = 0;
+        while from < lines.len() {
+            let rest = &lines[from..];
+            let some = &rest[..rest.len().min(STRETCH)];
+            let end =
+                memchr::memrchr(b'\n', some).or_else(|| memchr::memchr(b'\n', rest)).map_or(rest.len(), |end| end + 1);
+            // One pass over the bytes: a copy that is then changed takes two.
+            lower.resize(end, 0);
+            for (lower, byte) in lower.iter_mut().zip(rest) {
+                *lower = byte.to_ascii_lowercase();
+            }
+            each_line(lower, from, candidates, |at| Some(texts.find_at(lower, at)?.start()));
+            if self.percent {
+                each_line(lower, from, candidates, |at| Some(at + memchr::memchr(b'%', &lower[at..])?));
+            }
+            from += end;
         }
-        found[first..].sort_unstable();
-        found.dedup();
+        candidates.sort_unstable();
+        candidates.dedup();
     }
 }
 
-/// Adds the lines in which something is found; `next` looks for it from an offset on.
-fn each_line(lower: &[u8], base: usize, lines: &mut Vec<(usize, usize)>, next: impl Fn(usize) -> Option<usize>) {
+/// Where the line begins and ends that holds an offset; it doesn't begin before `from`.
+fn line_at(lines: &[u8], from: usize, at: usize) -> (usize, usize) {
+    let start = memchr::memrchr(b'\n', &lines[from..at]).map_or(from, |before| from + before + 1);
+    let end = memchr::memchr(b'\n', &lines[at..]).map_or(lines.len(), |after| at + after + 1);
+    (start, end)
+}
+
+/// Adds the lines in which something is found; `next` looks for it from an offset on. They stand behind `base` bytes.
+fn each_line(lines: &[u8], base: usize, found: &mut Vec<(usize, usize)>, next: impl Fn(usize) -> Option<usize>) {
     let mut from = 0;
     while let Some(at) = next(from) {
-        let start = memchr::memrchr(b'\n', &lower[from..at]).map_or(from, |before| from + before + 1);
-        let end = memchr::memchr(b'\n', &lower[at..]).map_or(lower.len(), |after| at + after + 1);
-        lines.push((base + start, base + end));
+        let (start, end) = line_at(lines, from, at);
+        found.push((base + start, base + end));
         from = end;
     }
 }
 
-/// Literals, escaped and in lower case, with their lengths, of which one must be in everything that a regex matches.
-fn literals_of(pattern: &str) -> Option<Vec<(usize, String)>> {
+/// Literals, escaped and in lower case, of which one must be in everything that a regex matches.
+fn literals_of(pattern: &str) -> Option<Vec<String>> {
     let hir = regex_syntax::ParserBuilder::new().utf8(false).build().parse(pattern).ok()?;
     [ExtractKind::Prefix, ExtractKind::Suffix].into_iter().find_map(|kind| {
         let found = Extractor::new().kind(kind).limit_total(4_096).extract(&hir);
@@ -104,7 +143,7 @@ fn literals_of(pattern: &str) -> Option<Vec<(usize, String)>> {
             // What these stand for may be written as an escape: those lines are candidates anyway.
             let text = std::str::from_utf8(literal.as_bytes()).ok()?;
             let plain = text.len() >= SHORTEST && !text.bytes().any(|b| b <= b' ' || b"\"\\%\x7f".contains(&b));
-            plain.then(|| (text.len(), regex::escape(&text.to_ascii_lowercase())))
+            plain.then(|| regex::escape(&text.to_ascii_lowercase()))
         });
         let mut texts = texts.collect::<Option<Vec<_>>>()?;
         texts.sort();
@@ -155,9 +194,9 @@ mod tests {
             ("a path, and what may hide it", rules(&["xz"], Some("^/files/")), false, vec![3, 5, 6, 9]),
             ("a path, and slashes are escaped", rules(&["xz"], Some("^/files/")), true, vec![3, 5, 6, 7, 9]),
         ] {
-            let mut found = Vec::new();
-            Prefilter::new(&rules, escaped_slashes).unwrap().find(block.as_bytes(), 0, &mut found);
-            let found: Vec<&str> = found.into_iter().map(|(start, end)| &block[start..end]).collect();
+            let mut finds = Finds::default();
+            Prefilter::new(&rules, escaped_slashes).unwrap().find(block.as_bytes(), &mut finds);
+            let found: Vec<&str> = finds.candidates.iter().map(|&(start, end)| &block[start..end]).collect();
             let want: Vec<String> = want.into_iter().map(|at: usize| format!("{}\n", lines[at])).collect();
             assert_eq!(found, want, "{name}");
         }
@@ -176,8 +215,7 @@ mod tests {
             ("^/übersicht", Some(vec!["/übersicht"])),
             ("(?i)^/(?:api|form)/", Some(vec!["/api/", "/form/"])),
         ] {
-            let want: Option<Vec<_>> =
-                want.map(|want| want.iter().map(|text| (text.len(), regex::escape(text))).collect());
+            let want: Option<Vec<_>> = want.map(|want| want.into_iter().map(regex::escape).collect());
             assert_eq!(literals_of(pattern), want, "{pattern}");
         }
     }
