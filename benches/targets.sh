@@ -46,6 +46,7 @@ jobs_two() {
 some() {
     SOME=$WORK/some.log
     head -c 256M "$LOG" | head -n -1 >"$SOME"
+    into_the_cache "$SOME"
     SOME_LINES=$(wc -l <"$SOME")
 }
 a_second() { awk -v n="$SOME_LINES" -v s="$1" 'BEGIN { printf "%.2f million/s", n / s / 1e6 }'; }
