@@ -28,6 +28,7 @@ pub mod entry;
 pub mod event;
 pub mod follow;
 pub mod format;
+mod frequent;
 pub mod journal;
 pub mod ledger;
 pub mod lines;

@@ -76,8 +76,7 @@ pub fn page(summary: &Summary, dry_run: bool) -> String {
         out.push_str("<h2>Events by the log's day</h2>\n");
         out.push_str(&columns(&days));
     }
-    let mut extensions: Vec<(String, u64)> =
-        summary.plots.extensions.iter().map(|(name, count)| (name.clone(), *count)).collect();
+    let mut extensions: Vec<(String, u64)> = summary.plots.extensions().collect();
     extensions.sort_by(|(name, count), (other_name, other)| other.cmp(count).then_with(|| name.cmp(other_name)));
     extensions.truncate(EXTENSIONS);
     if !extensions.is_empty() {

@@ -10,14 +10,15 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use crate::event::Event;
+use crate::frequent::Frequent;
 use crate::ledger::Counts;
 
-/// Distinct URLs that are counted at most; beyond, the rarest are forgotten.
-const URLS: usize = 8_192;
 /// URLs that are shown.
 const TOP: usize = 10;
 /// Lines that don't fit, shown.
 const SAMPLES: usize = 5;
+/// Bytes of the longest extension that is counted by itself.
+const EXTENSION: usize = 8;
 /// Bytes of such a line that are shown.
 const SAMPLE_BYTES: usize = 200;
 
@@ -80,18 +81,27 @@ pub struct Sample {
 /// What only the report shows.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Plots {
-    urls: hashbrown::HashMap<String, u64>,
+    urls: Frequent,
     /// Events that count for an earlier run, by site.
     taken_back: BTreeMap<Option<String>, u64>,
     /// The day that was counted last: from when, to when, and how many events.
     today: Option<(Timestamp, Timestamp, u64)>,
     /// Events by the log's day, in the machine's time zone.
     pub days: BTreeMap<Date, u64>,
-    /// Events by the extension of their URL's path.
-    pub extensions: BTreeMap<String, u64>,
+    /// Events by the extension of their URL's path, in lower case and with zeros behind it; none is all zeros.
+    extensions: hashbrown::HashMap<[u8; EXTENSION], u64>,
 }
 
 impl Plots {
+    /// Events by the extension of their URL's path.
+    pub fn extensions(&self) -> impl Iterator<Item = (String, u64)> {
+        let name = |extension: &[u8; EXTENSION]| match extension.split(|byte| *byte == 0).next() {
+            None | Some([]) => "(none)".to_owned(),
+            Some(text) => String::from_utf8_lossy(text).into_owned(),
+        };
+        self.extensions.iter().map(move |(extension, count)| (name(extension), *count))
+    }
+
     /// Another day begins.
     fn close(&mut self, day: Option<(Timestamp, Timestamp, u64)>, zone: &TimeZone) {
         if let Some((from, _, count)) = day {
@@ -145,19 +155,7 @@ impl Summary {
     /// An event that is to be sent.
     pub fn event(&mut self, event: &Event, zone: &TimeZone) {
         let plots = &mut self.plots;
-        match plots.urls.get_mut(&event.url) {
-            Some(count) => *count += 1,
-            None => {
-                if plots.urls.len() >= URLS {
-                    // Halved: what occurs often stays, whatever the traffic.
-                    let mut counts: Vec<u64> = plots.urls.values().copied().collect();
-                    counts.sort_unstable();
-                    let median = counts.get(counts.len() / 2).copied().unwrap_or(0);
-                    plots.urls.retain(|_, count| *count > median);
-                }
-                plots.urls.insert(event.url.clone(), 1);
-            }
-        }
+        plots.urls.add(&event.url);
         if let Some(time) = event.time {
             // Most events are of the same day as the one before.
             match &mut plots.today {
@@ -178,19 +176,12 @@ impl Summary {
         let path = &url[..memchr::memchr2(b'?', b'#', url).unwrap_or(url.len())];
         let name = &path[memchr::memrchr(b'/', path).map_or(0, |slash| slash + 1)..];
         let extension = memchr::memrchr(b'.', name).map(|dot| &name[dot + 1..]);
-        let extension = extension.filter(|text| text.len() <= 8 && text.iter().all(u8::is_ascii_alphanumeric));
-        let mut lower = [0; 8];
-        let extension = extension.and_then(|text| {
-            let lower = &mut lower[..text.len()];
-            lower.copy_from_slice(text);
-            lower.make_ascii_lowercase();
-            std::str::from_utf8(lower).ok()
-        });
-        let extension = extension.unwrap_or("(none)");
-        match plots.extensions.get_mut(extension) {
-            Some(count) => *count += 1,
-            None => drop(plots.extensions.insert(extension.to_owned(), 1)),
+        let extension = extension.filter(|text| text.len() <= EXTENSION && text.iter().all(u8::is_ascii_alphanumeric));
+        let mut lower = [0; EXTENSION];
+        for (lower, byte) in lower.iter_mut().zip(extension.unwrap_or_default()) {
+            *lower = byte.to_ascii_lowercase();
         }
+        *plots.extensions.entry(lower).or_default() += 1;
     }
 
     /// Everything has been added.
@@ -205,16 +196,7 @@ impl Summary {
                 of.event = of.event.saturating_sub(count);
             }
         }
-        let mut top: Vec<(String, u64)> = std::mem::take(&mut self.plots.urls).into_iter().collect();
-        let rank = |(url, count): &(String, u64), (other_url, other): &(String, u64)| {
-            other.cmp(count).then_with(|| url.cmp(other_url))
-        };
-        if top.len() > TOP {
-            top.select_nth_unstable_by(TOP, rank);
-            top.truncate(TOP);
-        }
-        top.sort_by(rank);
-        self.top_urls = top;
+        self.top_urls = std::mem::take(&mut self.plots.urls).most(TOP);
     }
 
     /// The fates in the order in which they are shown.

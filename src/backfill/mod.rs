@@ -149,7 +149,7 @@ impl Period {
 #[derive(Debug, Default)]
 pub struct Options {
     /// How long a visitor's event waits for company, by the log's time.
-    pub linger: HashMap<SiteId, Duration>,
+    pub linger: hashbrown::HashMap<SiteId, Duration>,
     /// Events in one POST.
     pub max_events: usize,
     /// Longest line, in bytes.
@@ -254,7 +254,7 @@ pub enum Outlet {
         ledger: Ledger,
     },
     /// To standard output, one exact JSON body a line.
-    DryRun(HashMap<SiteId, PropertyKey>),
+    DryRun(hashbrown::HashMap<SiteId, PropertyKey>),
 }
 
 /// A settler that counts, too.

@@ -1,0 +1,110 @@
+//! The texts that occur most among any number of them, in bounded memory.
+
+use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+
+/// Distinct texts that are counted at most; beyond, the rarest are forgotten.
+const COUNTED: usize = 8_192;
+/// Texts that are kept though they have occurred once only. Where each is another, keeping all would cost more than
+/// counting them does.
+const KEPT: usize = 1_024;
+
+/// Counts texts by their hashes. The most frequent are exact while no more than [`COUNTED`] differ; two with the same hash of
+/// 64 bits would be one.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Frequent {
+    hasher: DefaultHashBuilder,
+    counts: HashTable<(u64, u64)>,
+    /// Of what has occurred twice, and of the first ones.
+    texts: HashMap<u64, String>,
+}
+
+impl Frequent {
+    /// One more of these.
+    pub(crate) fn add(&mut self, text: &str) {
+        let hash = self.hasher.hash_one(text);
+        if let Some((_, count)) = self.counts.find_mut(hash, |(known, _)| *known == hash) {
+            *count += 1;
+            if *count == 2 {
+                self.texts.entry(hash).or_insert_with(|| text.to_owned());
+            }
+            return;
+        }
+        if self.counts.len() >= COUNTED {
+            self.forget_the_rarest();
+        }
+        self.counts.insert_unique(hash, (hash, 1), |(hash, _)| *hash);
+        if self.texts.len() < KEPT {
+            self.texts.insert(hash, text.to_owned());
+        }
+    }
+
+    /// Halved: what occurs often stays, whatever else comes.
+    fn forget_the_rarest(&mut self) {
+        let mut counts: Vec<u64> = self.counts.iter().map(|(_, count)| *count).collect();
+        let middle = counts.len() / 2;
+        let median = *counts.select_nth_unstable(middle).1;
+        self.counts.retain(|(_, count)| *count > median);
+        let counts = &self.counts;
+        self.texts.retain(|hash, _| counts.find(*hash, |(known, _)| known == hash).is_some());
+    }
+
+    /// The most frequent, and how often they occurred; by their names where that is the same.
+    pub(crate) fn most(self, many: usize) -> Vec<(String, u64)> {
+        let Self { counts, texts, .. } = self;
+        let count_of = |hash: u64| counts.find(hash, |(known, _)| *known == hash).map_or(0, |(_, count)| *count);
+        let mut most: Vec<(String, u64)> = texts.into_iter().map(|(hash, text)| (text, count_of(hash))).collect();
+        let rank = |(text, count): &(String, u64), (other_text, other): &(String, u64)| {
+            other.cmp(count).then_with(|| text.cmp(other_text))
+        };
+        if most.len() > many {
+            most.select_nth_unstable_by(many, rank);
+            most.truncate(many);
+        }
+        most.sort_by(rank);
+        most
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// As long as they aren't too many, it counts as if it kept them all.
+        #[test]
+        fn few_are_counted_exactly(texts in proptest::collection::vec("[a-e]{1,3}", 0..2_000), many in 1_usize..12) {
+            let (mut frequent, mut all) = (Frequent::default(), std::collections::BTreeMap::<String, u64>::new());
+            for text in texts {
+                frequent.add(&text);
+                *all.entry(text).or_default() += 1;
+            }
+            let mut want: Vec<(String, u64)> = all.into_iter().collect();
+            want.sort_by_key(|(text, count)| (std::cmp::Reverse(*count), text.clone()));
+            want.truncate(many);
+            prop_assert_eq!(frequent.most(many), want);
+        }
+    }
+
+    #[test]
+    fn what_is_frequent_stays_among_any_number_of_others() {
+        let mut frequent = Frequent::default();
+        for number in 0..100_000 {
+            frequent.add(&format!("once {number}"));
+            if number % 10 == 0 {
+                frequent.add("often");
+            }
+            if number > 50_000 && number % 100 == 0 {
+                frequent.add("late");
+            }
+            assert!(frequent.counts.len() <= COUNTED && frequent.texts.len() <= COUNTED);
+        }
+        let most = frequent.most(3);
+        assert_eq!(most[0], ("often".to_owned(), 10_000));
+        assert_eq!(most[1].0, "late");
+        assert!((400..500).contains(&most[1].1), "what is forgotten at first is counted from then on: {most:?}");
+    }
+}
