@@ -493,7 +493,9 @@ pub fn run(
     if jobs.iter().flat_map(|job| &job.sites).any(|site| site.bots.as_ref().is_some_and(|bots| bots.asks_the_lists())) {
         bots::prepare();
     }
-    let pool = Pool::new(options.jobs.max(1)).map_err(|error| BackfillError::Read(PathBuf::from("threads"), error))?;
+    let helps = matches!(outlet, Outlet::DryRun(_));
+    let pool =
+        Pool::new(options.jobs.max(1), helps).map_err(|error| BackfillError::Read(PathBuf::from("threads"), error))?;
     let mut work = Work { collector: &collector, options, repeats: &mut repeats, stop, ids: 0, seen: Vec::new(), pool };
     for group in groups(jobs) {
         if stop() {
