@@ -160,9 +160,7 @@ impl Pipeline {
     pub fn new(format: Format, sites: Vec<Arc<Site>>) -> Self {
         // Where sites share a log, each line is parsed, so that it counts for the site it belongs to.
         let prefilter = match sites.as_slice() {
-            [site] if site.hosts.is_none() && format.can_be_searched() => {
-                Prefilter::new(&site.rules, format.may_escape_slashes())
-            }
+            [site] if site.hosts.is_none() && format.can_be_searched() => Prefilter::new(&site.rules),
             _ => None,
         };
         let glances = match sites.as_slice() {

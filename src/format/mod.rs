@@ -197,11 +197,6 @@ impl Format {
         ways.first()?.glance(line, when, glimpse)
     }
 
-    /// Whether slashes may be written with a backslash before them.
-    pub fn may_escape_slashes(&self) -> bool {
-        matches!(self.inner.reader, Reader::Json(_))
-    }
-
     /// The name it was given.
     pub fn name(&self) -> &str {
         &self.inner.name

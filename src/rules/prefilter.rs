@@ -26,10 +26,8 @@ pub struct Prefilter {
     sieve: Sieve,
     /// What other candidates have, in lower case, but for the next two.
     texts: Option<Regex>,
-    /// Lines with a percent sign are candidates.
-    percent: bool,
-    /// So are those with `\\/`.
-    slashes: bool,
+    /// Paths are asked for: lines are candidates with what may be encoded or escaped in one, `%`, `\\/` and `\\'`.
+    paths: bool,
 }
 
 /// What a search has found, and room for it, which is used again.
@@ -49,16 +47,16 @@ impl Finds {
 }
 
 impl Prefilter {
-    /// From the rules of the site that reads the log; `None`: some rule may fit any line. `escaped_slashes`: the format
-    /// may write `\/` for `/`.
-    pub fn new(rules: &Rules, escaped_slashes: bool) -> Option<Self> {
+    /// From the rules of the site that reads the log; `None`: some rule may fit any line.
+    pub fn new(rules: &Rules) -> Option<Self> {
         let (mut extensions, mut texts) = (Vec::new(), Vec::new());
         for rule in rules.0.iter().filter(|rule| rule.event.is_some()) {
             let Conditions { extensions: wanted, path, .. } = &rule.conditions;
             match wanted {
                 // What follows a path is no letter or digit, whatever the format: else `.doc` would be in every referer
                 // from docs.example.org.
-                Some(wanted) => extensions.extend(wanted.iter()),
+                Some(wanted) if wanted.iter().all(is_plain) => extensions.extend(wanted.iter()),
+                Some(_) => return None,
                 None => texts.extend(literals_of(path.as_ref()?.as_str())?),
             }
         }
@@ -74,7 +72,7 @@ impl Prefilter {
             false => None,
         };
         let sieve = Sieve::new(extensions.into_iter());
-        Some(Self { sieve, texts, percent: of_paths, slashes: of_paths && escaped_slashes })
+        Some(Self { sieve, texts, paths: of_paths })
     }
 
     /// Finds the candidates among whole lines.
@@ -83,7 +81,7 @@ impl Prefilter {
         candidates.clear();
         let is_escape = |at: usize| match lines.get(at + 1) {
             Some(b'x' | b'X' | b'u' | b'U') => true,
-            Some(b'/') => self.slashes,
+            Some(b'/' | b'\'') => self.paths,
             _ => false,
         };
         let mut behind = 0;
@@ -107,7 +105,7 @@ impl Prefilter {
                 *lower = byte.to_ascii_lowercase();
             }
             each_line(lower, from, candidates, |at| Some(texts.find_at(lower, at)?.start()));
-            if self.percent {
+            if self.paths {
                 each_line(lower, from, candidates, |at| Some(at + memchr::memchr(b'%', &lower[at..])?));
             }
             from += end;
@@ -134,16 +132,19 @@ fn each_line(lines: &[u8], base: usize, found: &mut Vec<(usize, usize)>, next: i
     }
 }
 
+/// Whether a text stands in a log as it is, but for escapes by which its line is a candidate anyway.
+fn is_plain(text: &str) -> bool {
+    !text.bytes().any(|b| b <= b' ' || b"\"\\%\x7f".contains(&b))
+}
+
 /// Literals, escaped and in lower case, of which one must be in everything that a regex matches.
 fn literals_of(pattern: &str) -> Option<Vec<String>> {
     let hir = regex_syntax::ParserBuilder::new().utf8(false).build().parse(pattern).ok()?;
     [ExtractKind::Prefix, ExtractKind::Suffix].into_iter().find_map(|kind| {
         let found = Extractor::new().kind(kind).limit_total(4_096).extract(&hir);
         let texts = found.literals()?.iter().map(|literal| {
-            // What these stand for may be written as an escape: those lines are candidates anyway.
             let text = std::str::from_utf8(literal.as_bytes()).ok()?;
-            let plain = text.len() >= SHORTEST && !text.bytes().any(|b| b <= b' ' || b"\"\\%\x7f".contains(&b));
-            plain.then(|| regex::escape(&text.to_ascii_lowercase()))
+            (text.len() >= SHORTEST && is_plain(text)).then(|| regex::escape(&text.to_ascii_lowercase()))
         });
         let mut texts = texts.collect::<Option<Vec<_>>>()?;
         texts.sort();
@@ -185,17 +186,17 @@ mod tests {
             "get /files\\/g",
             "get /",
             "get /h.xz?x",
+            "get /it\\'s",
         ];
         let block: String = lines.iter().map(|line| format!("{line}\n")).collect();
-        for (name, rules, escaped_slashes, want) in [
-            ("long and short extensions", rules(&["pdf", "7z", "xz"], None), false, vec![0, 2, 3, 9]),
-            ("long ones alone", rules(&["pdf"], None), true, vec![0, 3]),
-            ("short ones alone", rules(&["xz"], None), false, vec![3, 9]),
-            ("a path, and what may hide it", rules(&["xz"], Some("^/files/")), false, vec![3, 5, 6, 9]),
-            ("a path, and slashes are escaped", rules(&["xz"], Some("^/files/")), true, vec![3, 5, 6, 7, 9]),
+        for (name, rules, want) in [
+            ("long and short extensions", rules(&["pdf", "7z", "xz"], None), vec![0, 2, 3, 9]),
+            ("long ones alone", rules(&["pdf"], None), vec![0, 3]),
+            ("short ones alone", rules(&["xz"], None), vec![3, 9]),
+            ("a path, and what may hide it", rules(&["xz"], Some("^/files/")), vec![3, 5, 6, 7, 9, 10]),
         ] {
             let mut finds = Finds::default();
-            Prefilter::new(&rules, escaped_slashes).unwrap().find(block.as_bytes(), &mut finds);
+            Prefilter::new(&rules).unwrap().find(block.as_bytes(), &mut finds);
             let found: Vec<&str> = finds.candidates.iter().map(|&(start, end)| &block[start..end]).collect();
             let want: Vec<String> = want.into_iter().map(|at: usize| format!("{}\n", lines[at])).collect();
             assert_eq!(found, want, "{name}");

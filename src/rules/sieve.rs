@@ -195,6 +195,7 @@ mod tests {
             .prop_map(|text| text.as_bytes().to_vec()),
             1 => proptest::collection::vec(any::<u8>(), 0..80),
             1 => (0_usize..1100).prop_map(|len| vec![b'x'; len]),
+            1 => (0_usize..1100).prop_map(|len| vec![b'\\'; len]),
         ];
         proptest::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
     }
