@@ -1,4 +1,4 @@
-//! The texts that occur most among any number of them, in bounded memory.
+//! The texts that occur most among any number of them, of which only so many are kept.
 
 use std::hash::BuildHasher;
 
@@ -10,8 +10,8 @@ const COUNTED: usize = 8_192;
 /// counting them does.
 const KEPT: usize = 1_024;
 
-/// Counts texts by their hashes. The most frequent are exact while no more than [`COUNTED`] differ; two with the same hash of
-/// 64 bits would be one.
+/// Counts texts by their hashes. How often the most frequent occurred is exact while no more than [`COUNTED`] differ; of what
+/// occurred once only the first [`KEPT`] or so are known. Two with the same hash of 64 bits would be one.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Frequent {
     hasher: DefaultHashBuilder,
@@ -50,7 +50,7 @@ impl Frequent {
         self.texts.retain(|hash, _| counts.find(*hash, |(known, _)| known == hash).is_some());
     }
 
-    /// The most frequent, and how often they occurred; by their names where that is the same.
+    /// The most frequent of those that are known, and how often they occurred; by their names where that is the same.
     pub(crate) fn most(self, many: usize) -> Vec<(String, u64)> {
         let Self { counts, texts, .. } = self;
         let count_of = |hash: u64| counts.find(hash, |(known, _)| *known == hash).map_or(0, |(_, count)| *count);

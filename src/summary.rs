@@ -17,10 +17,11 @@ use crate::ledger::Counts;
 const TOP: usize = 10;
 /// Lines that don't fit, shown.
 const SAMPLES: usize = 5;
-/// Bytes of the longest extension that is counted by itself.
-const EXTENSION: usize = 8;
 /// Bytes of such a line that are shown.
 const SAMPLE_BYTES: usize = 200;
+/// Bytes of the longest extension that is counted by itself, and how many are.
+const EXTENSION: usize = 8;
+const EXTENSIONS: usize = 1_000;
 
 /// What a backfill did, as `--json` shows it. `delivered` and `rejected` count events.
 #[derive(Debug, Default, Clone, Serialize)]
@@ -88,17 +89,14 @@ pub(crate) struct Plots {
     today: Option<(Timestamp, Timestamp, u64)>,
     /// Events by the log's day, in the machine's time zone.
     pub days: BTreeMap<Date, u64>,
-    /// Events by the extension of their URL's path, in lower case and with zeros behind it; none is all zeros.
+    /// Events by the extension of their URL's path, in lower case and with zeros behind it.
     extensions: hashbrown::HashMap<[u8; EXTENSION], u64>,
 }
 
 impl Plots {
     /// Events by the extension of their URL's path.
     pub fn extensions(&self) -> impl Iterator<Item = (String, u64)> {
-        let name = |extension: &[u8; EXTENSION]| match extension.split(|byte| *byte == 0).next() {
-            None | Some([]) => "(none)".to_owned(),
-            Some(text) => String::from_utf8_lossy(text).into_owned(),
-        };
+        let name = |extension: &[u8; EXTENSION]| String::from_utf8_lossy(extension).trim_end_matches('\0').to_owned();
         self.extensions.iter().map(move |(extension, count)| (name(extension), *count))
     }
 
@@ -177,9 +175,14 @@ impl Summary {
         let name = &path[memchr::memrchr(b'/', path).map_or(0, |slash| slash + 1)..];
         let extension = memchr::memrchr(b'.', name).map(|dot| &name[dot + 1..]);
         let extension = extension.filter(|text| text.len() <= EXTENSION && text.iter().all(u8::is_ascii_alphanumeric));
-        let mut lower = [0; EXTENSION];
-        for (lower, byte) in lower.iter_mut().zip(extension.unwrap_or_default()) {
-            *lower = byte.to_ascii_lowercase();
+        let mut lower = *b"(none)\0\0";
+        if let Some(extension) = extension.filter(|text| !text.is_empty()) {
+            lower = [0; EXTENSION];
+            lower[..extension.len()].copy_from_slice(extension);
+            lower.make_ascii_lowercase();
+        }
+        if plots.extensions.len() >= EXTENSIONS && !plots.extensions.contains_key(&lower) {
+            lower = *b"(other)\0";
         }
         *plots.extensions.entry(lower).or_default() += 1;
     }
