@@ -99,9 +99,11 @@ impl Cutter {
         self.skipped > 0
     }
 
-    /// Passes over whole lines, none of them longer than the bound.
+    /// Passes over whole lines, none of them longer than the bound. They begin at [`Cutter::wants`], outside a long line.
     pub fn pass(&mut self, whole_lines: &[u8]) {
-        self.start += whole_lines.len() as u64;
+        // NUL bytes that were let go belong to the first of them.
+        self.start = self.wants() + whole_lines.len() as u64;
+        self.nuls = 0;
     }
 
     /// Takes the last line, which has no newline: for archives and for files that nobody writes any more.
@@ -121,6 +123,15 @@ impl Cutter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_that_are_passed_over_take_the_nuls_before_them_along() {
+        let mut cutter = Cutter::new(7, 100);
+        assert_eq!(cutter.next_line(&mut &b"\0\0\0"[..]), None);
+        assert_eq!((cutter.offset(), cutter.wants()), (7, 10));
+        cutter.pass(b"one\ntwo\n");
+        assert_eq!((cutter.offset(), cutter.wants()), (18, 18));
+    }
 
     /// Cuts `log`, which arrives in pieces of `size` bytes; the unfinished rest is shown again, as a file would.
     fn cut_all(log: &[u8], size: usize, max_line: usize) -> Vec<(Option<Vec<u8>>, Span)> {

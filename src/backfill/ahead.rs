@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,7 +25,7 @@ const SEGMENT: u64 = 1024 * 1024;
 /// when it is used.
 const SEGMENT_OF_LINES: u64 = 128 * 1024;
 /// Bytes read beyond a segment for the end of its last line: mostly enough.
-const BEYOND: u64 = 4 * 1024;
+const BEYOND: u64 = if cfg!(test) { 16 } else { 4 * 1024 };
 
 /// Room to work in, one for each thread.
 #[derive(Debug, Default)]
@@ -65,7 +66,11 @@ impl Pool {
                     loop {
                         let next = given.lock().unwrap_or_else(PoisonError::into_inner).recv();
                         let Ok(task) = next else { return };
-                        task(&mut room);
+                        // A panic says so itself, and whoever waits for the result hears that there will be none. The
+                        // others go on.
+                        if catch_unwind(AssertUnwindSafe(|| task(&mut room))).is_err() {
+                            room = Room::default();
+                        }
                     }
                 };
                 pool.threads.push(std::thread::Builder::new().name("reader".into()).spawn(work)?);
@@ -94,7 +99,7 @@ impl Pool {
             Handle::Later(task) => Ok(task(&mut self.room)),
             Handle::UnderWay(result) => {
                 let mut done = result.try_recv();
-                // Where a reader holds what is given it waits for more, or takes what there is.
+                // Where a reader holds what is given, it waits because there is nothing, or is just taking the next.
                 while matches!(done, Err(TryRecvError::Empty))
                     && let Some(given) = &self.given
                     && let Some(task) = given.try_lock().ok().and_then(|given| given.try_recv().ok())
@@ -454,21 +459,38 @@ mod tests {
 
     use super::*;
     use crate::format::Format;
+    use crate::rules::{Conditions, Extensions, Prefilter, Rule, Rules};
 
-    fn pieces(log: &[u8], parts: impl Iterator<Item = (u64, u64)>, max_line: usize) -> Vec<(Span, &'static str)> {
+    /// The lines of each part, those that are passed over among them: where the last of each piece ends, what became of it,
+    /// and how many there are.
+    fn pieces(
+        log: &[u8],
+        parts: impl Iterator<Item = (u64, u64)>,
+        max_line: usize,
+        searched: bool,
+    ) -> Vec<(u64, &'static str, u64)> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(log).unwrap();
         let file = Content::Plain(file);
-        let pipeline = Pipeline::new(Format::builtin("combined", &TimeZone::UTC).unwrap(), Vec::new());
+        let mut pipeline = Pipeline::new(Format::builtin("combined", &TimeZone::UTC).unwrap(), Vec::new());
+        let extensions = Some(Extensions::new(&["pdf".to_owned()]));
+        let rule = Rule {
+            event: Some("download".into()),
+            conditions: Conditions { extensions, ..Conditions::default() },
+            url: None,
+            properties: Vec::new(),
+            repeat_window: None,
+        };
+        pipeline.prefilter = Prefilter::new(&Rules(vec![rule])).filter(|_| searched);
         let subject = Subject { log: LogId(1), file: &file, pipeline: &pipeline };
         let mut room = Room::default();
         let mut all = Vec::new();
         for (start, end) in parts {
             let part = Part { from: 0, until: log.len() as u64, start, end };
-            for piece in part.read(subject, max_line, &mut room).unwrap().pieces {
-                let Piece::Line { span, taken, .. } = piece else { panic!("nothing is searched here") };
-                all.push((span, taken.outcome.name()));
-            }
+            all.extend(part.read(subject, max_line, &mut room).unwrap().pieces.into_iter().map(|piece| match piece {
+                Piece::Line { span, taken, .. } => (span.end, taken.outcome.name(), 1),
+                Piece::Passed { lines, end } => (end, "passed", lines),
+            }));
         }
         all
     }
@@ -477,14 +499,15 @@ mod tests {
         /// However a log is divided, each line is in one part: over-long lines, NULs and a missing last newline included.
         #[test]
         fn parts_of_a_log_together_hold_each_line_once(
-            lines in proptest::collection::vec((0_usize..60, 0_usize..4), 0..40),
+            lines in proptest::collection::vec((0_usize..60, 0_usize..4, any::<bool>()), 0..40),
             newline in any::<bool>(),
             part in 1_u64..200,
         ) {
             let mut log = Vec::new();
-            for (len, nuls) in lines {
+            for (len, nuls, candidate) in lines {
                 log.extend(std::iter::repeat_n(0_u8, nuls * 7));
                 log.extend(std::iter::repeat_n(b'x', len));
+                log.extend_from_slice(if candidate { b".pdf" } else { b"" });
                 log.push(b'\n');
             }
             if !newline {
@@ -492,9 +515,14 @@ mod tests {
             }
             let len = log.len() as u64;
             let starts = (0..len).step_by(part as usize);
-            let divided = pieces(&log, starts.map(|start| (start, (start + part).min(len))), 40);
-            let whole = pieces(&log, std::iter::once((0, len)), 40);
-            prop_assert_eq!(divided, whole);
+            let parts: Vec<_> = starts.map(|start| (start, (start + part).min(len))).collect();
+            let whole = pieces(&log, std::iter::once((0, len)), 40, false);
+            prop_assert_eq!(&pieces(&log, parts.iter().copied(), 40, false), &whole);
+            // Where they are searched, too; what is passed over is only counted.
+            let searched = pieces(&log, parts.into_iter(), 40, true);
+            prop_assert_eq!(searched.iter().map(|(_, _, lines)| lines).sum::<u64>(), whole.len() as u64);
+            let mut ends = searched.iter().map(|(end, _, _)| *end);
+            prop_assert!(ends.clone().is_sorted() && ends.all(|end| whole.iter().any(|(known, _, _)| *known == end)));
         }
     }
 }
