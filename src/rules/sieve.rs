@@ -78,8 +78,8 @@ impl Sieve {
     pub(super) fn pass(&self, bytes: &[u8], newlines: &mut Newlines, mut found: impl FnMut(usize)) {
         let mut ends = 0;
         newlines.before.clear();
-        // Places are put down first and looked at then: how many there are in a word can't be foreseen, and the processor
-        // would guess wrong for one in three.
+        // Places are put down first and looked at then: how many there are in a word can't be foreseen, and a processor that
+        // guesses wrong has to begin again. There are never more than a step has bytes; the remainder spares asking.
         let mut places = [0; STEP];
         for start in (0..bytes.len()).step_by(STEP) {
             newlines.before.push(ends);
