@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::follow::archive::UNKNOWN;
 use crate::follow::source::Place;
 use crate::offsets::{LogId, Origin};
 
@@ -12,8 +13,21 @@ use crate::offsets::{LogId, Origin};
 #[derive(Debug, Default, Clone)]
 pub struct Logs {
     /// By their number.
-    places: Vec<(LogId, Place)>,
+    places: Vec<Kept>,
+    /// Since when it is known of the few that are behind.
+    behind: HashMap<LogId, Instant>,
     open: HashMap<Origin, Instant>,
+}
+
+/// A place as it is kept: there are ten thousand.
+#[derive(Debug, Clone)]
+struct Kept {
+    id: LogId,
+    path: Arc<Path>,
+    inode: (u64, u64),
+    /// An archive's is [`UNKNOWN`].
+    size: u64,
+    read_to: u64,
 }
 
 /// A log as it stands.
@@ -36,21 +50,28 @@ pub struct Standing {
 impl Logs {
     /// A log is here now.
     pub fn stands(&mut self, log: LogId, place: Place) {
+        let Place { path, inode, size, read_to, behind_since } = place;
+        match behind_since {
+            Some(since) => self.behind.insert(log, since),
+            None => self.behind.remove(&log),
+        };
+        let kept = Kept { id: log, path, inode, size: size.unwrap_or(UNKNOWN), read_to };
         match self.at(log) {
-            Ok(at) => self.places[at].1 = place,
-            Err(at) => self.places.insert(at, (log, place)),
+            Ok(at) => self.places[at] = kept,
+            Err(at) => self.places.insert(at, kept),
         }
     }
 
     /// A log isn't open any more.
     pub fn left(&mut self, log: LogId) {
+        self.behind.remove(&log);
         if let Ok(at) = self.at(log) {
             self.places.remove(at);
         }
     }
 
     fn at(&self, log: LogId) -> Result<usize, usize> {
-        self.places.binary_search_by_key(&log, |(id, _)| *id)
+        self.places.binary_search_by_key(&log, |place| place.id)
     }
 
     /// An event is read and waits to be settled.
@@ -76,13 +97,15 @@ impl Logs {
         let mut all: Vec<Standing> = self
             .places
             .iter()
-            .map(|(id, place)| {
-                let open = waiting.get(id);
+            .map(|place| {
+                let open = waiting.get(&place.id);
                 let offset = open.map_or(place.read_to, |(start, _)| place.read_to.min(*start));
-                let size = place.size.map(|known| size_of(&place.path, place.inode).unwrap_or(known));
-                let since = [open.map(|(_, since)| *since), place.behind_since].into_iter().flatten().min();
+                let size = Some(place.size).filter(|size| *size != UNKNOWN);
+                let size = size.map(|known| size_of(&place.path, place.inode).unwrap_or(known));
+                let behind = self.behind.get(&place.id).copied();
+                let since = [open.map(|(_, since)| *since), behind].into_iter().flatten().min();
                 Standing {
-                    id: *id,
+                    id: place.id,
                     path: Arc::clone(&place.path),
                     offset,
                     size,
