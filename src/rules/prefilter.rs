@@ -26,7 +26,7 @@ pub struct Prefilter {
     sieve: Sieve,
     /// What other candidates have, in lower case, but for the next two.
     texts: Option<Regex>,
-    /// Paths are asked for: lines are candidates with what may be encoded or escaped in one, `%`, `\\/` and `\\'`.
+    /// Paths are asked for: lines are candidates with what may be encoded or escaped in one and in no extension, `%` and `\\/`.
     paths: bool,
 }
 
@@ -80,8 +80,8 @@ impl Prefilter {
         let Finds { candidates, newlines, lower } = finds;
         candidates.clear();
         let is_escape = |at: usize| match lines.get(at + 1) {
-            Some(b'x' | b'X' | b'u' | b'U') => true,
-            Some(b'/' | b'\'') => self.paths,
+            Some(b'x' | b'X' | b'u' | b'U' | b'\'') => true,
+            Some(b'/') => self.paths,
             _ => false,
         };
         let mut behind = 0;
@@ -190,9 +190,9 @@ mod tests {
         ];
         let block: String = lines.iter().map(|line| format!("{line}\n")).collect();
         for (name, rules, want) in [
-            ("long and short extensions", rules(&["pdf", "7z", "xz"], None), vec![0, 2, 3, 9]),
-            ("long ones alone", rules(&["pdf"], None), vec![0, 3]),
-            ("short ones alone", rules(&["xz"], None), vec![3, 9]),
+            ("long and short extensions", rules(&["pdf", "7z", "xz"], None), vec![0, 2, 3, 9, 10]),
+            ("long ones alone", rules(&["pdf"], None), vec![0, 3, 10]),
+            ("short ones alone", rules(&["xz"], None), vec![3, 9, 10]),
             ("a path, and what may hide it", rules(&["xz"], Some("^/files/")), vec![3, 5, 6, 7, 9, 10]),
         ] {
             let mut finds = Finds::default();
