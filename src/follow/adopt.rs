@@ -11,7 +11,7 @@ use super::identity::{self, Who};
 use super::known::Known;
 use super::scan::Scan;
 use super::source::{Reader, Sink, Source};
-use super::{Adopted, Follower, Looking, Start, decide_format, discover, first_bytes};
+use super::{Adopted, Follower, Looking, Open, Start, decide_format, discover, first_bytes};
 use crate::format::Format;
 use crate::ledger::{Fingerprint, LedgerError, LogRow, MARK_MAX, Mark};
 use crate::lines::Cutter;
@@ -41,7 +41,9 @@ impl<S: Sink> Follower<S> {
             }
         };
         let inode = (opened.dev, opened.ino);
-        let held = looking.inodes.contains(&inode);
+        let Looking { known, open } = looking;
+        let open = open.get_or_insert_with(|| Open::of(&self.sources));
+        let held = open.inodes.contains(&inode);
         if let Some(source) = self.sources.iter_mut().find(|source| held && (source.row.dev, source.row.ino) == inode) {
             // Renamed to a name that is followed too, or a second name of one file.
             if !source.file.is_packed() && source.leaving.take().is_some() {
@@ -54,13 +56,13 @@ impl<S: Sink> Follower<S> {
         if opened.file.is_packed() && self.finished.contains(&(opened.dev, opened.ino, opened.modified)) {
             return Ok(());
         }
-        let known = match &mut looking.known {
+        let known = match known {
             Some(known) => known,
             none => none.insert(self.known()?),
         };
         // What lies where a log was cut is another one; elsewhere it may be the copy that was made before.
         let whole = |row: &LogRow| !self.cut.contains_key(&row.id) || (row.dev, row.ino) != inode;
-        let free = |(_, row): &(usize, &LogRow)| whole(row) && !looking.logs.contains(&row.id);
+        let free = |(_, row): &(usize, &LogRow)| whole(row) && !open.logs.contains(&row.id);
         let who = match identity::stayed(&opened, known.at_inode(inode).filter(free)) {
             Ok(Some(place)) => Ok(Who::Known(place)),
             Ok(None) => {
@@ -103,8 +105,8 @@ impl<S: Sink> Follower<S> {
                     source.leaving = Some(Instant::now());
                 }
                 self.unopened.remove(&inode);
-                looking.inodes.insert((source.row.dev, source.row.ino));
-                looking.logs.insert(source.row.id);
+                open.inodes.insert((source.row.dev, source.row.ino));
+                open.logs.insert(source.row.id);
                 self.sources.push(*source);
             }
             Adopted::NotYet => drop(self.unopened.entry(inode).or_insert_with(|| (path.to_path_buf(), None))),
@@ -116,13 +118,9 @@ impl<S: Sink> Follower<S> {
         Ok(())
     }
 
-    /// What is open now; what the ledger knows is asked when it is needed.
+    /// What is open, and what the ledger knows, is asked when it is needed.
     pub(super) fn looking(&mut self) -> Looking {
-        Looking {
-            known: self.known.take(),
-            inodes: self.sources.iter().map(|source| (source.row.dev, source.row.ino)).collect(),
-            logs: self.sources.iter().map(|source| source.row.id).collect(),
-        }
+        Looking { known: self.known.take(), open: None }
     }
 
     /// What the ledger knows, with all that it has been told by now: a copy is told from another log by what was read last.

@@ -16,12 +16,14 @@ pub mod source;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
+
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::format::{self, Format};
 use crate::ledger::{Ledger, LedgerError};
@@ -29,6 +31,7 @@ use crate::offsets::{LogId, SiteId};
 use crate::pipeline::Site;
 use crate::visitor::repeats::Repeats;
 use adopt::Log;
+use discover::Found;
 use file::{Opened, Stamp};
 use identity::Who;
 use known::Known;
@@ -226,10 +229,46 @@ enum Adopted {
 struct Looking {
     /// What the ledger knows, with what was added since it was asked.
     known: Option<Known>,
-    /// Files that are open.
+    /// What is open; `None`: nobody has asked yet, as at nearly all looks.
+    open: Option<Open>,
+}
+
+/// What is open.
+struct Open {
+    /// Its files.
     inodes: HashSet<(u64, u64)>,
-    /// Logs that are open.
+    /// Its logs.
     logs: HashSet<LogId>,
+}
+
+impl Open {
+    fn of(sources: &[Source]) -> Self {
+        let (inodes, logs) = sources.iter().map(|source| ((source.row.dev, source.row.ino), source.row.id)).unzip();
+        Self { inodes, logs }
+    }
+}
+
+/// The names of open logs that have them still, found by their sources' places: a set of names would be several times as
+/// large.
+struct OpenNames {
+    places: HashTable<usize>,
+    hasher: DefaultHashBuilder,
+}
+
+impl OpenNames {
+    fn of(sources: &[Source]) -> Self {
+        let (mut places, hasher) = (HashTable::with_capacity(sources.len()), DefaultHashBuilder::default());
+        let hash = |place: &usize| hasher.hash_one(&*sources[*place].path);
+        for place in (0..sources.len()).filter(|place| sources[*place].leaving.is_none()) {
+            places.insert_unique(hash(&place), place, hash);
+        }
+        Self { places, hasher }
+    }
+
+    /// Whether a name is among them; sources may have been added since.
+    fn hold(&self, name: &Path, sources: &[Source]) -> bool {
+        self.places.find(self.hasher.hash_one(name), |place| *sources[*place].path == *name).is_some()
+    }
 }
 
 /// Descriptors that are left for connections, the state and the system.
@@ -628,9 +667,9 @@ impl<S: Sink> Follower<S> {
         self.allow_for_the_clock(&began);
         let patterns: Vec<String> = self.targets.iter().map(|target| target.pattern.clone()).collect();
         let mut unlisted = Vec::new();
-        let found = discover::paths(&patterns, |directory, error| unlisted.push((directory.to_path_buf(), error)));
+        let found = Found::of(&patterns, |directory, error| unlisted.push((directory.to_path_buf(), error)));
         self.troubles.retain(|path, _| {
-            found.contains_key(path)
+            found.contains(path)
                 || unlisted.iter().any(|(directory, _)| directory == path)
                 || !path.is_dir() && path.symlink_metadata().is_ok()
         });
@@ -655,20 +694,20 @@ impl<S: Sink> Follower<S> {
                 moved.insert(source.path.to_path_buf());
             }
         }
-        let open: HashSet<&Path> =
-            self.sources.iter().filter(|source| source.leaving.is_none()).map(|source| &*source.path).collect();
-        let new: Vec<(&PathBuf, &Arc<[usize]>)> =
-            found.iter().filter(|(path, _)| !open.contains(path.as_path())).collect();
+        let open = OpenNames::of(&self.sources);
+        let new = found.iter().filter(|(path, _)| !open.hold(path, &self.sources)).count();
         let mut looking = self.looking();
         // At once: a vector that grows by and by leaves holes as large as itself.
-        self.sources.reserve_exact(new.len());
-        let any_new = !new.is_empty();
-        for (path, targets) in new {
+        self.sources.reserve_exact(new);
+        for (path, targets) in found.iter().filter(|_| new > 0) {
+            if open.hold(&path, &self.sources) {
+                continue;
+            }
+            self.open(&path, targets, &mut looking)?;
             // At the first look nothing is known to have moved; a copy of each name would only lie between the logs.
             if self.looked.is_some() {
-                moved.insert(path.clone());
+                moved.insert(path);
             }
-            self.open(path, targets, &mut looking)?;
         }
         self.keep(looking);
         self.find_what_was_rotated_since_the_last_look(&moved, &found)?;
@@ -676,26 +715,25 @@ impl<S: Sink> Follower<S> {
         self.looked = Some(began);
         // The first look of a run, or by a new configuration, isn't all: what was rotated before is searched for after it.
         if self.looking_stored.is_some() {
-            self.remember_looking(any_new || !moved.is_empty())?;
+            self.remember_looking(new > 0 || !moved.is_empty())?;
         }
         let unread = self.sources.iter().filter(|source| source.row.fingerprint.marks.is_empty());
         self.unread = unread.map(|source| source.row.id).collect();
         // Where every name still has its file, no link leads elsewhere now.
-        let names = BuildHasherDefault::<DefaultHasher>::default().hash_one(found.keys().collect::<Vec<_>>());
-        if any_new || !moved.is_empty() || names != self.found {
+        let mut names = DefaultHasher::new();
+        found.iter().for_each(|(path, _)| path.hash(&mut names));
+        let names = names.finish();
+        if new > 0 || !moved.is_empty() || names != self.found {
             self.real_paths = found
-                .keys()
-                .filter_map(|path| Some((std::fs::canonicalize(path).ok()?, path.clone())))
+                .iter()
+                .filter_map(|(path, _)| Some((std::fs::canonicalize(&path).ok()?, path)))
                 .filter(|(real, path)| real != path)
                 .collect();
             self.found = names;
         }
         let mut directories: BTreeSet<PathBuf> =
             patterns.iter().map(|pattern| discover::watched_directory(pattern)).collect();
-        // By their order those of one directory come one after the other.
-        let mut folders: Vec<&Path> = found.keys().filter_map(|path| path.parent()).collect();
-        folders.dedup();
-        directories.extend(folders.into_iter().map(Path::to_path_buf));
+        directories.extend(found.folders().map(Path::to_path_buf));
         directories.extend(self.real_paths.keys().filter_map(|path| path.parent().map(Path::to_path_buf)));
         if self.watches.set(directories) {
             // A file that came before its directory was watched is seen by looking once more.

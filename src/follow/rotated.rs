@@ -1,18 +1,18 @@
 //! Finds what rotation did to a followed log while nobody looked: its rest under another name, also compressed, and
 //! whole files that came and went between two looks, or between two runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::discover::{self, Directories, Sibling};
+use super::discover::{self, Directories, Found, Sibling};
 use super::file;
 use super::identity::{self, Who};
 use super::known::Known;
 use super::moment::Moment;
 use super::source::{Happened, Sink, Source};
-use super::{Adopted, Follower, Looking};
+use super::{Adopted, Follower, Looking, Open};
 use crate::ledger::{LedgerError, LogRow};
 use crate::offsets::{LogId, SiteId};
 
@@ -136,7 +136,7 @@ impl<S: Sink> Follower<S> {
     pub(super) fn find_what_was_rotated_since_the_last_look(
         &mut self,
         moved: &BTreeSet<PathBuf>,
-        found: &BTreeMap<PathBuf, Arc<[usize]>>,
+        found: &Found,
     ) -> Result<(), LedgerError> {
         let Some(looked) = self.looked else { return Ok(()) };
         let mut directories = Directories::since(self.looked);
@@ -157,8 +157,8 @@ impl<S: Sink> Follower<S> {
             let is_new = |sibling: &Sibling| sibling.modified.is_none_or(|written| written >= since);
             let news = directories.siblings(name).into_iter().any(|sibling| {
                 (is_new(&sibling) || self.unopened.contains_key(&sibling.inode))
-                    && !found.contains_key(&sibling.path)
-                    && !looking.inodes.contains(&sibling.inode)
+                    && !found.contains(&sibling.path)
+                    && !looking.open.get_or_insert_with(|| Open::of(&self.sources)).inodes.contains(&sibling.inode)
             });
             if news {
                 self.search(name, since, &mut directories, &mut looking)?;
@@ -235,7 +235,8 @@ impl<S: Sink> Follower<S> {
         if targets.is_empty() {
             return Ok(());
         }
-        let Looking { known, inodes, logs } = looking;
+        let Looking { known, open } = looking;
+        let Open { inodes, logs } = open.get_or_insert_with(|| Open::of(&self.sources));
         let known = match known {
             Some(known) => known,
             none => none.insert(self.known()?),
