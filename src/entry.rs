@@ -189,13 +189,14 @@ pub(crate) fn request_parts(request: &[u8]) -> (Option<Part>, Part, Option<Part>
     if request.starts_with(b"- ") {
         return (None, (0, 0), None);
     }
-    let Some(space) = memchr::memchr(b' ', request) else { return (None, (0, len), None) };
-    let is_method = space > 0 && request[..space].iter().all(|b| b.is_ascii_alphabetic() || b"-_".contains(b));
-    if !is_method {
+    // Method and protocol are a few bytes: looking at each costs less than calling what looks at many.
+    let is_method = |byte: &u8| byte.is_ascii_alphabetic() || b"-_".contains(byte);
+    let space = request.iter().position(|byte| !is_method(byte));
+    let Some(space) = space.filter(|space| *space > 0 && request[*space] == b' ') else {
         return (None, (0, len), None);
-    }
+    };
     let rest = space + 1;
-    match memchr::memrchr(b' ', &request[rest..]) {
+    match request[rest..].iter().rposition(|byte| *byte == b' ') {
         Some(last) if request[rest + last + 1..].starts_with(b"HTTP/") => {
             (Some((0, space)), (rest, rest + last), Some((rest + last + 1, len)))
         }

@@ -40,6 +40,7 @@ pub mod receive;
 pub mod report;
 pub mod rules;
 pub mod setup;
+mod sixteen;
 pub mod status;
 pub mod summary;
 pub mod visitor;

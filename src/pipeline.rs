@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use crate::entry::{Entry, lossy};
 use crate::event::{Event, Visitor};
-use crate::format::{Format, Glimpse, Reading};
+use crate::format::{Format, Glimpse, Quoted, Reading};
 use crate::ledger::Counts;
 use crate::lines::{Cut, Line};
 use crate::offsets::{LogId, Origin, SiteId};
@@ -173,8 +173,8 @@ impl Pipeline {
     }
 
     /// Whether a glance is enough to see that none of the only site's rules fits a line, whatever else is in it.
-    pub fn passes(&self, line: &[u8], glimpse: &mut Glimpse) -> bool {
-        let Some(seen) = self.format.glance(line, glimpse) else { return false };
+    pub fn passes(&self, line: &[u8], quotes: Quoted<'_>, glimpse: &mut Glimpse) -> bool {
+        let Some(seen) = self.format.glance(line, quotes, glimpse) else { return false };
         self.sites.first().is_some_and(|site| !site.rules.may_fit(&seen))
     }
 

@@ -11,13 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::follow::archive::{Content, Damage};
 use crate::follow::file;
-use crate::follow::scan::{Block, Found, Recall, Scan, Subject};
+use crate::follow::scan::{self, Block, Found, Recall, Scan, Subject};
 use crate::follow::source::BLOCK;
 use crate::ledger::MARK_MAX;
 use crate::lines::{Cut, Cutter};
 use crate::offsets::{LogId, Span};
 use crate::pipeline::{Outcome, Pipeline, Taken};
-use crate::rules::Finds;
 
 /// Bytes of a segment of which little is kept.
 const SEGMENT: u64 = 1024 * 1024;
@@ -31,7 +30,7 @@ const BEYOND: u64 = if cfg!(test) { 16 } else { 4 * 1024 };
 #[derive(Debug, Default)]
 struct Room {
     bytes: Vec<u8>,
-    finds: Finds,
+    scans: scan::Room,
     /// How many pieces the last segment had: a vector that grows by and by is copied again and again.
     pieces: usize,
 }
@@ -323,7 +322,7 @@ struct Part {
 
 impl Part {
     fn read(&self, subject: Subject<'_>, max_line: usize, room: &mut Room) -> io::Result<Segment> {
-        let Room { bytes: buffer, finds, pieces: expected } = room;
+        let Room { bytes: buffer, scans, pieces: expected } = room;
         let mut pieces = Vec::with_capacity(*expected);
         let done = |pieces: Vec<Piece>, read_to| -> io::Result<Segment> {
             let tail = file::read_before(subject.file, read_to, MARK_MAX)?;
@@ -352,7 +351,7 @@ impl Part {
             let end = bytes.get(last..).and_then(|rest| memchr::memchr(b'\n', rest)).map(|end| last + end + 1);
             bytes = &bytes[..end.unwrap_or(filled)];
             let finish = end.is_none() && at + filled as u64 == self.until;
-            scan_block(&mut scan, subject, &mut cutter, Block::new(bytes, finds, finish), &mut pieces)?;
+            scan_block(&mut scan, subject, &mut cutter, Block::new(bytes, scans, finish), &mut pieces)?;
             if filled == 0 || finish {
                 break;
             }
@@ -395,7 +394,7 @@ impl Unpacking {
         room: &mut Room,
     ) -> io::Result<Segment> {
         let Self { file, cutter, scan, ended } = self;
-        let Room { bytes: buffer, finds, .. } = room;
+        let Room { bytes: buffer, scans, .. } = room;
         let scan = match scan {
             Some(scan) => scan,
             None => scan.insert(Scan::begin(Recall::at(file, &pipeline.format, cutter.offset())?)),
@@ -409,7 +408,7 @@ impl Unpacking {
         *ended = filled < len || at + filled as u64 >= until;
         let damage = file.damage().filter(|_| *ended);
         // What a damaged archive ends with may be half a line.
-        let block = Block::new(&buffer[..filled], finds, *ended && damage.is_none());
+        let block = Block::new(&buffer[..filled], scans, *ended && damage.is_none());
         let subject = Subject { log, file, pipeline };
         scan_block(scan, subject, cutter, block, &mut pieces)?;
         scan.recall.at = cutter.offset();

@@ -6,7 +6,7 @@ use std::io;
 use super::archive::Content;
 use super::file;
 use crate::entry::Entry;
-use crate::format::{Format, Glimpse, Reading};
+use crate::format::{Format, Glimpse, Quotes, Reading};
 use crate::lines::{Cut, Cutter, Line};
 use crate::offsets::LogId;
 use crate::pipeline::{Pipeline, Taken};
@@ -91,15 +91,24 @@ pub enum Found<'b> {
     Line(Cut<'b>, Taken),
 }
 
+/// Room for scans to work in, used for one block after the other.
+#[derive(Debug, Default)]
+pub struct Room {
+    /// What was found where a block was searched.
+    finds: Finds,
+    /// What is told by where the quotes are, and remembered from one glance to the next.
+    quotes: Quotes,
+    glimpse: Glimpse,
+}
+
 /// Bytes of a log on their way through a scan.
 #[derive(Debug)]
 pub struct Block<'b> {
     bytes: &'b [u8],
     /// What has been taken of them.
     at: usize,
-    /// What was found where its whole lines were searched.
-    finds: &'b mut Finds,
-    /// Where these begin and end, once they have been.
+    room: &'b mut Room,
+    /// Where its whole lines begin and end, once they have been searched.
     searched: Option<(usize, usize)>,
     /// How many of the candidates lie behind.
     behind: usize,
@@ -108,9 +117,11 @@ pub struct Block<'b> {
 }
 
 impl<'b> Block<'b> {
-    /// Bytes that begin where the cutter wants them to; `finds` is room to work in.
-    pub fn new(bytes: &'b [u8], finds: &'b mut Finds, finish: bool) -> Self {
-        Self { bytes, at: 0, finds, searched: None, behind: 0, finish }
+    /// Bytes that begin where the cutter wants them to.
+    pub fn new(bytes: &'b [u8], room: &'b mut Room, finish: bool) -> Self {
+        room.quotes.forget();
+        room.glimpse.forget();
+        Self { bytes, at: 0, room, searched: None, behind: 0, finish }
     }
 
     /// The next candidate from where it stands, or else the end of the whole lines; `None`: there are none left.
@@ -120,14 +131,14 @@ impl<'b> Block<'b> {
             None => {
                 // All at once: what searches stays in the processor's caches, and then what parses does.
                 let whole = memchr::memrchr(b'\n', &self.bytes[self.at..]).map_or(self.at, |end| self.at + end + 1);
-                prefilter.find(&self.bytes[self.at..whole], self.finds);
+                prefilter.find(&self.bytes[self.at..whole], &mut self.room.finds);
                 *self.searched.insert((self.at, whole))
             }
         };
         if self.at >= whole {
             return None;
         }
-        let candidates = &self.finds.candidates;
+        let candidates = &self.room.finds.candidates;
         while candidates.get(self.behind).is_some_and(|(_, end)| first + end <= self.at) {
             self.behind += 1;
         }
@@ -137,7 +148,7 @@ impl<'b> Block<'b> {
     /// How many lines end between where it stands and `to`, which were searched.
     fn lines_until(&self, to: usize) -> u64 {
         let (first, whole) = self.searched.unwrap_or_default();
-        self.finds.lines_within(&self.bytes[first..whole], self.at - first, to - first)
+        self.room.finds.lines_within(&self.bytes[first..whole], self.at - first, to - first)
     }
 }
 
@@ -152,12 +163,11 @@ pub struct Scan {
     gap: bool,
     /// Lines that are passed over unread before one is parsed all the same.
     until_sample: u32,
-    glimpse: Glimpse,
 }
 
 impl Default for Scan {
     fn default() -> Self {
-        Self { recall: Recall::default(), parsed: 0, gap: false, until_sample: SAMPLED, glimpse: Glimpse::default() }
+        Self { recall: Recall::default(), parsed: 0, gap: false, until_sample: SAMPLED }
     }
 }
 
@@ -195,7 +205,7 @@ impl Scan {
     ) -> io::Result<Option<Found<'b>>> {
         let may_pass = self.parsed >= PARSED_FIRST && !cutter.is_inside_a_long_line();
         if may_pass && subject.pipeline.glances {
-            let (bytes, lines) = self.glance_over(subject.pipeline, &block.bytes[block.at..], cutter.max_line());
+            let (bytes, lines) = self.glance_over(subject.pipeline, block, cutter.max_line());
             if lines > 0 {
                 cutter.pass(&block.bytes[block.at..block.at + bytes]);
                 block.at += bytes;
@@ -253,21 +263,24 @@ impl Scan {
 
     /// How much can be passed over after a glance at each line, up to one that must be read: bytes and lines. Only time,
     /// request and status are looked at, so that a line in a thousand has to show whether lines still fit.
-    fn glance_over(&mut self, pipeline: &Pipeline, bytes: &[u8], max_line: usize) -> (usize, u64) {
+    fn glance_over(&mut self, pipeline: &Pipeline, block: &mut Block<'_>, max_line: usize) -> (usize, u64) {
         let mut passed = (0, 0);
         if self.until_sample <= 1 {
             self.until_sample = SAMPLED;
             return passed;
         }
+        let Room { quotes, glimpse, .. } = &mut *block.room;
+        let wanted = pipeline.format.quotes();
         while self.until_sample > 1 {
-            let rest = &bytes[passed.0..];
-            let Some(end) = memchr::memchr(b'\n', rest) else { break };
-            let line = &rest[..end];
+            let at = block.at + passed.0;
+            let Some((quoted, end)) = quotes.of_line(block.bytes, at, wanted) else { break };
+            let line = &block.bytes[at..end];
             // NULs before a line are none of it.
-            if end > max_line || line.first() == Some(&0) || !pipeline.passes(line, &mut self.glimpse) {
+            if line.len() > max_line || line.first() == Some(&0) || !pipeline.passes(line, quoted, glimpse) {
                 break;
             }
-            passed = (passed.0 + end + 1, passed.1 + 1);
+            quotes.go_on_behind(wanted);
+            passed = (passed.0 + line.len() + 1, passed.1 + 1);
             self.until_sample -= 1;
         }
         passed

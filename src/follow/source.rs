@@ -12,13 +12,12 @@ use std::time::{Instant, SystemTime};
 use super::archive::Content;
 use super::file::{self, Opened, Stamp};
 use super::identity;
-use super::scan::{Block, Found, Recall, Scan, Subject};
+use super::scan::{Block, Found, Recall, Room, Scan, Subject};
 use crate::event::Event;
 use crate::ledger::{Advance, Counts, Fingerprint, HEAD_MAX, LogRow, MARK_MAX, Mark, Step};
 use crate::lines::{Cut, Cutter};
 use crate::offsets::{LogId, SiteId};
 use crate::pipeline::{Outcome, Pipeline, Taken};
-use crate::rules::Finds;
 use crate::visitor::repeats::Repeats;
 
 /// Bytes read at a time: more makes no difference in speed, and costs memory.
@@ -28,17 +27,16 @@ pub const BLOCK: usize = if cfg!(test) { 1024 } else { 256 * 1024 };
 #[derive(Debug, Default)]
 pub struct Buffers {
     bytes: Vec<u8>,
-    /// What is found where it is searched.
-    finds: Finds,
+    room: Room,
 }
 
 impl Buffers {
     /// Room for so many bytes, and room to work in. No more than that is touched: mostly it is a line or two.
-    fn room(&mut self, bytes: usize) -> (&mut [u8], &mut Finds) {
+    fn room(&mut self, bytes: usize) -> (&mut [u8], &mut Room) {
         if self.bytes.len() < bytes {
             self.bytes.resize(bytes, 0);
         }
-        (&mut self.bytes[..bytes], &mut self.finds)
+        (&mut self.bytes[..bytes], &mut self.room)
     }
 
     /// Gives the memory back, until there is something to read.
@@ -228,7 +226,7 @@ impl Source {
 
         let limit = ahead.unwrap_or(size).saturating_sub(at);
         let block = self.block();
-        let (buffer, finds) = buffers.room(usize::try_from(limit).unwrap_or(block).min(block));
+        let (buffer, room) = buffers.room(usize::try_from(limit).unwrap_or(block).min(block));
         let began = SystemTime::now();
         let filled = file::read_at(&self.file, buffer, at)?;
         // Only after it was read: it may be truncated and written to again at any time.
@@ -240,7 +238,7 @@ impl Source {
         }
         self.recall(&cohort)?;
         let bytes = &buffer[..filled];
-        let stopped = self.read(bytes, finds, &cohort, repeats, sink, false)?;
+        let stopped = self.read(bytes, room, &cohort, repeats, sink, false)?;
         self.remember(at, bytes, began, sink);
         let moved = self.readers.iter().zip(&cohort).any(|(reader, member)| *member && reader.cutter.wants() > at);
         let more = stopped == Stopped::Full || ahead.is_some() || at + (filled as u64) < size;
@@ -274,11 +272,11 @@ impl Source {
         let cohort: Vec<bool> = self.readers.iter().map(|reader| reader.cutter.wants() == furthest).collect();
         self.recall(&cohort)?;
         let block = self.block();
-        let (buffer, finds) = buffers.room(usize::try_from(size - furthest).unwrap_or(block).min(block));
+        let (buffer, room) = buffers.room(usize::try_from(size - furthest).unwrap_or(block).min(block));
         let began = SystemTime::now();
         let filled = file::read_at(&self.file, buffer, furthest)?;
         let bytes = &buffer[..filled];
-        self.read(bytes, finds, &cohort, repeats, sink, true)?;
+        self.read(bytes, room, &cohort, repeats, sink, true)?;
         self.remember(furthest, bytes, began, sink);
         Ok(())
     }
@@ -378,7 +376,7 @@ impl Source {
     fn read(
         &mut self,
         bytes: &[u8],
-        finds: &mut Finds,
+        room: &mut Room,
         cohort: &[bool],
         repeats: &mut Repeats,
         sink: &impl Sink,
@@ -389,7 +387,7 @@ impl Source {
         let mut readings: Vec<Vec<Step>> = self.readers.iter().map(|_| Vec::new()).collect();
         let pipeline = Arc::clone(&self.pipeline);
         let mut stopped = Stopped::AtEnd;
-        let mut block = Block::new(bytes, finds, finish);
+        let mut block = Block::new(bytes, room, finish);
         let subject = |file| Subject { log: self.row.id, file, pipeline: &pipeline };
         while let Some(found) = self.scan.next(subject(&self.file), &mut cutter, &mut block)? {
             match found {

@@ -38,7 +38,7 @@ pub use builtin::BUILTIN;
 pub use detect::detect;
 pub use json::slip_of;
 pub use reading::Reading;
-pub use split::{Glance, Glimpse};
+pub use split::{Glance, Glimpse, Quoted, Quotes};
 pub use unescape::unescape;
 
 use self::json::Keys;
@@ -190,11 +190,20 @@ impl Format {
         matches!(&self.inner.reader, Reader::Split(ways) if Splitter::can_be_glanced_at(ways))
     }
 
-    /// What a glance shows of a line, which is what reading it would say if it fits at all; `None`: nothing, it must be read.
-    pub fn glance<'l>(&self, line: &'l [u8], glimpse: &mut Glimpse) -> Option<Glance<'l>> {
+    /// Double quotes of a line at which a glance can show anything.
+    pub fn quotes(&self) -> usize {
+        match &self.inner.reader {
+            Reader::Split(ways) => ways.first().map_or(0, Splitter::quotes),
+            _ => 0,
+        }
+    }
+
+    /// What a glance shows of a line with so many quotes ([`Format::quotes`]) and no backslash, which is what reading it would
+    /// say if it fits at all; `None`: nothing, it must be read.
+    pub fn glance<'l>(&self, line: &'l [u8], quotes: Quoted<'_>, glimpse: &mut Glimpse) -> Option<Glance<'l>> {
         let Reader::Split(ways) = &self.inner.reader else { return None };
         let when = When { zone: &self.inner.zone, after: None };
-        ways.first()?.glance(line, when, glimpse)
+        ways.first()?.glance(line, quotes, when, glimpse)
     }
 
     /// The name it was given.

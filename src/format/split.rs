@@ -5,6 +5,7 @@
 //! wouldn't fit. Nothing is allocated for a field without escapes.
 
 mod glance;
+mod quotes;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 pub use glance::{Glance, Glimpse};
 use glance::{Glanced, TimeBefore};
+pub use quotes::{Quoted, Quotes};
 
 use super::FormatError;
 use super::slot::{Slot, When, complete};

@@ -154,7 +154,10 @@ impl Conditions {
         self.methods.as_ref().is_none_or(|methods| methods.iter().any(is_it))
             && self.statuses.as_ref().is_none_or(|known| seen.status.is_some_and(|status| known.contains(&status)))
             && self.extensions.as_ref().is_none_or(|extensions| extensions.matches(seen.path))
-            && self.path.as_ref().is_none_or(|path| path.is_match(&decoded(seen.path)))
+            && self.path.as_ref().is_none_or(|path| match seen.may_be_encoded {
+                true => path.is_match(&decoded(seen.path)),
+                false => path.is_match(seen.path),
+            })
     }
 
     /// The first condition that is missed; `None`: the entry fits.

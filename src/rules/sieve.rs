@@ -5,12 +5,8 @@ use std::fmt;
 
 use wide::i8x16;
 
-/// Bytes that are looked at together.
-const WIDTH: usize = 16;
-/// Bytes whose finds are one word, and so many as a bit each stands for.
-const WORD: usize = 64;
-/// Finds in a word that are the rule.
-const USUAL: usize = 3;
+use crate::sixteen::{Places, WIDTH, WORD, load, splat};
+
 /// Bytes between two places of which it is known how many lines end before them.
 const STEP: usize = 1024;
 
@@ -78,15 +74,13 @@ impl Sieve {
     pub(super) fn pass(&self, bytes: &[u8], newlines: &mut Newlines, mut found: impl FnMut(usize)) {
         let mut ends = 0;
         newlines.before.clear();
-        // Places are put down first and looked at then: how many there are in a word can't be foreseen, and a processor that
-        // guesses wrong has to begin again. There are never more than a step has bytes; the remainder spares asking.
-        let mut places = [0; STEP];
+        let mut places = Places::<STEP>::new();
         for start in (0..bytes.len()).step_by(STEP) {
             newlines.before.push(ends);
             let mut counts = i8x16::ZERO;
-            let mut many = 0;
+            places.clear();
             for at in (start..bytes.len().min(start + STEP)).step_by(WORD) {
-                let mut finds = match bytes.get(at..=at + WORD) {
+                let finds = match bytes.get(at..=at + WORD) {
                     Some(word) => self.finds(word, &mut counts),
                     // The last ones, with nothing behind them that could be found.
                     None => {
@@ -96,19 +90,9 @@ impl Sieve {
                         self.finds(&word, &mut counts)
                     }
                 };
-                // Mostly there are so many at most, and what isn't one is written over.
-                for _ in 0..USUAL {
-                    places[many % STEP] = at + finds.trailing_zeros() as usize;
-                    many += usize::from(finds != 0);
-                    finds &= finds.wrapping_sub(1);
-                }
-                while finds != 0 {
-                    places[many % STEP] = at + finds.trailing_zeros() as usize;
-                    many += 1;
-                    finds &= finds - 1;
-                }
+                places.add(at - start, finds);
             }
-            for &place in &places[..many.min(STEP)] {
+            for place in places.all().iter().map(|place| start + usize::from(*place)) {
                 if bytes[place] == b'\\' || self.stands_at(&bytes[place + 1..]) {
                     found(place);
                 }
@@ -146,18 +130,6 @@ impl Sieve {
                 && !after.get(extension.len()).is_some_and(u8::is_ascii_alphanumeric)
         })
     }
-}
-
-#[inline]
-fn load(bytes: &[u8]) -> i8x16 {
-    let mut lanes = [0; WIDTH];
-    lanes.copy_from_slice(bytes);
-    i8x16::new(lanes.map(u8::cast_signed))
-}
-
-#[inline]
-fn splat(byte: u8) -> i8x16 {
-    i8x16::splat(byte.cast_signed())
 }
 
 /// How many lines end in some bytes, known at every step.

@@ -6,10 +6,11 @@
 //! reading the line would say the same, or that it doesn't fit; where a line is in any way unusual a glance says nothing, and
 //! the line is read.
 
-use super::{Look, Piece, Splitter, begins_with};
+use super::{Look, Piece, Quoted, Splitter, begins_with};
 use crate::entry::request_parts;
 use crate::format::slot::{Slot, When, number};
 use crate::format::time::Clock;
+use crate::sixteen::holds_any;
 
 /// What a glance at a line has shown. Absent fields are `None`, as in an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,15 +19,24 @@ pub struct Glance<'l> {
     pub method: Option<&'l [u8]>,
     /// The target's path, percent-encoding kept.
     pub path: &'l [u8],
+    /// Whether anything in it may be percent-encoded.
+    pub may_be_encoded: bool,
     /// The response's status code.
     pub status: Option<u16>,
 }
 
-/// What is remembered from one glance to the next: many lines have the time of the line before.
+/// What is remembered from one glance at a log to the next: many lines have the time of the line before.
 #[derive(Debug, Default)]
 pub struct Glimpse {
     /// What stands before a time that was read, and its text.
     time: Vec<u8>,
+}
+
+impl Glimpse {
+    /// To be used with another log.
+    pub fn forget(&mut self) {
+        self.time.clear();
+    }
 }
 
 /// How a format's lines are glanced at: where the request stands between its quotes, and the status behind it.
@@ -40,7 +50,6 @@ pub(super) struct Glanced {
     until: Vec<u8>,
     /// Double quotes of the format itself from there on.
     behind: usize,
-    escaped: bool,
 }
 
 /// The time that stands before a request.
@@ -105,7 +114,6 @@ impl Glanced {
             between: request.until.bytes.clone(),
             until: status.until.bytes.clone(),
             behind: splitter.quotes - splitter.quotes_before(at + 2),
-            escaped: splitter.escaped,
         };
         is_plain.then_some(glanced)
     }
@@ -143,21 +151,23 @@ impl Splitter {
         ways.iter().all(|way| way.glanced.as_ref().is_some_and(|other| usual.agrees(other)))
     }
 
-    /// What a glance shows of a line; `None`: nothing, it must be read.
+    /// Double quotes of a line at which a glance can show anything.
+    pub(in crate::format) fn quotes(&self) -> usize {
+        self.quotes
+    }
+
+    /// What a glance shows of a line that has so many quotes and no backslash; `None`: nothing, it must be read.
     pub(in crate::format) fn glance<'l>(
         &self,
         line: &'l [u8],
+        quotes: Quoted<'_>,
         when: When<'_>,
         glimpse: &mut Glimpse,
     ) -> Option<Glance<'l>> {
-        let Glanced { before, between, until, behind, escaped } = self.glanced.as_ref()?;
-        let mut start = 0;
-        for _ in 0..*before {
-            start += memchr::memchr(b'"', &line[start..])? + 1;
-        }
+        let Glanced { before, between, until, .. } = self.glanced.as_ref()?;
+        let (start, end) = (quotes.at(before.checked_sub(1)?)? + 1, quotes.at(*before)?);
         self.time_before.as_ref()?.stands_in(&line[..start], when, glimpse)?;
-        let request = &line[start..start + memchr::memchr(b'"', &line[start..])?];
-        let rest = &line[start + request.len()..];
+        let (request, rest) = (&line[start..end], &line[end..]);
         if !begins_with(rest, between) {
             return None;
         }
@@ -168,10 +178,7 @@ impl Splitter {
             (0, _) => return None,
             (digits, _) => (Some(u16::try_from(number(&rest[..digits])?).ok()?), &rest[digits..]),
         };
-        if !begins_with(rest, until) || quotes_in(&rest[until.len()..]) != *behind {
-            return None;
-        }
-        if *escaped && memchr::memchr(b'\\', request).is_some() {
+        if !begins_with(rest, until) {
             return None;
         }
         let (method, (from, to), _) = request_parts(request);
@@ -179,8 +186,12 @@ impl Splitter {
         if target.first() != Some(&b'/') || target.last() == Some(&b' ') {
             return None;
         }
-        let path = &target[..memchr::memchr2(b'?', b'#', target).unwrap_or(target.len())];
-        Some(Glance { method: method.map(|(from, to)| &request[from..to]), path, status })
+        let may_be_encoded = holds_any(target, *b"?#%");
+        let path = match may_be_encoded {
+            true => &target[..memchr::memchr2(b'?', b'#', target).unwrap_or(target.len())],
+            false => target,
+        };
+        Some(Glance { method: method.map(|(from, to)| &request[from..to]), path, may_be_encoded, status })
     }
 }
 
@@ -189,10 +200,17 @@ mod tests {
     use jiff::tz::TimeZone;
     use proptest::prelude::*;
 
-    use super::Glimpse;
-    use crate::format::Format;
+    use super::{Glance, Glimpse};
+    use crate::format::{Format, Quotes};
 
     const FORMATS: [&str; 3] = ["common", "combined", "vhost_combined"];
+
+    /// What a glance shows of a line, which has its newline.
+    fn glance<'l>(format: &Format, line: &'l [u8], glimpse: &mut Glimpse) -> Option<Glance<'l>> {
+        let mut quotes = Quotes::default();
+        let (quoted, end) = quotes.of_line(line, 0, format.quotes())?;
+        format.glance(&line[..end], quoted, glimpse)
+    }
 
     #[test]
     fn ordinary_lines_are_seen_through() {
@@ -208,15 +226,15 @@ mod tests {
             (r"GET /\x22 HTTP/1.1", None),
         ] {
             let line =
-                format!("192.0.2.7 - - [10/Nov/2026:10:00:00 +0100] \"{request}\" 206 5 \"-\" \"Mozilla/5.0 (X11)\"");
-            let seen = combined.glance(line.as_bytes(), &mut glimpse);
+                format!("192.0.2.7 - - [10/Nov/2026:10:00:00 +0100] \"{request}\" 206 5 \"-\" \"Mozilla/5.0 (X11)\"\n");
+            let seen = glance(&combined, line.as_bytes(), &mut glimpse);
             let want = want.map(|(method, path, status)| (Some(method.as_bytes()), path.as_bytes(), status));
             assert_eq!(seen.map(|seen| (seen.method, seen.path, seen.status)), want, "{request}");
         }
         // What is in another format, be it as alike, is read, and so found not to fit.
         for start in ["192.0.2.7 - - ", "192.0.2.7 - - [] ", "[yesterday] ", "10/Nov/2026:10:00:00 +0100] "] {
-            let line = format!("{start}\"GET / HTTP/1.1\" 200 5 \"-\" \"Mozilla/5.0 (X11)\"");
-            assert_eq!(combined.glance(line.as_bytes(), &mut glimpse), None, "{start}");
+            let line = format!("{start}\"GET / HTTP/1.1\" 200 5 \"-\" \"Mozilla/5.0 (X11)\"\n");
+            assert_eq!(glance(&combined, line.as_bytes(), &mut glimpse), None, "{start}");
         }
     }
 
@@ -259,12 +277,13 @@ mod tests {
             let (start, rest) = line.as_bytes().split_at(cut.min(line.len()));
             let disturbed = [start, noise.concat().as_bytes(), rest].concat();
             for line in [start, line.as_bytes(), &disturbed] {
-                        let mut glimpse = Glimpse::default();
+                let (mut glimpse, whole) = (Glimpse::default(), [line, b"\n"].concat());
                 for _ in 0..2 {
-                    let Some(seen) = format.glance(line, &mut glimpse) else { continue };
+                    let Some(seen) = glance(&format, &whole, &mut glimpse) else { continue };
                     let Some(entry) = format.parse(line) else { continue };
                     prop_assert_eq!(entry.method.as_deref(), seen.method);
                     prop_assert_eq!(entry.path.as_deref(), Some(seen.path));
+                    prop_assert!(seen.may_be_encoded || !seen.path.contains(&b'%'));
                     prop_assert_eq!(entry.status, seen.status);
                 }
             }

@@ -1,0 +1,106 @@
+//! Sixteen bytes at a time, and the places that are found so. Pure.
+
+use wide::i8x16;
+
+/// Bytes that are looked at together.
+pub const WIDTH: usize = 16;
+/// Bytes whose finds are one word: a bit for each.
+pub const WORD: usize = 64;
+/// Finds in a word that are the rule.
+const USUAL: usize = 3;
+
+/// The first sixteen bytes.
+#[inline]
+pub fn load(bytes: &[u8]) -> i8x16 {
+    let mut lanes = [0; WIDTH];
+    lanes.copy_from_slice(bytes);
+    i8x16::new(lanes.map(u8::cast_signed))
+}
+
+/// Sixteen times the same.
+#[inline]
+pub fn splat(byte: u8) -> i8x16 {
+    i8x16::splat(byte.cast_signed())
+}
+
+/// Whether any of three bytes is among some: of a few dozen, it costs less to look at here than to call what looks at many.
+#[inline]
+pub fn holds_any(bytes: &[u8], wanted: [u8; 3]) -> bool {
+    // The last sixteen may have been looked at already.
+    let Some(last) = bytes.last_chunk() else { return bytes.iter().any(|byte| wanted.contains(byte)) };
+    let wanted = wanted.map(splat);
+    let found = |bytes: &[u8; WIDTH]| {
+        let bytes = load(bytes);
+        let [one, two, three] = wanted.map(|byte| bytes.simd_eq(byte));
+        one | two | three
+    };
+    bytes.as_chunks().0.iter().fold(found(last), |all, bytes| all | found(bytes)).to_bitmask() != 0
+}
+
+/// Places among at most `N` bytes, a multiple of [`WORD`], in their order.
+///
+/// They are put down first and looked at then: how many there are in a word can't be foreseen, and a processor that guesses
+/// wrong has to begin again.
+#[derive(Debug)]
+pub struct Places<const N: usize> {
+    places: [u16; N],
+    many: usize,
+}
+
+impl<const N: usize> Places<N> {
+    /// None yet.
+    pub const fn new() -> Self {
+        assert!(N.is_multiple_of(WORD) && N <= 1 << 16, "places are counted with 16 bits");
+        Self { places: [0; N], many: 0 }
+    }
+
+    /// None any more.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.many = 0;
+    }
+
+    /// Adds what was found in the word that begins `at` there. Words come in their order, each once.
+    #[inline]
+    pub fn add(&mut self, at: usize, mut finds: u64) {
+        // There are never more than bytes; the remainder spares asking.
+        let put_down = |places: &mut [u16; N], many: usize, finds: u64| {
+            places[many % N] = (at + finds.trailing_zeros() as usize) as u16;
+        };
+        // Mostly there are so many at most, and what isn't one is written over.
+        for _ in 0..USUAL {
+            put_down(&mut self.places, self.many, finds);
+            self.many += usize::from(finds != 0);
+            finds &= finds.wrapping_sub(1);
+        }
+        while finds != 0 {
+            put_down(&mut self.places, self.many, finds);
+            self.many += 1;
+            finds &= finds - 1;
+        }
+    }
+
+    /// All of them.
+    #[inline]
+    pub fn all(&self) -> &[u16] {
+        &self.places[..self.many.min(N)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_among_them_is_found_wherever_it_is(len in 0_usize..70, place in 0_usize..80, byte in b'a'..b'f') {
+            let mut bytes = vec![b'x'; len];
+            if let Some(there) = bytes.get_mut(place) {
+                *there = byte;
+            }
+            prop_assert_eq!(holds_any(&bytes, *b"abc"), place < len && byte <= b'c');
+        }
+    }
+}
