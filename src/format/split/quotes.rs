@@ -30,11 +30,6 @@ pub struct Quoted<'q> {
 }
 
 impl Quoted<'_> {
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.places.len()
-    }
-
     /// The offset of one of them.
     #[inline]
     pub fn at(&self, index: usize) -> Option<usize> {
@@ -146,7 +141,7 @@ mod tests {
                     let places: Vec<usize> = line.match_indices('"').map(|(place, _)| place).collect();
                     let fits = places.len() == *many && !line.contains('\\') && line.len() < REACH;
                     let told = quotes.of_line(&block, at, *many);
-                    let told = told.map(|(told, end)| ((0..told.len()).filter_map(|index| told.at(index)).collect(), end));
+                    let told = told.map(|(told, end)| ((0..).map_while(|index| told.at(index)).collect(), end));
                     was_told = told.is_some();
                     prop_assert_eq!(told, fits.then_some((places, at + line.len())));
                 }
