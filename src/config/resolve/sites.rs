@@ -1,5 +1,7 @@
 //! Sites: what they read and what counts.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -299,14 +301,13 @@ impl Resolver<'_> {
 
     /// What only shows when sites are held beside each other.
     pub(super) fn compare(&mut self, sites: &[Placed]) {
-        for (index, placed) in sites.iter().enumerate() {
-            for (pattern, span) in &placed.logs {
-                let mine = discover::expand(pattern);
-                let shared = sites[..index].iter().find(|other| {
-                    other.logs.iter().any(|(theirs, _)| {
-                        theirs == pattern || discover::expand(theirs).iter().any(|path| mine.contains(path))
-                    })
-                });
+        // The first site of each pattern and each path: with thousands of sites, they aren't held against each other.
+        let (mut patterns, mut paths) = (BTreeMap::new(), BTreeMap::new());
+        for (index, placed) in sites.iter().enumerate().filter(|_| sites.len() > 1) {
+            let mine: Vec<Vec<PathBuf>> = placed.logs.iter().map(|(pattern, _)| discover::expand(pattern)).collect();
+            for ((pattern, span), mine) in placed.logs.iter().zip(&mine) {
+                let others = mine.iter().filter_map(|path| paths.get(path)).chain(patterns.get(pattern));
+                let shared = others.min().and_then(|first: &usize| sites.get(*first));
                 let Some(other) = shared else { continue };
                 if let (Some(first), Some(second)) = (&other.site.hosts, &placed.site.hosts)
                     && first.covers(second)
@@ -334,6 +335,12 @@ impl Resolver<'_> {
                         }
                     }
                 }
+            }
+            for path in mine.into_iter().flatten() {
+                paths.entry(path).or_insert(index);
+            }
+            for (pattern, _) in &placed.logs {
+                patterns.entry(pattern).or_insert(index);
             }
         }
     }
