@@ -9,7 +9,7 @@ pub const WORD: usize = 64;
 /// Finds in a word that are the rule.
 const USUAL: usize = 3;
 
-/// The first sixteen bytes.
+/// Sixteen bytes; it is for the caller to give so many.
 #[inline]
 pub fn load(bytes: &[u8]) -> i8x16 {
     let mut lanes = [0; WIDTH];

@@ -6,7 +6,7 @@ mod common;
 
 use std::fs;
 use std::process::Command;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use common::{Answer, BROWSER, ClosedPort, Daemon, Endpoint, SOON, Sandbox, combined, combined_by, wait_for};
@@ -237,9 +237,9 @@ fn no_endpoint_can_make_it_wait_longer_than_retry_max() {
 fn a_moment_s_outage_with_many_posts_under_way_is_no_reason_for_a_long_pause() {
     // Sixteen fail at once (and some that were started meanwhile): that is one outage, and not as many in a row that each
     // double the pause, up to five minutes.
-    let began = OnceLock::new();
+    let mut began = None;
     let endpoint = Endpoint::scripted(move |_, _| {
-        let is_out = began.get_or_init(Instant::now).elapsed() < Duration::from_millis(300);
+        let is_out = began.get_or_insert_with(Instant::now).elapsed() < Duration::from_millis(300);
         Answer::Status(if is_out { 503 } else { 200 })
     });
     let (_sandbox, daemon) = started(endpoint.port, "linger = \"500ms\"", 40);

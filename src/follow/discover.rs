@@ -1,7 +1,6 @@
 //! From patterns to the files that match them now.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -20,74 +19,50 @@ pub fn is_glob(pattern: &str) -> bool {
 /// searchable and not readable.
 pub fn expand(pattern: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    each_folder(pattern, &mut |_, _| {}, |folder, names| found.extend(names.iter().map(|name| joined(folder, name))));
+    each_path(pattern, &mut |_, _| {}, &mut |path| found.push(path));
     found.sort();
     found
 }
 
-/// As long as it gets: there may be ten thousand of them.
-fn joined(folder: &Path, name: &OsStr) -> PathBuf {
-    let mut path = PathBuf::with_capacity(folder.as_os_str().len() + 1 + name.len());
-    path.extend([folder.as_os_str(), name]);
-    path
-}
-
-/// What a pattern matches now, directory by directory; those that can't be read now are told to `trouble`.
-fn each_folder(
-    pattern: &str,
-    trouble: &mut impl FnMut(&Path, io::Error),
-    mut take: impl FnMut(&Path, BTreeSet<OsString>),
-) {
-    let as_path = Path::new(pattern);
-    let (parent, name) = match (as_path.parent(), as_path.file_name()) {
-        (Some(parent), Some(name)) => (parent, name),
-        // A root has no name; that it is no log is said where it is opened.
-        _ => return take(as_path, [OsString::new()].into()),
-    };
+/// The same, in no order; directories that can't be read now are told to `trouble`.
+fn each_path(pattern: &str, trouble: &mut impl FnMut(&Path, io::Error), take: &mut impl FnMut(PathBuf)) {
     if !is_glob(pattern) {
-        return take(parent, [name.to_owned()].into());
+        return take(PathBuf::from(pattern));
     }
-    let name = name.to_string_lossy();
-    if name.contains("**") {
-        let mut folders: BTreeMap<PathBuf, BTreeSet<OsString>> = BTreeMap::new();
-        for path in glob::glob(pattern).into_iter().flatten().flatten().filter(|path| !path.is_dir()) {
-            if let (Some(folder), Some(name)) = (path.parent(), path.file_name()) {
-                folders.entry(folder.to_path_buf()).or_default().insert(name.to_owned());
-            }
-        }
-        return folders.into_iter().for_each(|(folder, names)| take(&folder, names));
-    }
+    let as_path = Path::new(pattern);
     // Names are matched here, since the walker leaves out those that aren't UTF-8. A bad pattern was refused with the
     // configuration.
+    let (Some(parent), Some(name)) = (as_path.parent(), as_path.file_name().map(|name| name.to_string_lossy())) else {
+        return;
+    };
     let Ok(wanted) = glob::Pattern::new(&name) else { return };
-    let mut list = |folder: &Path| match fs::read_dir(folder) {
+    if name.contains("**") {
+        let paths = glob::glob(pattern).into_iter().flatten().flatten();
+        return paths.filter(|path| !path.is_dir()).for_each(take);
+    }
+    let mut list = |directory: &Path| match fs::read_dir(directory) {
         Ok(entries) => {
-            let names = entries.flatten().filter_map(|entry| {
+            for entry in entries.flatten().filter(|entry| wanted.matches(&entry.file_name().to_string_lossy())) {
                 let name = entry.file_name();
-                if !wanted.matches(&name.to_string_lossy()) {
-                    return None;
-                }
+                // As long as it gets: there may be ten thousand of them.
+                let mut path = PathBuf::with_capacity(directory.as_os_str().len() + 1 + name.len());
+                path.extend([directory.as_os_str(), &name]);
                 // What the directory says of an entry costs nothing; a link has to be followed.
                 let is_folder = match entry.file_type() {
                     Ok(kind) if !kind.is_symlink() => kind.is_dir(),
-                    _ => joined(folder, &name).is_dir(),
+                    _ => path.is_dir(),
                 };
-                (!is_folder).then_some(name)
-            });
-            take(
-                folder,
-                names.fold(BTreeSet::new(), |mut all, name| {
-                    all.insert(name);
-                    all
-                }),
-            );
+                if !is_folder {
+                    take(path);
+                }
+            }
         }
-        Err(error) => trouble(folder, error),
+        Err(error) => trouble(directory, error),
     };
     let parent_text = parent.to_string_lossy();
     if is_glob(&parent_text) {
-        let folders = glob::glob(&parent_text).into_iter().flatten().flatten();
-        folders.filter(|path| path.is_dir()).for_each(|path| list(&path));
+        let directories = glob::glob(&parent_text).into_iter().flatten().flatten();
+        directories.filter(|path| path.is_dir()).for_each(|path| list(&path));
     } else {
         list(parent);
     }
@@ -102,60 +77,35 @@ pub fn matches(pattern: &str, path: &Path) -> bool {
     glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches_path_with(path, options))
 }
 
-/// The paths that patterns match now, by their directories, each with the indices of the patterns that match it.
+/// Every path that any pattern matches, with the indices of the patterns that match it; directories that can't be read
+/// now are told to `trouble`.
 ///
-/// In small pieces, for there may be ten thousand of them: what the C library gets back in one large piece it takes for what
-/// is wanted again, and from then on it keeps as much of everything.
-#[derive(Debug, Default)]
-pub struct Found(BTreeMap<PathBuf, BTreeMap<OsString, Arc<[usize]>>>);
-
-impl Found {
-    /// Every path that any pattern matches; directories that can't be read now are told to `trouble`.
-    ///
-    /// Of a log that a glob finds both as it is and compressed (somebody is compressing it, or keeps both), the compressed
-    /// one is left out.
-    pub fn of(patterns: &[String], mut trouble: impl FnMut(&Path, io::Error)) -> Self {
-        let mut found = Self::default();
-        for (index, pattern) in patterns.iter().enumerate() {
-            let alone: Arc<[usize]> = [index].into();
-            each_folder(pattern, &mut trouble, |folder, names| {
-                let has_twin = |name: &OsStr| {
-                    is_glob(pattern)
-                        && unpacked_name(Path::new(name)).is_some_and(|name| names.contains(name.as_os_str()))
-                };
-                let wanted = names.iter().filter(|name| !has_twin(name));
-                let folder = match found.0.get_mut(folder) {
-                    Some(known) => known,
-                    None => found.0.entry(folder.to_path_buf()).or_default(),
-                };
-                for name in wanted {
-                    let known = folder.entry(name.clone()).or_insert_with(|| Arc::clone(&alone));
-                    if !known.ends_with(&[index]) {
-                        *known = known.iter().copied().chain([index]).collect();
-                    }
-                }
-            });
-        }
-        found
+/// Of a log that a glob finds both as it is and compressed (somebody is compressing it, or keeps both), the compressed
+/// one is left out.
+pub fn paths(patterns: &[String], mut trouble: impl FnMut(&Path, io::Error)) -> BTreeMap<PathBuf, Arc<[usize]>> {
+    // One by one: to collect them takes a vector of all. What the C library gets back in one large piece it takes for what is
+    // wanted again, and from then on it keeps as much of everything.
+    let mut found: BTreeMap<PathBuf, Arc<[usize]>> = BTreeMap::new();
+    for (index, pattern) in patterns.iter().enumerate() {
+        let alone: Arc<[usize]> = [index].into();
+        let add = |found: &mut BTreeMap<_, Arc<[usize]>>, path| {
+            let known = found.entry(path).or_insert_with(|| Arc::clone(&alone));
+            if !known.ends_with(&[index]) {
+                *known = known.iter().copied().chain([index]).collect();
+            }
+        };
+        let mut packed = BTreeSet::new();
+        each_path(pattern, &mut trouble, &mut |path| match unpacked_name(&path) {
+            Some(_) if is_glob(pattern) => drop(packed.insert(path)),
+            _ => add(&mut found, path),
+        });
+        let is_found = |name: &PathBuf| found.get(name).is_some_and(|known| known.ends_with(&[index]));
+        let has_twin =
+            |path: &PathBuf| unpacked_name(path).is_some_and(|name| packed.contains(&name) || is_found(&name));
+        let alone_there: Vec<PathBuf> = packed.iter().filter(|path| !has_twin(path)).cloned().collect();
+        alone_there.into_iter().for_each(|path| add(&mut found, path));
     }
-
-    /// All of them, directory by directory.
-    pub fn iter(&self) -> impl Iterator<Item = (PathBuf, &Arc<[usize]>)> {
-        self.0
-            .iter()
-            .flat_map(|(folder, names)| names.iter().map(move |(name, patterns)| (joined(folder, name), patterns)))
-    }
-
-    /// Whether a path is among them.
-    pub fn contains(&self, path: &Path) -> bool {
-        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return false };
-        self.0.get(folder).is_some_and(|names| names.contains_key(name))
-    }
-
-    /// The directories in which they are.
-    pub fn folders(&self) -> impl Iterator<Item = &Path> {
-        self.0.iter().filter(|(_, names)| !names.is_empty()).map(|(folder, _)| folder.as_path())
-    }
+    found
 }
 
 /// Whether a pattern is for a path, whether anything lies there or not.
@@ -413,6 +363,7 @@ mod tests {
 
     #[test]
     fn a_glob_finds_names_of_any_bytes_and_says_what_it_cannot_list() {
+        use std::ffi::OsStr;
         use std::os::unix::ffi::OsStrExt;
         let folder = tempfile::tempdir().unwrap();
         let names: [&[u8]; 4] = [b"a.log", b"b\n.log", b"c\xff.log", b"d.txt"];
@@ -428,7 +379,7 @@ mod tests {
         }
         assert!(!is_for(&pattern, &folder.path().join("sub/a.log")));
         let mut said = Vec::new();
-        Found::of(&[format!("{}/gone/*.log", folder.path().display())], |path, _| said.push(path.to_path_buf()));
+        paths(&[format!("{}/gone/*.log", folder.path().display())], |path, _| said.push(path.to_path_buf()));
         assert_eq!(said, [folder.path().join("gone")]);
     }
 
@@ -442,7 +393,7 @@ mod tests {
         let plain = format!("{}/access.log.1.gz", folder.path().display());
         let names = |patterns: &[String]| -> Vec<_> {
             let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
-            Found::of(patterns, |_, _| {}).iter().map(|(path, patterns)| (name(path), patterns.to_vec())).collect()
+            paths(patterns, |_, _| {}).into_iter().map(|(path, patterns)| (name(path), patterns.to_vec())).collect()
         };
         let each = |name: &str, patterns: &[usize]| (name.to_owned(), patterns.to_vec());
         let [zeroth, first, second] = ["access.log", "access.log.1", "access.log.2.gz"].map(|name| each(name, &[0]));

@@ -31,7 +31,6 @@ use crate::offsets::{LogId, SiteId};
 use crate::pipeline::Site;
 use crate::visitor::repeats::Repeats;
 use adopt::Log;
-use discover::Found;
 use file::{Opened, Stamp};
 use identity::Who;
 use known::Known;
@@ -667,9 +666,9 @@ impl<S: Sink> Follower<S> {
         self.allow_for_the_clock(&began);
         let patterns: Vec<String> = self.targets.iter().map(|target| target.pattern.clone()).collect();
         let mut unlisted = Vec::new();
-        let found = Found::of(&patterns, |directory, error| unlisted.push((directory.to_path_buf(), error)));
+        let found = discover::paths(&patterns, |directory, error| unlisted.push((directory.to_path_buf(), error)));
         self.troubles.retain(|path, _| {
-            found.contains(path)
+            found.contains_key(path)
                 || unlisted.iter().any(|(directory, _)| directory == path)
                 || !path.is_dir() && path.symlink_metadata().is_ok()
         });
@@ -695,19 +694,19 @@ impl<S: Sink> Follower<S> {
             }
         }
         let open = OpenNames::of(&self.sources);
-        let new = found.iter().filter(|(path, _)| !open.hold(path, &self.sources)).count();
+        let new = found.keys().filter(|path| !open.hold(path, &self.sources)).count();
         let mut looking = self.looking();
         // At once: a vector that grows by and by leaves holes as large as itself.
         self.sources.reserve_exact(new);
         for (path, targets) in found.iter().filter(|_| new > 0) {
-            if open.hold(&path, &self.sources) {
+            if open.hold(path, &self.sources) {
                 continue;
             }
-            self.open(&path, targets, &mut looking)?;
             // At the first look nothing is known to have moved; a copy of each name would only lie between the logs.
             if self.looked.is_some() {
-                moved.insert(path);
+                moved.insert(path.clone());
             }
+            self.open(path, targets, &mut looking)?;
         }
         self.keep(looking);
         self.find_what_was_rotated_since_the_last_look(&moved, &found)?;
@@ -721,19 +720,22 @@ impl<S: Sink> Follower<S> {
         self.unread = unread.map(|source| source.row.id).collect();
         // Where every name still has its file, no link leads elsewhere now.
         let mut names = DefaultHasher::new();
-        found.iter().for_each(|(path, _)| path.hash(&mut names));
+        found.keys().for_each(|path| path.hash(&mut names));
         let names = names.finish();
         if new > 0 || !moved.is_empty() || names != self.found {
             self.real_paths = found
-                .iter()
-                .filter_map(|(path, _)| Some((std::fs::canonicalize(&path).ok()?, path)))
+                .keys()
+                .filter_map(|path| Some((std::fs::canonicalize(path).ok()?, path.clone())))
                 .filter(|(real, path)| real != path)
                 .collect();
             self.found = names;
         }
         let mut directories: BTreeSet<PathBuf> =
             patterns.iter().map(|pattern| discover::watched_directory(pattern)).collect();
-        directories.extend(found.folders().map(Path::to_path_buf));
+        // By their order those of one directory mostly come one after the other.
+        let mut last = None;
+        let folders = found.keys().filter_map(|path| path.parent());
+        directories.extend(folders.filter(|folder| last.replace(*folder) != Some(*folder)).map(Path::to_path_buf));
         directories.extend(self.real_paths.keys().filter_map(|path| path.parent().map(Path::to_path_buf)));
         if self.watches.set(directories) {
             // A file that came before its directory was watched is seen by looking once more.

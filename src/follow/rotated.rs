@@ -1,12 +1,12 @@
 //! Finds what rotation did to a followed log while nobody looked: its rest under another name, also compressed, and
 //! whole files that came and went between two looks, or between two runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::discover::{self, Directories, Found, Sibling};
+use super::discover::{self, Directories, Sibling};
 use super::file;
 use super::identity::{self, Who};
 use super::known::Known;
@@ -136,7 +136,7 @@ impl<S: Sink> Follower<S> {
     pub(super) fn find_what_was_rotated_since_the_last_look(
         &mut self,
         moved: &BTreeSet<PathBuf>,
-        found: &Found,
+        found: &BTreeMap<PathBuf, Arc<[usize]>>,
     ) -> Result<(), LedgerError> {
         let Some(looked) = self.looked else { return Ok(()) };
         let mut directories = Directories::since(self.looked);
@@ -157,7 +157,7 @@ impl<S: Sink> Follower<S> {
             let is_new = |sibling: &Sibling| sibling.modified.is_none_or(|written| written >= since);
             let news = directories.siblings(name).into_iter().any(|sibling| {
                 (is_new(&sibling) || self.unopened.contains_key(&sibling.inode))
-                    && !found.contains(&sibling.path)
+                    && !found.contains_key(&sibling.path)
                     && !looking.open.get_or_insert_with(|| Open::of(&self.sources)).inodes.contains(&sibling.inode)
             });
             if news {

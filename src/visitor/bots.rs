@@ -103,7 +103,7 @@ fn own_set(patterns: &[String]) -> Result<RegexSet, (String, String)> {
 /// The shipped lists, compiled.
 #[derive(Debug)]
 struct Lists {
-    /// Finds words, and looks in lower case.
+    /// Of words in lower case: user agents are lower-cased before they are looked up.
     automaton: AhoCorasick,
     /// By the automaton's number of the word.
     words: Vec<Word>,
