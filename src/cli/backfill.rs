@@ -355,19 +355,25 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
     let mut of_stdin = None;
     if args.paths.is_empty() {
         let mut paths: Vec<(PathBuf, Vec<usize>)> = Vec::new();
+        // There may be thousands of both: none is looked for among all others, and each directory is listed once.
+        let mut places: HashMap<PathBuf, usize> = HashMap::new();
+        let mut directories = discover::Directories::default();
         for (index, site) in config.sites.iter().enumerate().filter(|(index, _)| only.is_none_or(|only| only == *index))
         {
             for path in site.logs.iter().flat_map(|pattern| discover::expand(pattern)) {
-                match paths.iter_mut().find(|(known, _)| *known == path) {
-                    Some((_, sites)) if !sites.contains(&index) => sites.push(index),
-                    Some(_) => {}
-                    None => paths.push((path, vec![index])),
+                let place = *places.entry(path).or_insert_with_key(|path| {
+                    paths.push((path.clone(), Vec::new()));
+                    paths.len() - 1
+                });
+                let sites = &mut paths[place].1;
+                if !sites.contains(&index) {
+                    sites.push(index);
                 }
             }
         }
-        for (path, sites) in paths.clone() {
-            for sibling in discover::siblings(&path) {
-                if paths.iter().any(|(known, _)| *known == sibling) {
+        for (path, sites) in paths {
+            for sibling in directories.siblings(&path).into_iter().map(|sibling| sibling.path) {
+                if places.contains_key(&sibling) {
                     continue;
                 }
                 chosen.push(Chosen { input: Input::File { path: sibling, live: false }, sites: sites.clone() });
