@@ -102,8 +102,8 @@ pub fn paths(patterns: &[String], mut trouble: impl FnMut(&Path, io::Error)) -> 
         let is_found = |name: &PathBuf| found.get(name).is_some_and(|known| known.ends_with(&[index]));
         let has_twin =
             |path: &PathBuf| unpacked_name(path).is_some_and(|name| packed.contains(&name) || is_found(&name));
-        let alone_there: Vec<PathBuf> = packed.iter().filter(|path| !has_twin(path)).cloned().collect();
-        alone_there.into_iter().for_each(|path| add(&mut found, path));
+        let kept: Vec<PathBuf> = packed.iter().filter(|path| !has_twin(path)).cloned().collect();
+        kept.into_iter().for_each(|path| add(&mut found, path));
     }
     found
 }
