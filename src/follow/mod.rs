@@ -698,7 +698,7 @@ impl<S: Sink> Follower<S> {
         let mut looking = self.looking();
         // At once: a vector that grows by and by leaves holes as large as itself.
         self.sources.reserve_exact(new);
-        for (path, targets) in found.iter().filter(|_| new > 0) {
+        for (path, targets) in &found {
             if open.hold(path, &self.sources) {
                 continue;
             }

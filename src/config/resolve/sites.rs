@@ -301,9 +301,13 @@ impl Resolver<'_> {
 
     /// What only shows when sites are held beside each other.
     pub(super) fn compare(&mut self, sites: &[Placed]) {
+        // To find what one site alone reads would be for nothing.
+        if sites.len() < 2 {
+            return;
+        }
         // The first site of each pattern and each path: with thousands of sites, they aren't held against each other.
         let (mut patterns, mut paths) = (BTreeMap::new(), BTreeMap::new());
-        for (index, placed) in sites.iter().enumerate().filter(|_| sites.len() > 1) {
+        for (index, placed) in sites.iter().enumerate() {
             let mine: Vec<Vec<PathBuf>> = placed.logs.iter().map(|(pattern, _)| discover::expand(pattern)).collect();
             for ((pattern, span), mine) in placed.logs.iter().zip(&mine) {
                 let others = mine.iter().filter_map(|path| paths.get(path)).chain(patterns.get(pattern));
