@@ -25,6 +25,7 @@ use crate::deliver::{Delivery, Settle, Settlement};
 use crate::event::Event;
 use crate::follow::file::{self, Opened};
 use crate::follow::identity::{self, Who};
+use crate::follow::known::Known;
 use crate::follow::source::{self, Reader, Sink};
 use crate::follow::{self, FormatChoice};
 use crate::format::{Format, Reading};
@@ -496,7 +497,12 @@ pub fn run(
     let helps = matches!(outlet, Outlet::DryRun(_));
     let pool =
         Pool::new(options.jobs.max(1), helps).map_err(|error| BackfillError::Read(PathBuf::from("threads"), error))?;
-    let mut work = Work { collector: &collector, options, repeats: &mut repeats, stop, ids: 0, seen: Vec::new(), pool };
+    let known = match outlet {
+        Outlet::Send { ledger, .. } => Known::of(ledger)?,
+        Outlet::DryRun(_) => Known::default(),
+    };
+    let repeats = &mut repeats;
+    let mut work = Work { collector: &collector, options, repeats, stop, ids: 0, known, seen: HashMap::new(), pool };
     for group in groups(jobs) {
         if stop() {
             end = End::Left(STOPPED.to_owned());
@@ -603,9 +609,12 @@ struct Work<'a> {
     stop: &'a dyn Fn() -> bool,
     /// Numbers for logs of a dry run, which has no ledger.
     ids: i64,
-    /// Logs that were read, and up to where. The ledger may not have that yet, for what was found there is on its way; and
-    /// a dry run has none.
-    seen: Vec<(LogRow, u64)>,
+    /// The logs that are known, to the ledger when it was last asked or to a dry run. Asked for each log, that would be all
+    /// the time that ten thousand small ones take.
+    known: Known,
+    /// Up to where this run has read logs. The ledger may not have that yet, for what was found there is on its way; and a
+    /// dry run has none.
+    seen: HashMap<LogId, u64>,
     pool: Pool,
 }
 
@@ -614,13 +623,6 @@ const OPEN_MAX: usize = 32;
 
 /// Readers that begin at the same place, and where they end.
 type Ranges = BTreeMap<(u64, u64), Vec<(Option<usize>, BTreeSet<u64>)>>;
-
-/// A log of a group.
-enum Member {
-    Waiting(Job),
-    Open(Box<Stream>),
-    Done,
-}
 
 /// What became of an input that was to be opened.
 enum Opening {
@@ -639,27 +641,35 @@ impl Work<'_> {
         let firsts: Vec<Timestamp> = jobs.iter().map(first).collect();
         let mut next: BinaryHeap<Reverse<(Timestamp, usize)>> =
             firsts.iter().enumerate().map(|(index, first)| Reverse((*first, index))).collect();
-        let mut members: Vec<Member> = jobs.into_iter().map(Member::Waiting).collect();
+        let mut waiting: Vec<Option<Job>> = jobs.into_iter().map(Some).collect();
+        let mut open: BTreeMap<usize, Box<Stream>> = BTreeMap::new();
+        // Those whose time has come while there was no room for them, and those that may be what is being read already.
+        let mut no_room = BinaryHeap::new();
         let mut held_up = Vec::new();
-        while let Some(Reverse((_, index))) = next.pop() {
+        loop {
+            if open.len() < OPEN_MAX {
+                next.extend(no_room.pop());
+            }
+            let Some(Reverse((time, index))) = next.pop() else { return Ok(end) };
             let until = next.peek().map(|Reverse((time, _))| *time);
             let of_file = |path: &Path, trouble| match trouble {
                 Trouble::Io(error) => BackfillError::Read(path.to_path_buf(), error),
                 Trouble::Ledger(error) => BackfillError::Ledger(error),
             };
-            let mut stream = match std::mem::replace(&mut members[index], Member::Done) {
-                Member::Done => continue,
-                Member::Open(stream) => stream,
-                Member::Waiting(job) => {
-                    let opening = match members.iter().filter(|member| matches!(member, Member::Open(_))).count() {
-                        OPEN_MAX.. => Ok(Opening::Later),
-                        _ => self.open(&job, &members),
-                    };
+            let mut stream = match open.remove(&index) {
+                Some(stream) => stream,
+                None if open.len() >= OPEN_MAX => {
+                    no_room.push(Reverse((time, index)));
+                    continue;
+                }
+                None => {
+                    let Some(job) = waiting[index].take() else { continue };
+                    let opening = self.open(&job, open.values().map(|stream| &**stream));
                     match opening.map_err(|trouble| of_file(job.input.path(), trouble))? {
                         Opening::Stream(stream) => stream,
                         Opening::Later => {
-                            members[index] = Member::Waiting(job);
-                            held_up.push(index);
+                            waiting[index] = Some(job);
+                            held_up.push(Reverse((time, index)));
                             continue;
                         }
                         Opening::Empty => {
@@ -675,27 +685,25 @@ impl Work<'_> {
                 .map_err(|trouble| of_file(&path, trouble))?;
             match reached {
                 Reached::Later(time) => {
-                    members[index] = Member::Open(stream);
+                    open.insert(index, stream);
                     next.push(Reverse((time, index)));
                 }
                 Reached::Enough => return Ok(end),
                 Reached::End(ended) => {
-                    let known_to = self.seen_to(&stream.row);
-                    self.seen.retain(|(row, _)| row.id != stream.row.id);
-                    let read_to = stream.read_to.max(known_to);
-                    self.seen.push((stream.row, read_to));
+                    let seen = self.seen.entry(stream.row.id).or_default();
+                    *seen = stream.read_to.max(*seen);
+                    self.known.put(stream.row);
                     match ended {
                         End::Done => self.finished(&path),
                         left => end = left,
                     }
-                    next.extend(held_up.drain(..).map(|index| Reverse((firsts[index], index))));
-                    if (self.stop)() && !next.is_empty() {
+                    next.extend(held_up.drain(..));
+                    if (self.stop)() && !(next.is_empty() && no_room.is_empty()) {
                         return Ok(End::Left(STOPPED.to_owned()));
                     }
                 }
             }
         }
-        Ok(end)
     }
 
     fn finished(&self, path: &Path) {
@@ -714,29 +722,42 @@ impl Work<'_> {
     }
 
     /// Up to where this run has read a log.
-    fn seen_to(&self, row: &LogRow) -> u64 {
-        self.seen.iter().find(|(seen, _)| seen.id == row.id).map_or(0, |(_, read_to)| *read_to)
+    fn seen_to(&self, log: LogId) -> u64 {
+        self.seen.get(&log).copied().unwrap_or(0)
     }
 
-    /// The logs that are known.
-    fn rows(&self) -> Result<Vec<LogRow>, LedgerError> {
-        match self.ledger() {
-            Some(ledger) => ledger.logs(),
-            None => Ok(self.seen.iter().map(|(row, _)| row.clone()).collect()),
+    /// Which of the known logs a file is.
+    fn known(&mut self, path: &Path, opened: &Opened) -> Result<Option<Arc<LogRow>>, Trouble> {
+        for asked in [false, true] {
+            let rows = self.known.rows();
+            match identity::identify(path, opened, rows, |_| true, &HashMap::new())? {
+                Who::New | Who::Copy => return Ok(None),
+                // Its content says so, and what more a daemon may know of it by now can't contradict that.
+                Who::Known(index) if asked || rows[index].fingerprint.head_len > 0 => {
+                    return Ok(Some(Arc::clone(&rows[index])));
+                }
+                Who::CutBack(index, _) if asked => return Ok(Some(Arc::clone(&rows[index]))),
+                Who::Known(_) | Who::CutBack(..) => self.ask_again()?,
+            }
         }
+        Ok(None)
+    }
+
+    /// Takes over what a daemon has learnt of logs meanwhile.
+    fn ask_again(&mut self) -> Result<(), LedgerError> {
+        if let Outlet::Send { ledger, .. } = self.collector.outlet {
+            self.known = Known::of(ledger)?;
+        }
+        Ok(())
     }
 
     /// Opens an input, and claims what is left to read of it.
-    fn open(&mut self, job: &Job, others: &[Member]) -> Result<Opening, Trouble> {
+    fn open<'s>(&mut self, job: &Job, mut others: impl Iterator<Item = &'s Stream>) -> Result<Opening, Trouble> {
         let live = matches!(job.input, Input::File { live: true, .. });
         let path = job.input.path().to_path_buf();
         let opened = job.input.open()?;
         let head = identity::head(&opened)?;
-        let begins_alike = |member: &Member| match member {
-            Member::Open(other) => other.row.fingerprint.head_len > 0 && other.row.fingerprint.agrees_head(&head),
-            _ => false,
-        };
-        if others.iter().any(begins_alike) {
+        if others.any(|other| other.row.fingerprint.head_len > 0 && other.row.fingerprint.agrees_head(&head)) {
             return Ok(Opening::Later);
         }
         let mut first_lines = follow::first_bytes(&opened)?;
@@ -744,20 +765,20 @@ impl Work<'_> {
             first_lines.push(b'\n');
         }
         let (mut row, decided) = loop {
-            let rows = self.rows()?;
-            let known = match identity::identify(&path, &opened, &rows, |_| true, &HashMap::new())? {
-                Who::Known(index) | Who::CutBack(index, _) => rows.get(index),
-                Who::New | Who::Copy => None,
-            };
-            let stored = known.and_then(|row| row.format.as_deref());
+            let known = self.known(&path, &opened)?;
+            let stored = known.as_ref().and_then(|row| row.format.as_deref());
             let Some(decided) = follow::decide_format(&job.format, stored, &first_lines) else {
                 return Ok(Opening::Empty);
             };
-            let newest = rows.last().map_or(LogId(0), |row| row.id);
-            // Where a daemon has taken a log in meanwhile, it may be this one.
-            if let Some(row) = self.row(&path, &opened, known, decided.format.name(), newest)? {
+            if let Some(known) = known {
+                break (LogRow::clone(&known), decided);
+            }
+            if let Some(row) = self.add(&path, &opened, decided.format.name())? {
+                self.known.put(row.clone());
                 break (row, decided);
             }
+            // A daemon has taken a log in meanwhile, and it may be this one.
+            self.ask_again()?;
         };
         stream::complete_head(&mut row, &opened.file)?;
         let live = live && !opened.file.is_packed();
@@ -792,18 +813,8 @@ impl Work<'_> {
         })))
     }
 
-    /// What is known of a log, or is from now on; `None`: there is a newer log than the newest that was known.
-    fn row(
-        &mut self,
-        path: &Path,
-        opened: &Opened,
-        known: Option<&LogRow>,
-        format: &str,
-        newest: LogId,
-    ) -> Result<Option<LogRow>, Trouble> {
-        if let Some(known) = known {
-            return Ok(Some(known.clone()));
-        }
+    /// Takes a new log in; `None`: there is a newer one than the newest that was known.
+    fn add(&mut self, path: &Path, opened: &Opened, format: &str) -> Result<Option<LogRow>, Trouble> {
         let mut row = LogRow {
             id: LogId(0),
             path: path.into(),
@@ -816,7 +827,7 @@ impl Work<'_> {
             ended: path == Path::new("-"),
         };
         row.id = match self.ledger() {
-            Some(ledger) => match ledger.add_log(&row, newest, None)? {
+            Some(ledger) => match ledger.add_log(&row, self.known.newest(), None)? {
                 Some(id) => id,
                 None => return Ok(None),
             },
@@ -892,7 +903,7 @@ impl Work<'_> {
         format: &Format,
     ) -> Result<Ranges, Trouble> {
         let mut ranges = Ranges::new();
-        let seen_to = self.seen_to(row);
+        let seen_to = self.seen_to(row.id);
         for index in std::iter::once(None).chain((0..sites.len()).map(Some)) {
             let Some(ledger) = self.ledger() else {
                 for stretch in overlaps(meant, seen_to, u64::MAX) {
@@ -932,7 +943,7 @@ impl Work<'_> {
         let Some(ledger) = self.ledger() else { return Ok(ranges) };
         for index in std::iter::once(None).chain((0..sites.len()).map(Some)) {
             for (from, until) in ledger.covered(index.map(|index| sites[index].id), row.id)? {
-                for stretch in overlaps(meant, from.max(self.seen_to(row)), until.min(size)) {
+                for stretch in overlaps(meant, from.max(self.seen_to(row.id)), until.min(size)) {
                     ranges.entry(stretch).or_default().push((index, BTreeSet::new()));
                 }
             }

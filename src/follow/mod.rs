@@ -8,7 +8,7 @@ pub mod archive;
 pub mod discover;
 pub mod file;
 pub mod identity;
-mod known;
+pub(crate) mod known;
 mod moment;
 mod rotated;
 pub mod scan;
