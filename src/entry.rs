@@ -179,6 +179,15 @@ pub fn lossy(bytes: &[u8]) -> Cow<'_, str> {
     std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
+/// What a user's regex says of a client's bytes: as they are, or else as the text that `explain` shows. To a regex `.` and
+/// `[^/]` are characters, and what isn't UTF-8 has none: `^/internal/.*$` is to exclude `/internal/caf\xE9.pdf`, too.
+pub fn as_bytes_or_text<T>(bytes: &[u8], ask: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
+    ask(bytes).or_else(|| match lossy(bytes) {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(text) => ask(text.as_bytes()),
+    })
+}
+
 /// The beginning and the end of a part of a text.
 pub(crate) type Part = (usize, usize);
 

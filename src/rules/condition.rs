@@ -7,7 +7,7 @@ use percent_encoding::percent_decode;
 use regex::bytes::Regex;
 
 use super::{Hosts, RefererKind, SiteContext};
-use crate::entry::Entry;
+use crate::entry::{Entry, as_bytes_or_text};
 use crate::format::Glance;
 
 /// File name extensions, of the path as logged, in any case.
@@ -120,6 +120,10 @@ fn decoded(path: &[u8]) -> Cow<'_, [u8]> {
     if memchr::memchr(b'%', path).is_none() { Cow::Borrowed(path) } else { percent_decode(path).into() }
 }
 
+fn matches(regex: &Regex, bytes: &[u8]) -> bool {
+    as_bytes_or_text(bytes, |bytes| regex.is_match(bytes).then_some(())).is_some()
+}
+
 impl Conditions {
     /// Whether every entry that fits `other` fits these too, as far as it can be told without comparing regexes' meaning.
     pub fn covers(&self, other: &Conditions) -> bool {
@@ -155,8 +159,8 @@ impl Conditions {
             && self.statuses.as_ref().is_none_or(|known| seen.status.is_some_and(|status| known.contains(&status)))
             && self.extensions.as_ref().is_none_or(|extensions| extensions.matches(seen.path))
             && self.path.as_ref().is_none_or(|path| match seen.may_be_encoded {
-                true => path.is_match(&decoded(seen.path)),
-                false => path.is_match(seen.path),
+                true => matches(path, &decoded(seen.path)),
+                false => matches(path, seen.path),
             })
     }
 
@@ -179,7 +183,7 @@ impl Conditions {
             return Some(Miss::Extension(extensions));
         }
         if let Some(path) = &self.path
-            && (entry.path.is_none() || !path.is_match(&decoded_path(entry)))
+            && (entry.path.is_none() || !matches(path, &decoded_path(entry)))
         {
             return Some(Miss::Path(path));
         }
@@ -189,7 +193,7 @@ impl Conditions {
             return Some(Miss::Host);
         }
         if let Some(regex) = &self.user_agent
-            && !regex.is_match(entry.user_agent.as_deref().unwrap_or_default())
+            && !matches(regex, entry.user_agent.as_deref().unwrap_or_default())
         {
             return Some(Miss::UserAgent(regex));
         }
@@ -225,6 +229,36 @@ mod tests {
             ("another path", path("^/a/"), path("^/b/"), false),
         ] {
             assert_eq!(before.covers(&after), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_utf8_fits_a_regex_as_the_text_that_it_is_shown_as() {
+        let hosts = url::Url::parse("https://docs.example.org").unwrap();
+        let site = SiteContext {
+            hosts: Hosts::of_base_url(&hosts),
+            base_url: hosts,
+            keep_query: crate::rules::KeepQuery::All,
+            page: Vec::new(),
+            view_width: None,
+        };
+        for (path, target, want) in [
+            ("^/internal/.*$", "/internal/caf%C3%A9.pdf", true),
+            ("^/internal/.*$", "/internal/caf%E9.pdf", true),
+            ("^/files/[^/]+$", "/files/a%FF.pdf", true),
+            (r"(?-u:\xE9)", "/caf%E9.pdf", true),
+            ("é", "/caf%E9.pdf", false),
+            ("^/other/.*$", "/files/a%FF.pdf", false),
+        ] {
+            let regex = Regex::new(path).unwrap();
+            let of_path = Conditions { path: Some(regex.clone()), ..Conditions::default() };
+            let mut entry = Entry::default();
+            entry.set_target(Cow::Borrowed(target.as_bytes()));
+            assert_eq!(of_path.miss(&entry, &site).is_none(), want, "{path} and {target}");
+            let of_agent = Conditions { user_agent: Some(regex), ..Conditions::default() };
+            let user_agent = Some(decoded(target.as_bytes()));
+            let entry = Entry { user_agent, ..Entry::default() };
+            assert_eq!(of_agent.miss(&entry, &site).is_none(), want, "{path} and a user agent of {target}");
         }
     }
 

@@ -144,7 +144,9 @@ fn literals_of(pattern: &str) -> Option<Vec<String>> {
         let found = Extractor::new().kind(kind).limit_total(4_096).extract(&hir);
         let texts = found.literals()?.iter().map(|literal| {
             let text = std::str::from_utf8(literal.as_bytes()).ok()?;
-            (text.len() >= SHORTEST && is_plain(text)).then(|| regex::escape(&text.to_ascii_lowercase()))
+            // What isn't UTF-8 is asked about as text, and that then holds what no line does.
+            let stands_in_lines = is_plain(text) && !text.contains(char::REPLACEMENT_CHARACTER);
+            (text.len() >= SHORTEST && stands_in_lines).then(|| regex::escape(&text.to_ascii_lowercase()))
         });
         let mut texts = texts.collect::<Option<Vec<_>>>()?;
         texts.sort();

@@ -8,7 +8,7 @@ use regex::bytes::Regex;
 use super::SiteContext;
 use super::condition::decoded_path;
 use super::site::encoded;
-use crate::entry::Entry;
+use crate::entry::{Entry, as_bytes_or_text};
 
 /// What may not stand raw in a URL.
 const UNSAFE: &AsciiSet = &CONTROLS
@@ -180,8 +180,28 @@ fn lookup(
         return Some(value.into_owned());
     }
     let decoded = decoded_path(entry);
-    let group = path?.captures(&decoded)?.name(name)?;
-    Some(group.as_bytes().to_vec()).filter(|bytes| !bytes.is_empty())
+    let group = |asked: &[u8]| {
+        let range = path?.captures(asked)?.name(name)?.range();
+        // What was asked as text is sent as the bytes that it stood for.
+        Some(if *asked == *decoded { decoded[range].to_vec() } else { behind(&decoded, range).to_vec() })
+    };
+    as_bytes_or_text(&decoded, group).filter(|bytes| !bytes.is_empty())
+}
+
+/// The bytes behind a part of their text in which what isn't UTF-8 is replaced.
+fn behind(bytes: &[u8], part: Range<usize>) -> &[u8] {
+    let (mut in_text, mut in_bytes) = (0, 0);
+    let [mut start, mut end] = [None, None];
+    for chunk in bytes.utf8_chunks() {
+        for (bound, found) in [(part.start, &mut start), (part.end, &mut end)] {
+            if bound <= in_text + chunk.valid().len() {
+                found.get_or_insert(in_bytes + bound.saturating_sub(in_text));
+            }
+        }
+        in_bytes += chunk.valid().len() + chunk.invalid().len();
+        in_text += chunk.valid().len() + char::REPLACEMENT_CHARACTER.len_utf8();
+    }
+    bytes.get(start.unwrap_or(in_bytes)..end.unwrap_or(in_bytes)).unwrap_or_default()
 }
 
 /// A part of a query as the form's field that it was.
@@ -238,6 +258,27 @@ mod tests {
         ] {
             let parsed = Template::parse(template).unwrap();
             assert_eq!(parsed.render(&entry, &site, Some(&path), false).as_deref(), want, "{template}");
+        }
+        let path = Regex::new("^/(?P<name>[^/]+)/(?P<rest>.*)$").unwrap();
+        entry.set_target(Cow::Borrowed(b"/caf%E9/a%FFb"));
+        let parsed = Template::parse("{base_url}/{name}-{rest}").unwrap();
+        let url = parsed.render(&entry, &site, Some(&path), true);
+        assert_eq!(url.as_deref(), Some("https://docs.example.org/caf%E9-a%FFb"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn behind_each_part_of_a_text_are_its_bytes(
+            bytes in proptest::collection::vec(proptest::sample::select(b"a\xc3\xa9\xff\xf0\x9f".to_vec()), 0..9),
+        ) {
+            let text = String::from_utf8_lossy(&bytes);
+            let bounds: Vec<usize> = (0..=text.len()).filter(|at| text.is_char_boundary(*at)).collect();
+            for (at, start) in bounds.iter().enumerate() {
+                for end in &bounds[at..] {
+                    let part = behind(&bytes, *start..*end);
+                    proptest::prop_assert_eq!(String::from_utf8_lossy(part), &text[*start..*end], "{:?} {:?}", start, end);
+                }
+            }
         }
     }
 

@@ -14,6 +14,8 @@ use regex::bytes::{Regex, RegexSet};
 use regex_syntax::hir::literal::{ExtractKind, Extractor};
 use regex_syntax::hir::{Hir, HirKind, Look};
 
+use crate::entry::as_bytes_or_text;
+
 /// Kinds of clients that aren't visitors, as `bots` names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Group {
@@ -74,10 +76,10 @@ impl Bots {
     /// An absent or empty one goes with the crawlers. `allow` goes before everything.
     pub fn reason(&self, user_agent: Option<&[u8]>) -> Option<&'static str> {
         let user_agent = user_agent.unwrap_or_default().trim_ascii();
-        if !self.allow.is_empty() && self.allow.is_match(user_agent) {
+        if matches(&self.allow, user_agent) {
             return None;
         }
-        if !self.extra.is_empty() && self.extra.is_match(user_agent) {
+        if matches(&self.extra, user_agent) {
             return Some("extra");
         }
         if self.groups.is_empty() {
@@ -98,6 +100,11 @@ fn own_set(patterns: &[String]) -> Result<RegexSet, (String, String)> {
         }
     }
     RegexSet::new(patterns).map_err(|error| (patterns.join("|"), error.to_string()))
+}
+
+fn matches(own: &RegexSet, user_agent: &[u8]) -> bool {
+    let is_one = |bytes: &[u8]| own.is_match(bytes).then_some(());
+    !own.is_empty() && as_bytes_or_text(user_agent, is_one).is_some()
 }
 
 /// The shipped lists, compiled.
@@ -431,6 +438,7 @@ mod tests {
             ("allowed", bots(ALL, &[], &["^curl/"]), curl, None),
             ("allowed although extra", bots(ALL, &["curl"], &["^curl/"]), curl, None),
             ("allowed absence", bots(ALL, &[], &["^$"]), None, None),
+            ("extra, not UTF-8", bots(&[], &["^Our.*Monitor"], &[]), Some(b"Our \xe9 Monitor"), Some("extra")),
             ("not UTF-8", bots(ALL, &[], &[]), Some(b"\xff\xfe agent"), None),
         ] {
             assert_eq!(bots.reason(agent), want, "{name}");
