@@ -5,7 +5,7 @@
 
 use jiff::civil::DateTime;
 use jiff::fmt::strtime::BrokenDownTime;
-use jiff::tz::TimeZone;
+use jiff::tz::{Offset, TimeZone};
 use jiff::{SignedDuration, Timestamp};
 
 use super::FormatError;
@@ -73,7 +73,14 @@ impl Clock {
                 if parsed.offset().is_some() || parsed.timestamp().is_some() {
                     return parsed.to_timestamp().ok().map(|time| Moment { time, offset });
                 }
-                local(parsed.to_datetime().ok()?, zone, after).map(|time| Moment { time, offset })
+                let civil = parsed.to_datetime().ok()?;
+                match written_out(pattern) {
+                    Some(seconds) => {
+                        let time = Offset::from_seconds(seconds).ok()?.to_timestamp(civil).ok()?;
+                        Some(Moment { time, offset: Some(seconds) })
+                    }
+                    None => local(civil, zone, after).map(Moment::from),
+                }
             }
         }
     }
@@ -87,6 +94,14 @@ fn without_zone_name(pattern: &str, text: &[u8]) -> Option<(String, Vec<u8>, boo
     let name = if at < words.len() { words.remove(at) } else { b"" };
     let rest: Vec<&str> = pattern.split(' ').filter(|word| *word != "%Z").collect();
     Some((rest.join(" "), words.join(&b' '), matches!(name, b"GMT" | b"UTC" | b"UCT" | b"Z")))
+}
+
+/// The offset that each time has because the pattern itself ends with it: the `Z` of `%Y-%m-%dT%H:%M:%SZ`.
+fn written_out(pattern: &str) -> Option<i32> {
+    if pattern.ends_with('Z') && !pattern.ends_with("%Z") {
+        return Some(0);
+    }
+    [6, 5].into_iter().find_map(|len| offset(&pattern.as_bytes()[pattern.len().checked_sub(len)?..]).flatten())
 }
 
 /// A moment, and how it was written.
@@ -356,6 +371,11 @@ mod tests {
         let clock = Clock::from_pattern("%d.%m.%Y %H:%M:%S").unwrap();
         let got = clock.read(b"10.10.2026 13:55:36", &berlin(), None).map(|moment| moment.time.to_string());
         assert_eq!(got.as_deref(), Some("2026-10-10T11:55:36Z"));
+        for pattern in ["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S +00:00", "%Y-%m-%d %H:%M:%S %Z"] {
+            let text = pattern.replace("%Y-%m-%d", "2026-10-10").replace("%H:%M:%S", "13:55:36").replace("%Z", "UTC");
+            let got = Clock::from_pattern(pattern).unwrap().read(text.as_bytes(), &berlin(), None).unwrap();
+            assert_eq!(got.time.to_string(), "2026-10-10T13:55:36Z", "{pattern}");
+        }
         assert!(Clock::from_pattern("%H:%M").is_err());
         assert!(Clock::from_pattern("%d/%b/%Y %!").is_err());
     }
