@@ -422,6 +422,28 @@ mod tests {
                 ["192.0.2.7", "2026-10-10T13:55:36Z", r"/a\x41", r"/a\x41", "none", "200", "5", "none", "none"],
             ),
             (
+                "a decoded path directly behind its host",
+                r#"$remote_addr [$time_iso8601] "$request_method $scheme://$host$uri" $status "$http_user_agent""#,
+                r#"192.0.2.7 [2026-10-10T13:55:36Z] "GET https://docs.example.org/annual report.pdf" 200 "UA""#,
+                [
+                    "192.0.2.7",
+                    "2026-10-10T13:55:36Z",
+                    "/annual report.pdf",
+                    "/annual report.pdf",
+                    "none",
+                    "200",
+                    "none",
+                    "UA",
+                    "docs.example.org",
+                ],
+            ),
+            (
+                "an escaped quote at the end of a bare field",
+                r#"escape=json '$remote_addr $time_iso8601 "$http_user_agent" $request_method $request_uri $server_protocol $status'"#,
+                r#"192.0.2.7 2026-10-10T13:55:36Z "UA x" GET /a.pdf?q=\" HTTP/2.0 200"#,
+                ["192.0.2.7", "2026-10-10T13:55:36Z", "/a.pdf?q=\"", "/a.pdf", "q=\"", "200", "none", "UA x", "none"],
+            ),
+            (
                 "a bare time with a space in it",
                 r#"$remote_addr $time_local $request_uri $status"#,
                 "192.0.2.7 10/Oct/2026:13:55:36 +0000 /a?b 200",
@@ -445,6 +467,23 @@ mod tests {
             ["0.002", "f", "200, 502", "/index", "/a"]
         );
         assert!(format.gives("request_time") && format.gives("query") && !format.gives("host"));
+    }
+
+    #[test]
+    fn a_bare_range_is_read_with_its_spaces() {
+        for (variable, range) in [
+            ("http_range", "bytes=0-1, 5-6"),
+            ("http_range", "bytes=0-"),
+            ("sent_http_content_range", "bytes 0-99/200"),
+            ("sent_http_content_range", "bytes */200"),
+            ("sent_http_content_range", "bytes"),
+        ] {
+            let text = format!(r#"$remote_addr "$request" $status ${variable} $request_time $host"#);
+            let format = Format::nginx("mine", &text, TimeZone::UTC).unwrap();
+            let line = format!(r#"192.0.2.7 "GET /a HTTP/1.1" 206 {range} 0.001 docs.example.org"#);
+            let want = [range, "0.001", "docs.example.org"];
+            assert_eq!(show(&format, line.as_bytes(), &["range", "request_time", "host"]), want, "{variable}");
+        }
     }
 
     #[test]

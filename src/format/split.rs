@@ -8,6 +8,7 @@ mod glance;
 mod quotes;
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -102,7 +103,7 @@ struct Piece {
     quoted: bool,
     /// Never holds a space.
     compact: bool,
-    /// May be a list, with a space after each comma or around a colon.
+    /// May be a list, with a space after each comma or around a colon; of a range, one after its unit, too.
     list: bool,
     /// How often `until` occurs in the value itself (the space in a time).
     skip: usize,
@@ -183,7 +184,7 @@ impl Splitter {
                     pieces.push(Piece {
                         compact: matches!(var.slot, Slot::Host | Slot::Number | Slot::Status | Slot::Bytes),
                         list: match &var.slot {
-                            Slot::ForwardedFor => true,
+                            Slot::ForwardedFor | Slot::Range => true,
                             Slot::Extra(name) => name.starts_with("upstream_"),
                             _ => false,
                         },
@@ -332,7 +333,7 @@ impl Splitter {
         }?;
         let end = start + len;
         let is_it = stands_at(until, line, end)
-            && self.goes_on(index, line, end + until.len(), true)
+            && self.goes_on(index, line, end + until.len(), true, &mut Tried::default())
             && !(piece.compact && lead != b' ' && rest[..len].contains(&b' '));
         is_it.then_some(end)
     }
@@ -342,13 +343,18 @@ impl Splitter {
         let first = self.pieces.get(index)?;
         let last = self.pieces.get(first.group)?;
         let rest = line.get(start..)?;
+        // What follows it without delimiter may hold what it can't: a path behind its host has spaces where it is decoded.
+        let value_of_first = |end: usize| match self.pieces.get(index + 1).filter(|_| first.group > index) {
+            Some(next) => &line[start..split_point(first, next, line, start, end)],
+            None => &line[start..end],
+        };
         if last.until.bytes.is_empty() {
             let blank = |b: &u8| matches!(b, b' ' | b'\t');
             let end = match self.tail {
                 Tail::Open => rest.iter().position(blank).unwrap_or(rest.len()),
                 Tail::Closed => rest.trim_ascii_end().len(),
             };
-            return Some(start + end).filter(|&end| !first.compact || !line[start..end].iter().any(blank));
+            return Some(start + end).filter(|&end| !first.compact || !value_of_first(end).iter().any(blank));
         }
         let escapes = first.quoted && escaped;
         let find = |escapes, strict| self.find(first, last, line, start, passed, escapes, strict);
@@ -359,7 +365,7 @@ impl Splitter {
         let plausible = |end: &usize| !is_last || line[end + last.until.bytes.len()..].trim_ascii_end().is_empty();
         let end = end.or_else(|| if escapes { find(false, true).filter(plausible) } else { None });
         let end = end.or_else(|| find(escapes, false))?;
-        if first.compact && memchr::memchr(b' ', &line[start..end]).is_some() {
+        if first.compact && memchr::memchr(b' ', value_of_first(end)).is_some() {
             return None;
         }
         Some(end)
@@ -380,6 +386,7 @@ impl Splitter {
         let lead = *until.first()?;
         let mut skip = first.skip;
         let mut from = start;
+        let mut tried = Tried::default();
         loop {
             let rest = line.get(from..)?;
             let at = from
@@ -398,9 +405,11 @@ impl Splitter {
             if stands_at(until, line, at) {
                 if skip > 0 {
                     skip -= 1;
-                } else if first.list && in_list(line, start, at) {
+                } else if first.list
+                    && (in_list(line, start, at) || first.slot == Slot::Range && in_range(line, start, at))
+                {
                     // The next part follows.
-                } else if self.goes_on(first.group, line, at + until.len(), strict) {
+                } else if self.goes_on(first.group, line, at + until.len(), strict, &mut tried) {
                     if passed == 0 {
                         return Some(at);
                     }
@@ -412,14 +421,14 @@ impl Splitter {
     }
 
     /// Whether the line, from just after a delimiter on, looks as the format wants it.
-    fn goes_on(&self, index: usize, line: &[u8], at: usize, strict: bool) -> bool {
+    fn goes_on(&self, index: usize, line: &[u8], at: usize, strict: bool, tried: &mut Tried) -> bool {
         let rest = line.get(at..).unwrap_or_default();
         let Some(next) = self.pieces.get(index + 1) else {
             let quoted = self.pieces.get(index).is_some_and(|piece| piece.quoted);
             return match (self.tail, rest.first()) {
                 (Tail::Closed, _) => rest.trim_ascii_start().is_empty(),
                 (Tail::Open, None) => true,
-                (Tail::Open, Some(b' ' | b'\t' | b',' | b';')) => !(quoted && strict) || are_fields(rest),
+                (Tail::Open, Some(b' ' | b'\t' | b',' | b';')) => !(quoted && strict) || are_fields(line, at, tried),
                 (Tail::Open, Some(_)) => false,
             };
         };
@@ -427,7 +436,7 @@ impl Splitter {
             return true;
         }
         match self.pieces.get(index).map_or(Look::Anything, |piece| piece.look) {
-            Look::Fields => memchr::memchr(b'"', rest).is_none() || are_fields(rest),
+            Look::Fields => memchr::memchr(b'"', rest).is_none() || are_fields(line, at, tried),
             Look::Anything => true,
             Look::Digit => rest.first().is_some_and(u8::is_ascii_digit),
             Look::Protocol => {
@@ -475,13 +484,35 @@ fn begins_with(rest: &[u8], until: &[u8]) -> bool {
     until.first().is_none_or(|first| rest.first() == Some(first) && stands_at(until, rest, 0))
 }
 
-/// Whether what follows the last field of a format is further fields, each bare or in quotes: else the quote before it
-/// was one of the field's own.
-fn are_fields(mut rest: &[u8]) -> bool {
+/// From where on a line was tried for fields and isn't. A field full of quotes would be gone through to the line's end from
+/// each of them, and a client that sends 8 KiB of them could hold the reading up.
+#[derive(Debug, Default)]
+struct Tried {
+    /// Once: nearly always the first try fits, and needn't be remembered.
+    before: bool,
+    in_vain: BTreeSet<usize>,
+}
+
+/// Whether what follows the last field of a format, from `at` on, is further fields, each bare or in quotes: else the quote
+/// before it was one of the field's own.
+fn are_fields(line: &[u8], at: usize, tried: &mut Tried) -> bool {
+    let remembers = std::mem::replace(&mut tried.before, true);
+    let fit = fields_fit(line.get(at..).unwrap_or_default(), |left| !remembers || tried.in_vain.insert(left));
+    if fit {
+        tried.in_vain.clear();
+    }
+    fit
+}
+
+/// The same; `goes_on` is asked wherever a field begins, by the bytes that are left.
+fn fields_fit(mut rest: &[u8], mut goes_on: impl FnMut(usize) -> bool) -> bool {
     let separates = |b: &u8| matches!(b, b' ' | b'\t' | b',' | b';');
     loop {
         let blank = rest.iter().take_while(|b| separates(b)).count();
         rest = &rest[blank..];
+        if !goes_on(rest.len()) {
+            return false;
+        }
         // A line cut off where a field begins looks like a field that ends in a blank and a quote, which is rarer.
         if rest == b"\"" {
             return true;
@@ -499,7 +530,8 @@ fn are_fields(mut rest: &[u8]) -> bool {
             close + 2
         } else {
             let end = rest.iter().position(separates).unwrap_or(rest.len());
-            if memchr::memchr(b'"', &rest[..end]).is_some() {
+            let is_bare = |at: usize| rest[..at].iter().rev().take_while(|b| **b == b'\\').count() % 2 == 0;
+            if memchr::memchr_iter(b'"', &rest[..end]).any(is_bare) {
                 return false;
             }
             end
@@ -516,6 +548,14 @@ fn in_list(line: &[u8], start: usize, at: usize) -> bool {
     let before = line.get(start..at).unwrap_or_default();
     let from_here = line.get(at..).unwrap_or_default();
     from_here.starts_with(b" ") && (before.ends_with(b",") || before.ends_with(b" :") || from_here.starts_with(b" : "))
+}
+
+/// Whether the space at `at` stands behind a range's unit, as Content-Range has it: `bytes 0-99/200`, `bytes */200` (RFC 9110,
+/// section 14.4).
+fn in_range(line: &[u8], start: usize, at: usize) -> bool {
+    let rest = line.get(at + 1..).unwrap_or_default();
+    let numbers = rest.iter().take_while(|byte| byte.is_ascii_digit() || matches!(byte, b'-' | b'*')).count();
+    numbers > 0 && rest.get(numbers) == Some(&b'/') && line.get(start..at) == Some(b"bytes")
 }
 
 /// Where, between `start` and `end`, a piece ends and the next begins that follows without delimiter.
@@ -645,4 +685,21 @@ fn trim_end(items: &mut Vec<Item>) {
 /// How many spaces a time written by this pattern holds.
 fn spaces_in(pattern: &str) -> usize {
     pattern.matches(' ').count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        /// What was tried before, at places further ahead in the line, doesn't change the answer.
+        #[test]
+        fn what_was_tried_in_vain_needs_no_second_look(line in "([ \"]{0,3}[a\\\\,;]{0,2}){0,12}") {
+            let mut tried = Tried::default();
+            for at in 0..=line.len() {
+                let alone = are_fields(line.as_bytes(), at, &mut Tried::default());
+                proptest::prop_assert_eq!(are_fields(line.as_bytes(), at, &mut tried), alone, "{:?} from {}", line, at);
+            }
+        }
+    }
 }
