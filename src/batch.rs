@@ -93,6 +93,16 @@ impl<T: Copy + Ord> Batcher<T> {
 
     /// Takes an event; `due` is when its batch leaves, if it is the first of it. Gives the batch out when it is full.
     pub fn add(&mut self, event: impl Into<Box<Event>>, due: T) -> Option<Batch> {
+        self.add_beside(event, due, |_, _| true)
+    }
+
+    /// The same, with a say in whether the event may travel with the first of a batch that waits.
+    pub fn add_beside(
+        &mut self,
+        event: impl Into<Box<Event>>,
+        due: T,
+        may_share: impl Fn(&Event, &Event) -> bool,
+    ) -> Option<Batch> {
         let event = event.into();
         let number = self.next;
         if self.max_events == 1 {
@@ -102,7 +112,10 @@ impl<T: Copy + Ord> Batcher<T> {
         let Self { index, hasher, open, .. } = self;
         let hash = hash(hasher, &event);
         let open_at = |place: &u32| open.get(*place as usize).and_then(Option::as_ref);
-        let takes = |place: &u32| open_at(place).is_some_and(|(known, batch)| *known == hash && batch.takes(&event));
+        let takes = |place: &u32| {
+            open_at(place)
+                .is_some_and(|(known, batch)| *known == hash && batch.takes(&event) && may_share(&batch.first, &event))
+        };
         let found = index.find(hash, takes).copied();
         let Some(place) = found else {
             self.next += 1;
@@ -236,6 +249,18 @@ pub(crate) mod tests {
         assert_eq!(batcher.due(15), []);
         assert_eq!(batcher.next_due(), Some(20));
         assert_eq!(batcher.drain().len(), 1);
+    }
+
+    #[test]
+    fn who_may_not_travel_together_waits_in_batches_of_its_own() {
+        let mut batcher = Batcher::new(50);
+        let is_near = |first: &Event, next: &Event| first.origin.line.end.abs_diff(next.origin.line.end) < 10;
+        for end in [100, 1, 101, 2, 99] {
+            assert_eq!(batcher.add_beside(event(1, "/a", end), end, is_near), None);
+        }
+        let ends: Vec<Vec<u64>> =
+            batcher.drain().iter().map(|batch| batch.events().map(|event| event.origin.line.end).collect()).collect();
+        assert_eq!(ends, [vec![100, 101, 99], vec![1, 2]]);
     }
 
     #[test]

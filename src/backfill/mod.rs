@@ -360,7 +360,11 @@ impl Sink for Collector<'_> {
             *state.lingering.entry(event.origin.site).or_default() += 1;
         }
         self.options.progress.events.fetch_add(1, Ordering::Relaxed);
-        let full = state.batcher.add(event, due);
+        // What the log wrote late may be far from what waits: only near ones travel together, whichever came first.
+        let are_near = |one: &Event, other: &Event| {
+            one.time.zip(other.time).is_none_or(|(one, other)| one.duration_since(other).abs() < linger)
+        };
+        let full = state.batcher.add_beside(event, due, are_near);
         self.give(state, full.into_iter().collect());
         if let (Outlet::Send { .. }, Some(limit)) = (self.outlet, self.options.limit) {
             state.limited = state.batcher.opened() >= limit;
