@@ -244,6 +244,11 @@ impl Pipeline {
     }
 }
 
+/// Whether a header is set, as `DNT: 1` and `Sec-GPC: 1` are; in a log that is JSON it may be a boolean.
+fn is_set(value: &[u8]) -> bool {
+    matches!(value, b"1" | b"true")
+}
+
 impl Site {
     /// The fate of an entry that a rule fits. Sets the client of a line that a person's browser may have caused.
     fn judge(&self, entry: &Entry<'_>, rule: &Rule, origin: Origin, client: &mut Option<IpAddr>) -> Outcome {
@@ -252,10 +257,10 @@ impl Site {
         if self.exclude_ips.iter().any(|network| network.contains(&ip)) {
             return Outcome::Excluded("ip");
         }
-        if self.respect_dnt && entry.dnt.as_deref() == Some(b"1") {
+        if self.respect_dnt && entry.dnt.as_deref().is_some_and(is_set) {
             return Outcome::Excluded("dnt");
         }
-        if self.respect_dnt && entry.gpc.as_deref() == Some(b"1") {
+        if self.respect_dnt && entry.gpc.as_deref().is_some_and(is_set) {
             return Outcome::Excluded("gpc");
         }
         if entry.status == Some(206) && entry.range.as_deref().is_some_and(|range| !begins_a_download(range)) {
