@@ -104,9 +104,16 @@ fn is_standard_error(stream: &str) -> bool {
     stream == format!("{}:{}", stat.st_dev, stat.st_ino)
 }
 
-/// A character as it may be shown: control characters as escapes.
+/// Whether a character that somebody else chose mustn't be shown as it is: it controls a terminal, turns the direction of
+/// what follows (Unicode Standard Annex 9, section 2), or ends a line.
+pub(crate) fn misleads(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A character as it may be shown: what misleads as escapes.
 fn shown(c: char) -> impl Iterator<Item = char> {
-    let escaped = c.is_control().then(|| c.escape_default());
+    let escaped = misleads(c).then(|| c.escape_default());
     let plain = escaped.is_none().then_some(c);
     escaped.into_iter().flatten().chain(plain)
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::journal::misleads;
 use crate::summary::Summary;
 
 const STYLE: &str = "
@@ -201,7 +202,7 @@ pub fn escaped(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
-            c if c.is_control() => out.extend(c.escape_default()),
+            c if misleads(c) => out.extend(c.escape_default()),
             c => out.push(c),
         }
     }

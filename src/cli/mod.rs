@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config};
-use crate::journal;
+use crate::journal::{self, misleads};
 
 /// Where the configuration is, unless `--config` says otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/silktail/config.toml";
@@ -221,7 +221,7 @@ pub fn load(path: &Path) -> Result<Config, Failure> {
     }
 }
 
-/// Control characters of a log or of the network never reach the terminal as they are.
+/// What misleads in a text of a log or of the network never reaches the terminal as it is.
 pub fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+    text.chars().flat_map(|c| if misleads(c) { c.escape_default().collect() } else { vec![c] }).collect()
 }

@@ -5,6 +5,7 @@
 
 use super::plan::{OwnFormat, Plan, Site, UNKNOWN_HOST, plan};
 use super::{Server, Setup, Trouble};
+use crate::journal::misleads;
 use crate::rules::DEFAULT_EXTENSIONS;
 
 /// A configuration.
@@ -142,7 +143,7 @@ fn wrapped(out: &mut String, first: &str, next: &str, text: &str) {
 
 /// Text that is one line and that TOML takes in a comment.
 fn plain(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+    text.chars().flat_map(|c| if misleads(c) { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
 /// A TOML string.
