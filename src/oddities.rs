@@ -31,7 +31,8 @@ impl Proxied {
     }
 
     /// What to do about it.
-    pub const HINT: &'static str = "a proxy in front? name it in `trusted_proxies` and log X-Forwarded-For";
+    pub const HINT: &'static str =
+        "a proxy in front? `trusted_proxies` must name it, and the log must have X-Forwarded-For";
 }
 
 /// Watches the clients of lines that count for signs of a proxy in front that isn't in `trusted_proxies`.

@@ -38,6 +38,12 @@ fn expectations_hold_or_are_named_with_what_came_instead() {
         ("the last of several", &twice, "\"repeat\"".to_owned(), Ok(())),
         ("a reason", &crawler, "{ outcome = \"bot\", reason = \"crawler\" }".to_owned(), Ok(())),
         ("no line of the log", &"garbage".to_owned(), "\"unparsed\"".to_owned(), Ok(())),
+        (
+            "an event's key where there is none",
+            &crawler,
+            "{ outcome = \"bot\", event = \"download\" }".to_owned(),
+            Err("expected event `download`, got none"),
+        ),
         ("another fate", &crawler, "{ event = \"download\" }".to_owned(), Err("expected event, got bot (crawler)")),
         (
             "another url",
@@ -123,6 +129,10 @@ fn check_says_how_many_lines_fit_and_whether_a_proxy_seems_to_stand_in_front() {
         }
         assert!(done.stdout.contains("`combined`, 120 of 12"), "{name}: {done:#?}");
     }
+    sandbox.configure(1, &SITES.replace("format = \"combined\"\n", "trusted_proxies = [\"private\"]\n"));
+    sandbox.write("access.log", &log(&|n| format!("203.0.113.{n}")));
+    let done = sandbox.run(&["check", "--strict"]).expect_code(1);
+    assert!(done.stderr.contains("format `combined` has no X-Forwarded-For"), "{done:#?}");
     sandbox.configure(1, &SITES.replace("format = \"combined\"\n", ""));
     sandbox.write("access.log", &"what is this\n".repeat(20));
     let done = sandbox.run(&["check", "--strict"]).expect_code(1);

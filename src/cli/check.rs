@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::owner::{self, Reach};
 use super::test::expectations;
 use super::{Failure, load, print, printable, say};
-use crate::config::Config;
+use crate::config::{Config, Lack, lacks};
 use crate::daemon::{WINDOW_ENTRIES, format_choice, pipeline_site};
 use crate::follow::scan::Recall;
 use crate::follow::{FormatChoice, decide_format, discover, file};
@@ -76,7 +76,10 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
                             of - fit
                         ));
                     }
-                    Ok(Looked::Lines { format, fit, of, misfit, proxied, host, .. }) => {
+                    Ok(Looked::Lines { format, fit, of, misfit, proxied, host, lacks, .. }) => {
+                        for Lack { what, so, help } in lacks {
+                            warn(format!("site `{}`, {shown}: {what}: {so}; {help}", site.name));
+                        }
                         if !host && shared.contains(&path) {
                             warn(format!(
                                 "{shown}: sites share it, and `{format}` has no host: its lines can be given to none of \
@@ -129,6 +132,8 @@ enum Looked {
         known: bool,
         /// Its format has the host.
         host: bool,
+        /// What the site asks for and it doesn't have; where the configuration names the format, that has said so.
+        lacks: Vec<Lack>,
         format: String,
         fit: usize,
         of: usize,
@@ -153,6 +158,10 @@ fn look(path: &Path, choice: &FormatChoice, site: &Arc<Site>) -> std::io::Result
         return Ok(Looked::Empty);
     };
     let format = decided.format.name().to_owned();
+    let lacks = match choice {
+        FormatChoice::Auto(_) => lacks(&decided.format, &site.rules, site.bots.as_deref(), &site.trusted_proxies),
+        FormatChoice::Fixed(_) => Vec::new(),
+    };
     let (decided_by_fit, host) = (decided.fits, decided.format.gives("host"));
     let length: u64 = lines.iter().map(|line| line.len() as u64 + 1).sum();
     let mut recall = Recall::at(&opened.file, &decided.format, end - length)?;
@@ -173,5 +182,5 @@ fn look(path: &Path, choice: &FormatChoice, site: &Arc<Site>) -> std::io::Result
     let proxied = proxied.or_else(|| clients.finding().filter(|_| clients.is_enough()));
     // The first lines may be another format's than the recent ones.
     let known = decided_by_fit || fit * 2 > lines.len();
-    Ok(Looked::Lines { known, host, format, fit, of: lines.len(), misfit, proxied })
+    Ok(Looked::Lines { known, host, lacks, format, fit, of: lines.len(), misfit, proxied })
 }

@@ -266,17 +266,20 @@ impl Explained<'_> {
             let reason = want.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
             return Some(format!("expected {}{reason}, got {got}", want.outcome));
         }
-        let Outcome::Event(event) = outcome else { return None };
-        let ip = event.visitor.ip.to_string();
+        let event = match outcome {
+            Outcome::Event(event) => Some(event),
+            _ => None,
+        };
+        let ip = event.map(|event| event.visitor.ip.to_string());
         let mut pairs = vec![
-            ("event", want.event.as_deref(), Some(&*event.name)),
-            ("url", want.url.as_deref(), Some(event.url.as_str())),
-            ("page", want.page.as_deref(), Some(event.page.as_str())),
-            ("ip", want.ip.as_deref(), Some(ip.as_str())),
+            ("event", want.event.as_deref(), event.map(|event| &*event.name)),
+            ("url", want.url.as_deref(), event.map(|event| event.url.as_str())),
+            ("page", want.page.as_deref(), event.map(|event| event.page.as_str())),
+            ("ip", want.ip.as_deref(), ip.as_deref()),
         ];
         for (name, value) in &want.properties {
-            let got = event.properties.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
-            pairs.push((name, Some(value), got));
+            let got = event.and_then(|event| event.properties.iter().find(|(known, _)| known == name));
+            pairs.push((name, Some(value), got.map(|(_, value)| value.as_str())));
         }
         let (name, want, got) = pairs.into_iter().find(|(_, want, got)| want.is_some() && want != got)?;
         let got = got.map_or_else(|| "none".to_owned(), |got| format!("`{}`", printable(got)));

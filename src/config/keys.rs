@@ -303,7 +303,8 @@ pub const SITE: Section = Section {
             "URL",
             Needed,
             "\"https://shop.example.org\"",
-            "What paths of the log are appended to. It must belong to the property, or Silktide discards the events.",
+            "Scheme and host of what is sent; the log's paths stand behind them. A path of its own counts for `page = \"base\"` \
+             and `{base_url}` alone. It must belong to the property, or Silktide discards the events.",
         ),
         key(
             "property_key",

@@ -15,6 +15,8 @@ use jiff::tz::TimeZone;
 use toml::de::{DeTable, DeValue};
 
 use super::raw::{Table, Walk, did_you_mean, strings_of};
+pub use formats::{Lack, lacks};
+
 use super::report::{Problem, Report, Source};
 use super::{Config, Expectation, Follow, Loaded, Site, Start, Status, Want, keys};
 use crate::follow::discover;

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use ipnet::IpNet;
 use jiff::tz::TimeZone;
 use toml::de::DeValue;
 
@@ -9,7 +10,7 @@ use super::{Resolver, Text};
 use crate::config::raw::{Table, did_you_mean};
 use crate::config::{FormatChoice, keys};
 use crate::format::{BUILTIN, Format, slip_of};
-use crate::rules::Rules;
+use crate::rules::{RefererCondition, Rules};
 use crate::visitor::bots::Bots;
 
 impl Resolver<'_> {
@@ -142,31 +143,16 @@ impl Resolver<'_> {
         }
     }
 
-    /// Says where a format lacks what every line is asked for: nothing would ever count.
+    /// Says where a format lacks what a site asks for.
     pub(super) fn missing_fields(
         &mut self,
         source: usize,
         place: &Range<usize>,
         format: &Format,
-        rules: &Rules,
-        bots: Option<&Bots>,
+        (rules, bots, trusted_proxies): (&Rules, Option<&Bots>, &[IpNet]),
     ) {
-        let name = format.name();
-        let mut warn = |message: String, label: &str, help: &str| {
-            self.walk(source).warning(place.clone(), message, label, Some(help.to_owned()));
-        };
-        if !format.gives("user_agent") && bots.is_some_and(|bots| bots.reason(None).is_some()) {
-            let help = "log the user agent, as `combined` does, or set `bots = \"send\"`";
-            warn(format!("format `{name}` has no user agent"), "every request counts as a bot's", help);
-        }
-        let events = || rules.0.iter().filter(|rule| rule.event.is_some()).map(|rule| &rule.conditions);
-        if !format.gives("method") && events().all(|asked| asked.methods.is_some()) && events().next().is_some() {
-            let help = "log the method, or write `method = \"any\"` into a rule";
-            warn(format!("format `{name}` has no method"), "no rule fits any line", help);
-        }
-        if !format.gives("status") && events().all(|asked| asked.statuses.is_some()) && events().next().is_some() {
-            let help = "log the status, or write `status = \"any\"` into a rule";
-            warn(format!("format `{name}` has no status"), "no rule fits any line", help);
+        for Lack { what, so, help } in lacks(format, rules, bots, trusted_proxies) {
+            self.walk(source).warning(place.clone(), what, so, Some(help.to_owned()));
         }
     }
 
@@ -192,6 +178,57 @@ impl Resolver<'_> {
         self.walk(source).error(span.clone(), format!("unknown format `{name}`"), "no such format", help);
         (FormatChoice::Auto, Some(span))
     }
+}
+
+/// Something that a site asks of its lines and that their format doesn't have.
+#[derive(Debug)]
+pub struct Lack {
+    /// What isn't there.
+    pub what: String,
+    /// What follows from that.
+    pub so: &'static str,
+    /// What to do.
+    pub help: &'static str,
+}
+
+/// Where a format lacks what a site asks for: mostly nothing would ever count, or all the wrong way.
+pub fn lacks(format: &Format, rules: &Rules, bots: Option<&Bots>, trusted_proxies: &[IpNet]) -> Vec<Lack> {
+    let name = format.name();
+    let mut lacks = Vec::new();
+    let mut add = |what: String, so, help| lacks.push(Lack { what, so, help });
+    if !format.gives("user_agent") && bots.is_some_and(|bots| bots.reason(None).is_some()) {
+        let help = "log the user agent, as `combined` does, or set `bots = \"send\"`";
+        add(format!("format `{name}` has no user agent"), "every request counts as a bot's", help);
+    }
+    if !format.gives("forwarded_for") && !trusted_proxies.is_empty() {
+        let so = "`trusted_proxies` has no effect: a proxy's address would be every visitor's";
+        add(format!("format `{name}` has no X-Forwarded-For"), so, "log it as well, or take `trusted_proxies` away");
+    }
+    let events = || rules.0.iter().filter(|rule| rule.event.is_some()).map(|rule| &rule.conditions);
+    if !format.gives("method") && events().all(|asked| asked.methods.is_some()) && events().next().is_some() {
+        let help = "log the method, or write `method = \"any\"` into a rule";
+        add(format!("format `{name}` has no method"), "no rule fits any line", help);
+    }
+    if !format.gives("status") && events().all(|asked| asked.statuses.is_some()) && events().next().is_some() {
+        let help = "log the status, or write `status = \"any\"` into a rule";
+        add(format!("format `{name}` has no status"), "no rule fits any line", help);
+    }
+    for (number, rule) in (1..).zip(&rules.0) {
+        let asked = &rule.conditions;
+        let needs_agent = asked.user_agent.as_ref().is_some_and(|regex| !regex.is_match(b""));
+        let none = "the rule fits no line";
+        for (field, needed, says, so) in [
+            ("host", asked.host.is_some(), "the host", "the rule fits only requests whose target names it"),
+            ("user_agent", needs_agent, "the user agent", none),
+            ("referer", asked.referer == RefererCondition::SameSite, "the referer", none),
+        ] {
+            if needed && !format.gives(field) {
+                let what = format!("rule {number} asks for {says}, and format `{name}` has none");
+                add(what, so, "log it as well, or ask for something else");
+            }
+        }
+    }
+    lacks
 }
 
 /// A place inside a string, as a place in the file. `quote` is how the string is written.

@@ -63,9 +63,19 @@ impl Resolver<'_> {
                 self.walk(source).warning(span, message, "no effect", Some("take it away".to_owned()));
             }
         }
-        let extensions = table
-            .strings(&mut self.walk(source), "extensions")
-            .map(|list| Extensions::new(&list.into_iter().map(|(text, _)| text).collect::<Vec<_>>()));
+        let extensions = table.strings(&mut self.walk(source), "extensions").map(|list| {
+            for (text, span) in &list {
+                // A query begins at `?`, a segment at `/`: neither is in an extension, and nothing is a pattern.
+                if text.trim_start_matches('.').is_empty() || text.contains(['*', '?', '/', '#', ' ']) {
+                    let message = format!("`{}` is no extension", text.escape_debug());
+                    let help =
+                        Some("write what stands behind a name's dot: \"pdf\"; for patterns there is `path`".to_owned());
+                    self.walk(source).warning(span.clone(), message, "fits no path", help);
+                }
+            }
+            Extensions::new(&list.into_iter().map(|(text, _)| text).collect::<Vec<_>>())
+        });
+        let path_span = table.key_span("path");
         let path = self.regex(&mut table, source, "path");
         let host = self.hosts(&mut table, source, "host");
         let user_agent = self.regex(&mut table, source, "user_agent");
@@ -103,6 +113,14 @@ impl Resolver<'_> {
         };
         let groups: Vec<String> =
             path.iter().flat_map(|regex| regex.capture_names().flatten()).map(str::to_owned).collect();
+        for group in &groups {
+            let is_field = FIELDS.contains(&group.as_str()) || group == "base_url" || extras.contains(group);
+            if let (true, Some(span)) = (is_field, &path_span) {
+                let message = format!("the group `{group}` is called like a field of the line");
+                let help = Some(format!("give it another name: `{{{group}}}` is the field's where the line has it"));
+                self.walk(source).warning(span.clone(), message, "not always used", help);
+            }
+        }
         let url = table.string(&mut self.walk(source), "url");
         // What these begin with has no scheme and no host.
         let part = |text: &str| ["{path", "{query", "{method", "{status"].iter().any(|start| text.starts_with(start));

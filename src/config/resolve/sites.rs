@@ -228,7 +228,7 @@ impl Resolver<'_> {
         let rules = if has_rules { Rules(rules) } else { Rules::downloads(counting.statuses) };
         if let FormatChoice::Fixed(format) = &format {
             let place = format_span.clone().unwrap_or_else(|| span.clone());
-            self.missing_fields(source, &place, format, &rules, bots.as_deref());
+            self.missing_fields(source, &place, format, (&rules, bots.as_deref(), &trusted_proxies));
         }
         let ((name, name_span), base_url, property_key) = (name?, base_url?, property_key?);
         let context = SiteContext {
