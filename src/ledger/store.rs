@@ -1065,6 +1065,42 @@ mod tests {
         assert_eq!(status[0].counts.lines, 1, "only what is below the watermark");
     }
 
+    /// Each of them keeps in memory how far the log was read; neither may write what it knows of the other's stretch.
+    #[test]
+    fn a_daemon_and_a_backfill_of_one_log_leave_each_other_s_stretches_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let backfill = Ledger::open(folder.path(), Role::Beside).unwrap();
+        let daemon = Ledger::open(folder.path(), Role::Daemon).unwrap();
+        let (site, log) = (backfill.site("docs").unwrap(), add_log(&backfill, &row()));
+        backfill.claim(Some(site), log, 100, &[(0, 100)], Some(1)).unwrap();
+        assert_eq!(daemon.follow(Some(site), log, 0, 100).unwrap().at, 100);
+        let position = || daemon.position(Some(site), log).unwrap().unwrap().watermark;
+        let left = |size| {
+            let left = backfill.claim(Some(site), log, size, &[(0, size)], Some(1)).unwrap();
+            left.iter().map(|range| range.from).collect::<Vec<_>>()
+        };
+        // In turns, so that each has loaded the log's stretches before the other goes on.
+        for step in 0..3 {
+            let (own, other) = (20 * step, 100 + 20 * step);
+            backfill.advance(opened(own + 20, &[(own, own + 10), (own + 10, own + 20)]));
+            settle(&backfill, line(own, own + 10));
+            settle(&backfill, line(own + 10, own + 20));
+            backfill.sync().unwrap();
+            assert_eq!((position(), left(100)), (other, vec![own + 20]), "the backfill's step {step}");
+            daemon.advance(opened(other + 20, &[(other, other + 10), (other + 10, other + 20)]));
+            settle(&daemon, line(other, other + 10));
+            settle(&daemon, line(other + 10, other + 20));
+            daemon.sync().unwrap();
+            assert_eq!((position(), left(100)), (other + 20, vec![own + 20]), "the daemon's step {step}");
+        }
+        // By other rules it is read again, while the daemon goes on.
+        assert_eq!(backfill.reopen(site, log, 2).unwrap(), 1);
+        daemon.advance(opened(180, &[(160, 170)]));
+        settle(&daemon, line(160, 170));
+        daemon.sync().unwrap();
+        assert_eq!((position(), left(100)), (180, vec![0]), "opened again");
+    }
+
     #[test]
     fn a_backfill_takes_what_no_other_has() {
         let folder = tempfile::tempdir().unwrap();

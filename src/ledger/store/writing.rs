@@ -212,7 +212,7 @@ impl Writing {
                 if let Some(open) = self.find(key, origin.line.end) {
                     open.progress.settle(origin.line.end);
                     let range = open.until.map(|_| open.row);
-                    self.touched(key);
+                    self.touched(key, origin.line.end);
                     if let Some(range) = range {
                         self.sent.entry(range).or_default().push(origin.line.end);
                     }
@@ -230,7 +230,7 @@ impl Writing {
             let Some(advance) = advances.pop_front() else { break };
             if let Some(open) = self.find(key, end) {
                 open.progress.advance(advance);
-                self.touched(key);
+                self.touched(key, end);
             }
         }
         self.logs.append(logs);
@@ -278,16 +278,15 @@ impl Writing {
         Ok(())
     }
 
-    fn touched(&mut self, key: (i64, LogId)) {
+    /// The range that holds an offset was changed, and no other: the log's others are other processes' perhaps, and what
+    /// is known of those here is from when they were loaded.
+    fn touched(&mut self, key: (i64, LogId), end: u64) {
+        let Some(open) = self.find(key, end) else { return };
+        let (counts, released) = open.progress.take_released();
+        open.counts += counts;
+        open.dirty = true;
         self.dirty.insert(key);
-        let mut touches = Vec::new();
-        for open in self.ranges.get_mut(&key).into_iter().flatten() {
-            let (counts, released) = open.progress.take_released();
-            open.counts += counts;
-            open.dirty = true;
-            touches.extend(released);
-        }
-        self.touches.extend(touches);
+        self.touches.extend(released);
     }
 
     /// One transaction with all that is new in memory.
