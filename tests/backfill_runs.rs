@@ -277,6 +277,61 @@ fn the_daemon_started_in_the_middle_of_a_backfill_of_its_log_takes_over_where_th
 }
 
 #[test]
+fn a_daemon_may_be_restarted_while_a_backfill_reads_the_same_log() {
+    let endpoint = Endpoint::scripted(|_, _| Answer::Slow(200, Duration::from_millis(5)));
+    let sandbox = Sandbox::new();
+    sandbox.configure_with(endpoint.port, "linger = \"20ms\"\nmax_in_flight = 2", SITE);
+    let config = fs::read_to_string(sandbox.path("config.toml")).unwrap();
+    sandbox.write("config.toml", &config.replace("start = \"beginning\"", "start = \"end\""));
+    sandbox.write("access.log", &lines(0..600));
+    let mut backfill =
+        sandbox.silktail().args(["backfill", "--yes"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    endpoint.wait_delivered(20);
+    for from in [600, 620, 640] {
+        let daemon = sandbox.start("said");
+        wait_for("the daemon to follow", SOON, || daemon.stderr().contains("ready"));
+        sandbox.append("access.log", &lines(from..from + 20));
+        let last = urls(from + 19..from + 20);
+        wait_for("what was written", SOON, || endpoint.delivered().contains(&last[0]));
+        daemon.stop();
+    }
+    assert!(backfill.try_wait().unwrap().is_none(), "too quick for this test");
+    assert!(common::wait_with_deadline(&mut backfill, SOON).unwrap().success());
+    assert_eq!(endpoint.delivered(), urls(0..660), "each once");
+}
+
+#[test]
+fn under_other_rules_a_log_is_read_to_its_end_beside_a_daemon_that_follows_it() {
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+    let zips = |range| lines(range).replace(".pdf", ".zip");
+    let set_up = |extensions: &str| {
+        let rule = format!("{SITE}[[site.rule]]\nevent = \"download\"\nextensions = [{extensions}]\n");
+        sandbox.configure(endpoint.port, &rule);
+        let config = fs::read_to_string(sandbox.path("config.toml")).unwrap();
+        sandbox.write("config.toml", &config.replace("start = \"beginning\"", "start = \"end\""));
+    };
+    set_up("\"pdf\"");
+    sandbox.write("access.log", &(lines(0..50) + &zips(50..100)));
+    sandbox.run(&["backfill", "--yes"]).expect_code(0);
+    let daemon = sandbox.start("said");
+    wait_for("the daemon to follow", SOON, || daemon.stderr().contains("ready"));
+    sandbox.append("access.log", &lines(100..102));
+    endpoint.wait_delivered(52);
+    set_up("\"pdf\", \"zip\"");
+    sandbox.run(&["backfill", "--yes", "--limit", "5"]).expect_code(0);
+    sandbox.append("access.log", &lines(102..104));
+    endpoint.wait_delivered(59);
+    sandbox.run(&["backfill", "--yes"]).expect_code(0);
+    daemon.stop();
+    let mut want = [urls(0..50), urls(100..104), urls(50..100)].concat();
+    want.iter_mut().skip(54).for_each(|url| *url = url.replace(".pdf", ".zip"));
+    want.sort();
+    let mut got = endpoint.delivered();
+    got.sort();
+    assert_eq!(got, want, "each once");
+}
+
+#[test]
 fn the_daemon_goes_on_where_a_backfill_of_a_part_has_ended() {
     for start in ["end", "beginning"] {
         let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
