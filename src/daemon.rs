@@ -193,6 +193,10 @@ impl Sink for Outlet {
         self.rooms.has_room(site)
     }
 
+    fn is_sending(&self, site: SiteId) -> bool {
+        self.delivery.snapshot().iter().all(|seen| seen.id != site || seen.state == "sending")
+    }
+
     fn advance(&self, advance: Advance) {
         self.counters.add(advance.site, counts_of(&advance));
         self.ledger.advance(advance);
@@ -383,7 +387,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
     ledger.sync()?;
     summary.lock().unwrap_or_else(PoisonError::into_inner).say();
     if unsent > 0 {
-        tracing::info!(events = unsent, "stopped; what wasn't sent is read again at the next start");
+        tracing::info!(events = unsent, "stopped; what wasn't sent is read again at the next start, from logs that are still there");
     } else {
         tracing::info!("stopped; everything read was sent");
     }

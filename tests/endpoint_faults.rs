@@ -360,6 +360,31 @@ fn a_site_whose_queue_is_full_reads_its_part_again_when_it_is_mended_also_after_
 }
 
 #[test]
+fn a_quiet_log_that_is_rotated_while_its_site_waits_is_named_before_and_after_it_is_lost() {
+    for status in [403, 503] {
+        let endpoint = Endpoint::scripted(move |_, _| Answer::Status(status));
+        let (sandbox, daemon) = started(endpoint.port, QUICK, 5);
+        let in_it = fs::metadata(sandbox.path("access.log")).unwrap().len();
+        fs::rename(sandbox.path("access.log"), sandbox.path("access.log.1")).unwrap();
+        sandbox.append("access.log", &lines(5..7));
+        wait_for("a word on the rotated log", SOON, || daemon.stderr().contains("a rotated log can't be sent now"));
+        let said = daemon.stderr();
+        let line = said.lines().find(|line| line.contains("a rotated log can't be sent now")).unwrap();
+        assert!(line.contains("access.log") && line.contains("offset=0"), "{status}: {line}");
+        fs::remove_file(sandbox.path("access.log.1")).unwrap();
+        daemon.stop();
+        endpoint.set_script(|_, _| Answer::Status(200));
+        let daemon = sandbox.start("again");
+        endpoint.wait_delivered(2);
+        wait_for("a word on what is lost", SOON, || daemon.stderr().contains("weren't all sent"));
+        let said = daemon.stop();
+        let line = said.lines().find(|line| line.contains("weren't all sent")).unwrap();
+        assert!(line.contains("offset=0") && line.contains(&format!("read={in_it}")), "{status}: {line}");
+        assert_eq!(endpoint.delivered().len(), 2, "{status}: what was removed can't be had");
+    }
+}
+
+#[test]
 fn a_site_that_waits_tries_one_post_at_a_time() {
     let endpoint = Endpoint::scripted(|_, _| Answer::Status(403));
     let (_sandbox, daemon) = started(endpoint.port, "linger = \"20ms\"\nretry_max = \"100ms\"\nmax_in_flight = 8", 200);

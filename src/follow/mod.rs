@@ -11,6 +11,7 @@ pub mod identity;
 pub(crate) mod known;
 mod moment;
 mod rotated;
+mod unsent;
 pub mod scan;
 pub mod source;
 pub mod watch;
@@ -36,6 +37,7 @@ use identity::Who;
 use known::Known;
 use moment::Moment;
 use source::{Buffers, Happened, Reader, Sink, Source, Turn};
+use unsent::AllUnsent;
 use watch::{Wake, Watches};
 
 /// How long a renamed file must have been quiet before its handle is closed: the server writes on until it reopens.
@@ -199,6 +201,8 @@ pub struct Follower<S> {
     is_stuck: bool,
     /// Rotated logs that wait for their site: said once each.
     waiting: HashSet<LogId>,
+    /// Rotated logs that were let go, as long as it isn't known that all of them is sent.
+    unsent: AllUnsent,
     /// Logs that may be open at a time.
     open_max: usize,
     /// What the ledger knows, while one look comes right after the other.
@@ -322,6 +326,7 @@ impl<S: Sink> Follower<S> {
             read_to_checked: 512,
             is_stuck: false,
             waiting: HashSet::new(),
+            unsent: AllUnsent::new(),
             open_max: open_max(),
             known: None,
         })
@@ -347,6 +352,9 @@ impl<S: Sink> Follower<S> {
             let begun = ready.is_none();
             let is_due = self.sources.iter().any(|source| source.due);
             let more = begun && !stuck && self.passing(|this| this.turns(&mut buffers))?.unwrap_or(false);
+            if !self.unsent.is_empty() && !stuck {
+                self.passing(Self::say_what_is_unsent)?;
+            }
             if is_due && !more {
                 std::thread::sleep(self.rest);
             }
@@ -530,7 +538,7 @@ impl<S: Sink> Follower<S> {
                         tracing::warn!(
                             path = %source.path.display(), unread = source.backlog(), offset = source.read_to(),
                             hint = "keep rotated logs until the endpoint takes events again (logrotate's `rotate`)",
-                            "a rotated log can't be sent now; what is unread of it is lost if it is removed before a restart"
+                            "a rotated log can't be sent now; what is unsent of it is lost if it is removed before a restart"
                         );
                     }
                 }
@@ -580,7 +588,9 @@ impl<S: Sink> Follower<S> {
         if !truncated.is_empty() || !replaced.is_empty() {
             for index in replaced.into_iter().rev() {
                 let source = self.sources.remove(index);
-                self.waiting.remove(&source.row.id);
+                if !self.waiting.remove(&source.row.id) && source.row.ended {
+                    self.watch_what_is_unsent(&source);
+                }
                 self.sink.left(source.row.id);
                 self.remember_reading(&source)?;
             }
@@ -601,6 +611,9 @@ impl<S: Sink> Follower<S> {
         let mut poll = self.watches.poll_interval(self.sources.len());
         if !self.search.is_empty() {
             poll = poll.min(watch::FALLBACK_POLL);
+        }
+        if !self.unsent.is_empty() {
+            poll = poll.min(unsent::EVERY);
         }
         let leaving = self.sources.iter().any(|source| source.leaving.is_some());
         if leaving || !self.truncated.is_empty() { poll.min(QUIET / 5) } else { poll }

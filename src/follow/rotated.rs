@@ -352,11 +352,24 @@ impl<S: Sink> Follower<S> {
                 }
                 if unread_when_cut.is_none() {
                     let read = row.fingerprint.marks.last().map_or(0, |mark| mark.offset);
-                    tracing::warn!(
-                        path = %row.path.display(), offset = read,
-                        hint = "if the rotated file is still to be had, `silktail backfill` reads it",
-                        "the log that was followed is gone; what was written to it after this offset is unaccounted for"
-                    );
+                    let hint = "if the rotated file is still to be had, `silktail backfill` reads it";
+                    let mut sent = read;
+                    for target in targets.iter().filter_map(|index| self.targets.get(*index)) {
+                        let position = self.ledger.position(Some(target.site.id), row.id)?;
+                        sent = position.map_or(sent, |position| sent.min(position.watermark));
+                    }
+                    if sent < read {
+                        tracing::warn!(
+                            path = %row.path.display(), offset = sent, read, hint,
+                            "the log that was followed is gone; events after this offset weren't all sent, and what was \
+                             written to it later is unaccounted for"
+                        );
+                    } else {
+                        tracing::warn!(
+                            path = %row.path.display(), offset = read, hint,
+                            "the log that was followed is gone; what was written to it after this offset is unaccounted for"
+                        );
+                    }
                 }
                 // Said once; a backfill of the file goes on from this offset.
                 self.left_over.remove(&row.id);

@@ -89,6 +89,10 @@ pub trait Sink {
     fn submit(&self, event: Box<Event>);
     /// Whether a site's queue takes another event.
     fn has_room(&self, site: SiteId) -> bool;
+    /// Whether a site's events are taken, as far as it is known.
+    fn is_sending(&self, _site: SiteId) -> bool {
+        true
+    }
     /// What was read of a log.
     fn advance(&self, advance: Advance);
     /// An event's line was read again that an earlier run had settled.
