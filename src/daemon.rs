@@ -387,7 +387,10 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
     ledger.sync()?;
     summary.lock().unwrap_or_else(PoisonError::into_inner).say();
     if unsent > 0 {
-        tracing::info!(events = unsent, "stopped; what wasn't sent is read again at the next start, from logs that are still there");
+        tracing::info!(
+            events = unsent,
+            "stopped; what wasn't sent is read again at the next start, from logs that are still there"
+        );
     } else {
         tracing::info!("stopped; everything read was sent");
     }

@@ -376,9 +376,9 @@ fn a_quiet_log_that_is_rotated_while_its_site_waits_is_named_before_and_after_it
         endpoint.set_script(|_, _| Answer::Status(200));
         let daemon = sandbox.start("again");
         endpoint.wait_delivered(2);
-        wait_for("a word on what is lost", SOON, || daemon.stderr().contains("weren't all sent"));
+        wait_for("a word on what is lost", SOON, || daemon.stderr().contains("wasn't all sent"));
         let said = daemon.stop();
-        let line = said.lines().find(|line| line.contains("weren't all sent")).unwrap();
+        let line = said.lines().find(|line| line.contains("wasn't all sent")).unwrap();
         assert!(line.contains("offset=0") && line.contains(&format!("read={in_it}")), "{status}: {line}");
         assert_eq!(endpoint.delivered().len(), 2, "{status}: what was removed can't be had");
     }

@@ -137,6 +137,10 @@ fn one_daemon_for_each_state_and_others_may_look_at_it() {
     wait_for("the first", SOON, || daemon.stderr().matches("ready").count() == 2);
     let said = refused(&sandbox, "second");
     assert!(said.contains("in use by another silktail"), "{said}");
+    let reset = sandbox.run(&["run", "--state-reset"]).expect_code(1);
+    assert!(reset.stderr.contains("in use by another silktail"), "{reset:#?}");
+    let kept = fs::read_dir(sandbox.path("state")).unwrap().flatten();
+    assert!(!kept.into_iter().any(|entry| entry.file_name().to_string_lossy().contains("broken")), "it was set aside");
     sandbox.run(&["status"]).expect_code(0);
     sandbox.run(&["rejected", "list"]).expect_code(0);
     sandbox.append("access.log", &lines(10..15));

@@ -8,9 +8,9 @@ use crate::{daemon, journal, ledger::Ledger};
 /// The arguments of `run`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Set unreadable state aside and begin anew
+    /// Set the state aside and begin anew: for one that cannot be read
     ///
-    /// The broken state file is kept beside the new one. Logs are then begun as `start` says.
+    /// Its file is kept beside the new one. Logs are then begun as `start` says, and what was sent is forgotten.
     #[arg(long)]
     state_reset: bool,
     /// How log lines are written

@@ -11,9 +11,9 @@ pub mod identity;
 pub(crate) mod known;
 mod moment;
 mod rotated;
-mod unsent;
 pub mod scan;
 pub mod source;
+mod unsent;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};

@@ -361,8 +361,7 @@ impl<S: Sink> Follower<S> {
                     if sent < read {
                         tracing::warn!(
                             path = %row.path.display(), offset = sent, read, hint,
-                            "the log that was followed is gone; events after this offset weren't all sent, and what was \
-                             written to it later is unaccounted for"
+                            "the log that was followed is gone; what it held after this offset wasn't all sent"
                         );
                     } else {
                         tracing::warn!(

@@ -355,27 +355,11 @@ impl Ledger {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(trouble)?;
         }
         refuse_network(state_dir)?;
-        let (lock_name, who) = match role {
-            Role::Daemon => ("daemon.lock", "daemon"),
-            Role::Beside => ("backfill.lock", "backfill"),
-        };
-        let private = |name: &str| -> Result<File, LedgerError> {
-            let path = state_dir.join(name);
-            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-            let file = file.map_err(trouble)?;
-            give_to_owner(state_dir, &path);
-            Ok(file)
-        };
-        let held = private(lock_name)?;
-        match held.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(LedgerError::Locked { path: state_dir.to_path_buf(), who }),
-            Err(TryLockError::Error(error)) => return Err(trouble(error)),
-        }
+        let held = hold(state_dir, role)?;
         let path = state_dir.join("silktail.db");
         if !is_there(&path)? {
             let aside = format!("silktail.db.new-{}", std::process::id());
-            drop(private(&aside)?);
+            drop(private(state_dir, &aside)?);
             lay_out(&state_dir.join(&aside), &path)?;
         }
         let mut writer = connect(&path)?;
@@ -434,8 +418,13 @@ impl Ledger {
     /// Sets the state aside, and says where it is now: nowhere where something is already.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// [`LedgerError::Locked`] where another process uses it, which would go on with what was set aside; those of the file
+    /// system.
     pub fn reset(state_dir: &Path) -> Result<Option<PathBuf>, LedgerError> {
+        if !state_dir.exists() {
+            return Ok(None);
+        }
+        let _held = [hold(state_dir, Role::Daemon)?, hold(state_dir, Role::Beside)?];
         let path = state_dir.join("silktail.db");
         let mut aside = (Timestamp::now().as_second()..).map(|at| state_dir.join(format!("silktail.db.broken-{at}")));
         let is_free = |aside: &PathBuf| {
@@ -913,6 +902,30 @@ impl Ledger {
     /// Whether the state can't be written now: what is read meanwhile could not be remembered.
     pub fn is_stuck(&self) -> bool {
         lock(&self.shared.queue).stuck
+    }
+}
+
+/// Opens a file of the state, or makes it, for its owner alone.
+fn private(state_dir: &Path, name: &str) -> Result<File, LedgerError> {
+    let path = state_dir.join(name);
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = file.map_err(|error| LedgerError::Directory { path: state_dir.to_path_buf(), error })?;
+    give_to_owner(state_dir, &path);
+    Ok(file)
+}
+
+/// Takes the place that only one process may have, for as long as the file is open.
+fn hold(state_dir: &Path, role: Role) -> Result<File, LedgerError> {
+    let (name, who) = match role {
+        Role::Daemon => ("daemon.lock", "daemon"),
+        Role::Beside => ("backfill.lock", "backfill or `rejected`"),
+    };
+    let file = private(state_dir, name)?;
+    let path = state_dir.to_path_buf();
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(LedgerError::Locked { path, who }),
+        Err(TryLockError::Error(error)) => Err(LedgerError::Directory { path, error }),
     }
 }
 
