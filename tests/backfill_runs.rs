@@ -331,6 +331,50 @@ fn under_other_rules_a_log_is_read_to_its_end_beside_a_daemon_that_follows_it() 
     assert_eq!(got, want, "each once");
 }
 
+/// One client may have asked both servers for the same in the same second.
+#[test]
+fn logs_of_two_sites_that_say_the_same_are_two_logs() {
+    for start in ["end", "beginning"] {
+        let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+        let shop = SITE.replace("docs", "shop").replace("access.log", "shop.log").replace("8bce", "9bce");
+        sandbox.configure(endpoint.port, &(SITE.to_owned() + &shop));
+        let config = fs::read_to_string(sandbox.path("config.toml")).unwrap();
+        sandbox.write("config.toml", &config.replace("start = \"beginning\"", &format!("start = \"{start}\"")));
+        for (log, rotated) in [("access.log", "access.log.1"), ("shop.log", "shop.log.1")] {
+            sandbox.write(rotated, &lines(0..3));
+            sandbox.write(log, &lines(3..10));
+        }
+        let both = |range: std::ops::Range<u32>| {
+            let shop = urls(range.clone()).into_iter().map(|url| url.replace("docs", "shop"));
+            urls(range).into_iter().chain(shop).collect::<Vec<_>>()
+        };
+        let sorted = || {
+            let mut urls = endpoint.delivered();
+            urls.sort();
+            urls
+        };
+        let rehearsed = sandbox.run(&["backfill", "--dry-run"]).expect_code(0).stdout;
+        assert_eq!(rehearsed.lines().count(), 20, "{start}");
+        sandbox.run(&["backfill", "--yes"]).expect_code(0);
+        assert_eq!(sorted(), both(0..10), "{start}");
+        for log in ["access.log", "shop.log"] {
+            sandbox.append(log, &lines(10..12));
+        }
+        let daemon = sandbox.start("said");
+        wait_for("the daemon to follow", SOON, || daemon.stderr().contains("ready"));
+        for log in ["access.log", "shop.log"] {
+            sandbox.append(log, &lines(12..14));
+        }
+        endpoint.wait_delivered(28);
+        daemon.stop();
+        sandbox.run(&["backfill", "--yes"]).expect_code(0);
+        assert_eq!(sorted(), both(0..14), "{start}: each once");
+        let status = sandbox.run(&["status", "--json"]).expect_code(0).json();
+        let lags = status["logs"].as_array().unwrap().iter().map(|log| &log["lag_bytes"]).collect::<Vec<_>>();
+        assert!(lags.iter().all(|lag| **lag == json!(0)), "{start}: {status}");
+    }
+}
+
 #[test]
 fn the_daemon_goes_on_where_a_backfill_of_a_part_has_ended() {
     for start in ["end", "beginning"] {

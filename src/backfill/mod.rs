@@ -70,6 +70,10 @@ impl Input {
         }
     }
 
+    fn is_live(&self) -> bool {
+        matches!(self, Input::File { live: true, .. })
+    }
+
     fn open(&self) -> io::Result<Opened> {
         match self {
             Input::File { path, .. } => file::open(path),
@@ -616,9 +620,9 @@ struct Work<'a> {
     /// The logs that are known, to the ledger when it was last asked or to a dry run. Asked for each log, that would be all
     /// the time that ten thousand small ones take.
     known: Known,
-    /// Up to where this run has read logs. The ledger may not have that yet, for what was found there is on its way; and a
-    /// dry run has none.
-    seen: HashMap<LogId, u64>,
+    /// Up to where this run has read logs, for each site and for the log's own count. The ledger may not have that yet, for
+    /// what was found there is on its way; and a dry run has none.
+    seen: HashMap<(Option<SiteId>, LogId), u64>,
     pool: Pool,
 }
 
@@ -694,8 +698,12 @@ impl Work<'_> {
                 }
                 Reached::Enough => return Ok(end),
                 Reached::End(ended) => {
-                    let seen = self.seen.entry(stream.row.id).or_default();
-                    *seen = stream.read_to.max(*seen);
+                    let sites = stream.pipeline.sites.iter().map(|site| site.id);
+                    let read = sites.filter(|site| !stream.waiting.contains(site)).map(Some);
+                    for site in std::iter::once(None).chain(read) {
+                        let seen = self.seen.entry((site, stream.row.id)).or_default();
+                        *seen = stream.read_to.max(*seen);
+                    }
                     self.known.put(stream.row);
                     match ended {
                         End::Done => self.finished(&path),
@@ -725,13 +733,44 @@ impl Work<'_> {
         }
     }
 
-    /// Up to where this run has read a log.
-    fn seen_to(&self, log: LogId) -> u64 {
-        self.seen.get(&log).copied().unwrap_or(0)
+    /// Up to where this run has read a log for a site.
+    fn seen_to(&self, site: Option<SiteId>, log: LogId) -> u64 {
+        self.seen.get(&(site, log)).copied().unwrap_or(0)
     }
 
-    /// Which of the known logs a file is.
-    fn known(&mut self, path: &Path, opened: &Opened) -> Result<Option<Arc<LogRow>>, Trouble> {
+    /// Which of the known logs an input is.
+    fn known(&mut self, job: &Job, opened: &Opened) -> Result<Option<Arc<LogRow>>, Trouble> {
+        let known = self.identified(job.input.path(), opened)?;
+        match known {
+            Some(row) if self.is_another_sites(job, opened, &row)? => Ok(None),
+            known => Ok(known),
+        }
+    }
+
+    /// Whether a site's own log only has the same lines as another site's: one client may have asked both for the same. The
+    /// daemon follows them as two, too.
+    fn is_another_sites(&self, job: &Job, opened: &Opened, row: &LogRow) -> Result<bool, Trouble> {
+        let inode = (row.dev, row.ino);
+        if !job.input.is_live()
+            || inode == (opened.dev, opened.ino)
+            || !file::inode(&row.path).is_ok_and(|at| at == inode)
+        {
+            return Ok(false);
+        }
+        for site in job.sites.iter().map(|site| site.id) {
+            let is_known = match self.ledger() {
+                Some(ledger) => ledger.has_read(site, row.id)?,
+                None => self.seen.contains_key(&(Some(site), row.id)),
+            };
+            if is_known {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Which of the known logs a file is, by its content.
+    fn identified(&mut self, path: &Path, opened: &Opened) -> Result<Option<Arc<LogRow>>, Trouble> {
         for asked in [false, true] {
             let rows = self.known.rows();
             match identity::identify(path, opened, rows, |_| true, &HashMap::new())? {
@@ -757,7 +796,7 @@ impl Work<'_> {
 
     /// Opens an input, and claims what is left to read of it.
     fn open<'s>(&mut self, job: &Job, mut others: impl Iterator<Item = &'s Stream>) -> Result<Opening, Trouble> {
-        let live = matches!(job.input, Input::File { live: true, .. });
+        let live = job.input.is_live();
         let path = job.input.path().to_path_buf();
         let opened = job.input.open()?;
         let head = identity::head(&opened)?;
@@ -769,7 +808,7 @@ impl Work<'_> {
             first_lines.push(b'\n');
         }
         let (mut row, decided) = loop {
-            let known = self.known(&path, &opened)?;
+            let known = self.known(job, &opened)?;
             let stored = known.as_ref().and_then(|row| row.format.as_deref());
             let Some(decided) = follow::decide_format(&job.format, stored, &first_lines) else {
                 return Ok(Opening::Empty);
@@ -907,8 +946,8 @@ impl Work<'_> {
         format: &Format,
     ) -> Result<Ranges, Trouble> {
         let mut ranges = Ranges::new();
-        let seen_to = self.seen_to(row.id);
         for index in std::iter::once(None).chain((0..sites.len()).map(Some)) {
+            let seen_to = self.seen_to(index.map(|index| sites[index].id), row.id);
             let Some(ledger) = self.ledger() else {
                 for stretch in overlaps(meant, seen_to, u64::MAX) {
                     ranges.entry(stretch).or_default().push((index, BTreeSet::new()));
@@ -946,8 +985,9 @@ impl Work<'_> {
         let mut ranges = Ranges::new();
         let Some(ledger) = self.ledger() else { return Ok(ranges) };
         for index in std::iter::once(None).chain((0..sites.len()).map(Some)) {
-            for (from, until) in ledger.covered(index.map(|index| sites[index].id), row.id)? {
-                for stretch in overlaps(meant, from.max(self.seen_to(row.id)), until.min(size)) {
+            let site = index.map(|index| sites[index].id);
+            for (from, until) in ledger.covered(site, row.id)? {
+                for stretch in overlaps(meant, from.max(self.seen_to(site, row.id)), until.min(size)) {
                     ranges.entry(stretch).or_default().push((index, BTreeSet::new()));
                 }
             }

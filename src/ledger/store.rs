@@ -789,6 +789,17 @@ impl Ledger {
         })
     }
 
+    /// Whether anything of a log was ever read for a site, or is claimed.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn has_read(&self, site: SiteId, log: LogId) -> Result<bool, LedgerError> {
+        self.ask(|db| {
+            let mut query = db.prepare_cached("SELECT EXISTS (SELECT 1 FROM range WHERE site = ?1 AND log = ?2)")?;
+            query.query_row(params![site.0, log.0], |row| row.get(0))
+        })
+    }
+
     /// Takes what was read; waits while the writer is far behind.
     pub fn advance(&self, advance: Advance) {
         let mut queue = lock(&self.shared.queue);
