@@ -6,8 +6,10 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::Stdio;
 
 use common::{Answer, BROWSER, Endpoint, KEY, SOON, Sandbox, combined, combined_by, wait_for};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 /// One site without rules: downloads.
@@ -490,6 +492,29 @@ fn the_short_help_is_shorter_than_the_long_one() {
         let (short, long) = (help("-h"), help("--help"));
         assert!(short.stdout.len() < long.stdout.len(), "{command}: {short:#?}");
         assert_eq!((short.stderr.as_str(), long.stderr.as_str()), ("", ""), "help is data");
+    }
+}
+
+#[test]
+fn a_demo_that_is_ended_early_leaves_nothing_behind() {
+    for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
+        let sandbox = Sandbox::new();
+        let folder = sandbox.path("tmp");
+        fs::create_dir(&folder).unwrap();
+        let mut command = sandbox.silktail();
+        command.arg("demo").env("TMPDIR", &folder).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut demo = command.spawn().unwrap();
+        let what_is_there = || fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.path()).next();
+        let runs = || what_is_there().is_some_and(|stage| stage.join("state/daemon.lock").exists());
+        wait_for("the demo's daemon", SOON, runs);
+        let stage = what_is_there().unwrap().display().to_string();
+        common::signal(&demo, signal);
+        assert_eq!(common::wait_with_deadline(&mut demo, SOON).unwrap().code(), Some(1), "{signal:?}");
+        assert_eq!(what_is_there(), None, "{signal:?}");
+        let daemon = fs::read_dir("/proc").unwrap().flatten().find(|process| {
+            fs::read(process.path().join("cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(&stage))
+        });
+        assert!(daemon.is_none(), "{signal:?}: {daemon:?} still runs");
     }
 }
 

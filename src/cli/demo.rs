@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, print, printable, say};
 use crate::receive::{Received, Receiver};
@@ -69,9 +70,20 @@ pub fn run(_args: &Args) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::Failed(format!("the demo cannot run: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     runtime.block_on(async {
+        // Before the daemon is started: it must not outlive the demo.
+        let stops =
+            || Ok([signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?]);
+        let [mut int, mut term, mut hangup] = stops().map_err(failed)?;
+        let stopped = async {
+            tokio::select! {
+                _ = int.recv() => {}
+                _ = term.recv() => {}
+                _ = hangup.recv() => {}
+            }
+        };
         tokio::select! {
             result = play() => result,
-            _ = tokio::signal::ctrl_c() => Err(Failure::Failed("stopped".to_owned())),
+            () = stopped => Err(Failure::Failed("stopped".to_owned())),
         }
     })
 }
