@@ -129,3 +129,46 @@ fn a_key_that_the_answer_quotes_is_hidden_wherever_the_answer_is_shown() {
         assert!(!text.contains(&KEY[..8]), "{text}");
     }
 }
+
+#[test]
+fn a_site_that_is_set_up_wrongly_keeps_its_events_and_a_retry_sends_the_others() {
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::scripted(|_, _| Answer::Status(422)));
+    let other = KEY.replace("8bce", "9bce");
+    let shop = SITE.replace("docs", "shop").replace("access.log", "shop.log").replace(KEY, &other);
+    sandbox.configure(endpoint.port, &(SITE.to_owned() + &shop));
+    for log in ["access.log", "shop.log"] {
+        let lines = (0..9).map(|n| combined(&format!("192.0.2.{n}"), n, &format!("/{log}-{n}.pdf")));
+        sandbox.write(log, &lines.collect::<String>());
+    }
+    sandbox.run(&["backfill", "--yes"]).expect_code(1);
+    let (all, refused) = (list(&sandbox).len(), endpoint.post_count());
+    assert_eq!((all, refused), (18, 18), "an answer that was had isn't asked for again");
+    endpoint.set_script(move |_, body| Answer::Status(if body["propertyKey"] == other { 200 } else { 403 }));
+    let done = sandbox.run(&["rejected", "retry"]).expect_code(1);
+    assert!(done.stdout.contains("9 delivered, 0 refused again, 9 left"), "{done:#?}");
+    assert!(list(&sandbox).iter().all(|event| event["site"] == "docs"));
+}
+
+#[test]
+fn an_event_that_was_refused_is_kept_at_a_stop_though_nothing_told_whether_it_is_the_set_up() {
+    let endpoint =
+        Endpoint::scripted(|_, body| Answer::Status(if body.to_string().contains("/refused") { 422 } else { 503 }));
+    let sandbox = Sandbox::new();
+    sandbox.configure_with(endpoint.port, "linger = \"0s\"", SITE);
+    sandbox.write("access.log", &(combined("192.0.2.1", 0, "/refused.pdf") + &combined("192.0.2.2", 1, "/b.pdf")));
+    let daemon = sandbox.start("said");
+    let both = || {
+        let posts = endpoint.posts();
+        let of = |name: &str| posts.iter().any(|post| post.urls().iter().any(|url| url.contains(name)));
+        of("/refused.pdf") && of("/b.pdf")
+    };
+    common::wait_for("both to be tried", common::SOON, both);
+    daemon.stop();
+    assert_eq!(list(&sandbox).len(), 1);
+    endpoint.set_script(|_, _| Answer::Status(200));
+    let daemon = sandbox.start("again");
+    endpoint.wait_delivered(1);
+    daemon.stop();
+    assert!(endpoint.delivered()[0].ends_with("/b.pdf"), "{:?}", endpoint.delivered());
+    assert_eq!(endpoint.delivered().len(), 1);
+}

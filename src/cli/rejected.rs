@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::{Failure, load, print, printable, say};
+use crate::backfill::PATIENCE;
 use crate::batch::Batch;
 use crate::daemon::delivery_site;
 use crate::deliver::{Delivery, Outcome, Settle, Settlement};
@@ -221,10 +222,17 @@ fn retry(config: &crate::config::Config, ledger: &Ledger, rejected: Vec<Rejected
         }
         let counts = || *retried.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let mut stopped = false;
+        let mut taken = (0, Instant::now());
         loop {
             let (delivered, refused) = counts();
-            let stuck = delivery.snapshot().iter().any(|site| site.waiting > 0 && site.state == "misconfigured");
-            if delivered + refused >= all || stuck || stopped {
+            // Sites that are set up wrongly keep theirs; the others are finished first.
+            let sites = delivery.snapshot();
+            let mut left = sites.iter().filter(|site| site.waiting + site.in_flight > 0).peekable();
+            let stuck = left.peek().is_some() && left.all(|site| site.in_flight == 0 && site.state == "misconfigured");
+            if delivered + refused > taken.0 {
+                taken = (delivered + refused, Instant::now());
+            }
+            if delivered + refused >= all || stuck || stopped || taken.1.elapsed() >= PATIENCE {
                 break;
             }
             tokio::select! {

@@ -27,10 +27,16 @@ pub fn is_poison(failures: u32, failing_for: Duration, delivered_meanwhile: u64)
 
 /// Reads `Retry-After`: seconds, or an HTTP date.
 pub fn retry_after(header: &str, now: Timestamp) -> Option<Duration> {
-    if let Ok(seconds) = header.trim().parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
+    let header = header.trim();
+    if !header.is_empty() && header.bytes().all(|byte| byte.is_ascii_digit()) {
+        // Longer than any pause, however many digits.
+        return Some(Duration::from_secs(header.parse().unwrap_or(u64::MAX)));
     }
-    let at = jiff::fmt::rfc2822::parse(header.trim()).ok()?.timestamp();
+    // All three forms that an HTTP date may have (RFC 9110, section 5.6.7), and a little more of the usual one.
+    let at = match httpdate::parse_http_date(header) {
+        Ok(at) => Timestamp::try_from(at).ok()?,
+        Err(_) => jiff::fmt::rfc2822::parse(header).ok()?.timestamp(),
+    };
     Some(Duration::try_from(at.duration_since(now)).unwrap_or_default())
 }
 
@@ -71,6 +77,9 @@ mod tests {
         assert_eq!(retry_after("120", now), Some(Duration::from_secs(120)));
         assert_eq!(retry_after("Tue, 10 Nov 2026 12:02:00 GMT", now), Some(Duration::from_secs(120)));
         assert_eq!(retry_after("Tue, 10 Nov 2026 11:00:00 GMT", now), Some(Duration::ZERO));
+        assert_eq!(retry_after("Tuesday, 10-Nov-26 12:02:00 GMT", now), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after("Tue Nov 10 12:02:00 2026", now), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after("99999999999999999999999", now), Some(Duration::from_secs(u64::MAX)));
         assert_eq!(retry_after("soon", now), None);
     }
 }

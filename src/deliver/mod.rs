@@ -463,6 +463,12 @@ impl<S: Settle> Dispatcher<S> {
                 self.enqueue(batch);
             }
             self.start_posts(now);
+            if self.stopping.is_some() && self.nothing_more_can_be_sent(now) {
+                // Their answer was had, and isn't asked for again: nothing will come that tells whether it is the set-up.
+                for index in 0..self.sites.len() {
+                    self.reject_suspects(index);
+                }
+            }
             self.show();
             if self.stopping.is_some()
                 && self.nothing_more_can_be_sent(now)
