@@ -38,6 +38,8 @@ pub struct Summary {
     pub repeat: u64,
     pub event: u64,
     pub already_sent: u64,
+    /// Lines that are `run`'s and that it hasn't settled yet; in no other count either.
+    pub left_to_run: u64,
     pub requests: u64,
     pub delivered: u64,
     pub rejected: u64,
@@ -249,6 +251,12 @@ impl Summary {
             text.push_str(&format!(
                 "again      {} stretches, since the rules have changed: lines that were sent are not sent again\n",
                 self.read_again
+            ));
+        }
+        if self.left_to_run > 0 {
+            text.push_str(&format!(
+                "left to    {} lines that `run` follows and has not sent yet: it sends them when it runs\n",
+                self.left_to_run
             ));
         }
         if self.already_sent > 0 {

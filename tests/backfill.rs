@@ -90,6 +90,73 @@ fn a_limit_ends_after_so_many_posts_and_the_same_command_goes_on() {
 }
 
 #[test]
+fn a_limit_is_rehearsed_as_it_is_sent() {
+    let (sandbox, endpoint) = sandbox();
+    // Two visitors; the first comes back within the linger.
+    let second = |second: u32, ip: &str, file: &str| {
+        let line = at(1, 0, file).replace(":00:00:00 ", &format!(":00:00:{second:02} "));
+        line.replace("192.0.2.7", ip).replace("\"-\" \"", "\"https://docs.example.org/\" \"")
+    };
+    let log = second(0, "192.0.2.7", "a") + &second(0, "192.0.2.8", "b") + &second(1, "192.0.2.7", "c");
+    sandbox.write("access.log", &log);
+    for limit in ["1", "2", "3"] {
+        let rehearsed = sandbox.run(&["backfill", "--dry-run", "--limit", limit]).expect_code(0);
+        let state = sandbox.path("state");
+        let _ = fs::remove_dir_all(&state);
+        let before = endpoint.post_count();
+        summary(&sandbox, &["--limit", limit]);
+        let sent: Vec<String> = endpoint.posts()[before..].iter().flat_map(|post| post.urls()).collect();
+        let shown: Vec<Value> = rehearsed.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let shown: Vec<String> = shown
+            .iter()
+            .flat_map(|body| body["events"].as_array().unwrap())
+            .map(|event| event["url"].as_str().unwrap().to_owned())
+            .collect();
+        let (mut sent, mut shown) = (sent, shown);
+        sent.sort();
+        shown.sort();
+        assert_eq!(sent, shown, "--limit {limit}");
+    }
+}
+
+#[test]
+fn what_would_be_in_vain_is_said_before_anything_is_sent() {
+    let (sandbox, endpoint) = sandbox();
+    sandbox.write("access.log", &at(1, 0, "a"));
+    let nowhere = sandbox.path("nowhere/report.html").display().to_string();
+    let missing = sandbox.path("missing.log").display().to_string();
+    for (name, args, code, said) in [
+        ("a report that can't be written", &["--report", &nowhere][..], 1, "cannot write"),
+        ("no time at all", &["--since", "2026-11-02", "--until", "2026-11-02"], 2, "--until is not after --since"),
+        ("no such file", &[&missing], 2, "cannot read"),
+    ] {
+        let all: Vec<&str> = ["backfill", "--yes"].iter().chain(args).copied().collect();
+        let done = sandbox.run(&all).expect_code(code);
+        assert!(done.stderr.contains(said), "{name}: {done:#?}");
+    }
+    assert_eq!(endpoint.post_count(), 0);
+}
+
+#[test]
+fn lines_that_are_the_daemons_and_not_sent_yet_are_not_called_sent() {
+    let (sandbox, endpoint) = sandbox();
+    endpoint.set_script(|_, _| common::Answer::Status(503));
+    sandbox.write("access.log", &(at(1, 0, "a") + &at(1, 1, "b")));
+    let daemon = sandbox.start("said");
+    common::wait_for("a try", common::SOON, || endpoint.post_count() > 0);
+    daemon.stop();
+    let done = sandbox.run(&["backfill", "--yes"]).expect_code(0);
+    assert!(done.stdout.contains("left to    2 lines that `run` follows"), "{done:#?}");
+    assert!(!done.stdout.contains("passed by"), "{done:#?}");
+    endpoint.set_script(|_, _| common::Answer::Status(200));
+    let daemon = sandbox.start("again");
+    endpoint.wait_delivered(2);
+    daemon.stop();
+    let none = summary(&sandbox, &[]);
+    assert_eq!((&none["already_sent"], &none["left_to_run"]), (&json!(2), &json!(0)));
+}
+
+#[test]
 fn again_sends_what_was_sent_and_says_so_and_remembers_it_as_before() {
     let (sandbox, endpoint) = sandbox();
     sandbox.write("access.log", &(0..5).map(|hour| at(1, hour, &hour.to_string())).collect::<String>());

@@ -106,6 +106,15 @@ impl Moment {
         text.parse().map(Moment::At).map_err(wrong)
     }
 
+    /// Whether it may be later than another; between a day and a moment, the day's zone tells.
+    pub fn may_follow(self, other: Moment) -> bool {
+        match (self, other) {
+            (Moment::At(one), Moment::At(other)) => one > other,
+            (Moment::Day(one), Moment::Day(other)) => one > other,
+            _ => true,
+        }
+    }
+
     fn in_zone(self, zone: &TimeZone) -> Timestamp {
         match self {
             Moment::At(at) => at,
@@ -323,16 +332,17 @@ impl Collector<'_> {
                     let mut turn = std::mem::take(&mut state.turn);
                     state.order.finish(batch, &mut turn);
                     for batch in turn.drain(..) {
-                        let Some(key) = keys.get(&batch.site()).filter(|_| !state.limited) else { continue };
+                        let Some(key) = keys.get(&batch.site()) else { continue };
                         let line = &mut state.line;
                         line.clear();
                         payload::body(key, &batch, false, line);
                         line.push(b'\n');
                         state.summary.requests += 1;
                         self.options.progress.posts.fetch_add(1, Ordering::Relaxed);
-                        state.limited = self.options.limit.is_some_and(|limit| state.summary.requests >= limit);
                         if state.written.is_ok() {
                             state.written = state.out.write_all(line);
+                            // Nobody reads on, or the disk is full.
+                            state.limited |= state.written.is_err();
                         }
                     }
                     state.turn = turn;
@@ -370,9 +380,7 @@ impl Sink for Collector<'_> {
         };
         let full = state.batcher.add_beside(event, due, are_near);
         self.give(state, full.into_iter().collect());
-        if let (Outlet::Send { .. }, Some(limit)) = (self.outlet, self.options.limit) {
-            state.limited = state.batcher.opened() >= limit;
-        }
+        state.limited |= self.options.limit.is_some_and(|limit| state.batcher.opened() >= limit);
     }
 
     fn has_room(&self, site: SiteId) -> bool {
@@ -830,7 +838,7 @@ impl Work<'_> {
         let ranges = self.ranges(&row, &job.sites, size, &meant, &decided.format)?;
         let repeated = if self.options.again { self.covered(&row, &job.sites, size, &meant)? } else { Ranges::new() };
         let passed = ranges.keys().chain(repeated.keys()).copied().collect();
-        self.count_passed_over(&opened, passed, &meant)?;
+        self.count_passed_over(&opened, passed, &meant, (&row, &job.sites))?;
         let new = ranges.into_iter().map(|range| (true, range));
         let again = repeated.into_iter().map(|range| (false, range));
         let max_line = self.options.max_line;
@@ -995,38 +1003,56 @@ impl Work<'_> {
         Ok(ranges)
     }
 
-    /// Counts the lines that are meant and that no site reads again.
+    /// Counts the lines that are meant and that no site reads again: an earlier run has settled them, or they are a
+    /// daemon's, which hasn't yet.
     fn count_passed_over(
         &self,
         opened: &Opened,
         mut read: Vec<(u64, u64)>,
         meant: &[(u64, u64)],
+        (row, sites): (&LogRow, &[Arc<Site>]),
     ) -> Result<(), Trouble> {
         read.sort_unstable();
-        let mut passed = 0;
-        let mut block = vec![0; source::BLOCK];
+        let mut settled_to = u64::MAX;
+        if let Some(ledger) = self.ledger() {
+            for site in sites {
+                let position = ledger.position(Some(site.id), row.id)?;
+                settled_to = position.map_or(settled_to, |position| settled_to.min(position.watermark));
+            }
+        }
+        let (mut passed, mut left) = (0, 0);
         for (start, end) in meant {
             let mut at = *start;
             for (from, until) in read.iter().copied().chain([(*end, *end)]) {
-                let mut last = b'\n';
-                while at < from.min(*end) {
-                    let want = usize::try_from(from.min(*end) - at).unwrap_or(block.len()).min(block.len());
-                    let filled = file::read_at(&opened.file, &mut block[..want], at)?;
-                    if filled == 0 {
-                        break;
-                    }
-                    passed += memchr::memchr_iter(b'\n', &block[..filled]).count() as u64;
-                    at += filled as u64;
-                    last = block[filled - 1];
-                }
-                // A stretch ends with a line; the last of a log that nobody writes any more may lack its newline.
-                passed += u64::from(last != b'\n');
+                let from = from.min(*end);
+                passed += lines_in(opened, at, from.min(settled_to))?;
+                left += lines_in(opened, at.max(settled_to), from)?;
                 at = at.max(until.min(*end));
             }
         }
-        self.collector.state.borrow_mut().summary.already_sent += passed;
+        let summary = &mut self.collector.state.borrow_mut().summary;
+        summary.already_sent += passed;
+        summary.left_to_run += left;
         Ok(())
     }
+}
+
+/// How many lines a stretch has; the last of a log that nobody writes any more may lack its newline.
+fn lines_in(opened: &Opened, from: u64, until: u64) -> io::Result<u64> {
+    let (mut at, mut lines, mut last) = (from, 0, b'\n');
+    let mut block = Vec::new();
+    while at < until {
+        let want = usize::try_from(until - at).unwrap_or(source::BLOCK).min(source::BLOCK);
+        block.resize(want, 0);
+        let filled = file::read_at(&opened.file, &mut block, at)?;
+        if filled == 0 {
+            break;
+        }
+        lines += memchr::memchr_iter(b'\n', &block[..filled]).count() as u64;
+        at += filled as u64;
+        last = block[filled - 1];
+    }
+    Ok(lines + u64::from(last != b'\n'))
 }
 
 /// What decides which lines become events, as a number: the format, and all of a site but where its events go.

@@ -10,7 +10,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::{Failure, load, print, printable, say};
-use crate::backfill::{self, Counted, End, Extent, Input, Job, Kept, Moment, Options, Outlet, Period, Progress};
+use crate::backfill::{
+    self, BackfillError, Counted, End, Extent, Input, Job, Kept, Moment, Options, Outlet, Period, Progress,
+};
 use crate::background::Background;
 use crate::config::{self, Config};
 use crate::daemon::{WINDOW_ENTRIES, delivery_site, format_choice, pipeline_site};
@@ -53,7 +55,7 @@ pub struct Args {
     max_age: Option<Duration>,
     /// Send what was sent already, too
     ///
-    /// Each of those events is then counted twice or more.
+    /// Each of those events is then counted twice or more. Stopped, or ended by --limit, it begins anew the next time.
     #[arg(long)]
     again: bool,
     /// Stop after N POSTs; the same command goes on from there
@@ -117,6 +119,9 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
         let _ = rustix::process::nice(19);
     }
     let oldest = args.max_age.and_then(|age| jiff::Timestamp::now().checked_sub(age).ok());
+    if args.since.zip(args.until).is_some_and(|(since, until)| !until.may_follow(since)) {
+        return Err(Failure::Usage("--until is not after --since: nothing lies between them".to_owned()));
+    }
     let period = Period { since: args.since, until: args.until, oldest };
     let mut chosen = in_order(chosen, &config, args.paths.is_empty())?;
     let found = chosen.len();
@@ -127,9 +132,10 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     if !args.dry_run {
         confirm(&chosen, args)?;
     }
+    let report = args.report.as_deref().map(open_report).transpose()?;
     let bytes = chosen.iter().map(|(_, extent)| extent.bytes).sum();
     let stops = Arc::new(AtomicUsize::new(0));
-    count_stops(&stops).map_err(|error| Failure::Failed(format!("cannot handle signals: {error}")))?;
+    count_stops(&stops, args.again).map_err(|error| Failure::Failed(format!("cannot handle signals: {error}")))?;
     let stop = || stops.load(Ordering::Relaxed) > 0;
 
     let ledger = if args.dry_run {
@@ -187,7 +193,12 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     let (summary, end) = match ledger {
         None => {
             let repeats = Repeats::new([0; 16], WINDOW_ENTRIES);
-            backfill::run(jobs, &Outlet::DryRun(keys), repeats, &options, &stop).map_err(|error| failed(&error))?
+            let done = backfill::run(jobs, &Outlet::DryRun(keys), repeats, &options, &stop);
+            done.map_err(|error| match error {
+                // `| head`
+                BackfillError::Write(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Failure::Said(0),
+                error => failed(&error),
+            })?
         }
         Some(ledger) => {
             let mut repeats = Repeats::new(ledger.secret(), WINDOW_ENTRIES);
@@ -214,12 +225,21 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
         }
     };
     shown.finish();
-    if let Some(path) = &args.report {
-        std::fs::write(path, report::page(&summary, args.dry_run)).map_err(|error| {
-            Failure::Failed(format!("cannot write `{}`: {error}", printable(&path.display().to_string())))
-        })?;
+    let concluded = conclude(&summary, &end, args);
+    if let Some((path, mut file)) = report {
+        let page = report::page(&summary, args.dry_run);
+        file.write_all(page.as_bytes()).map_err(|error| cannot_write(path, &error))?;
     }
-    conclude(&summary, &end, args)
+    concluded
+}
+
+/// Opens the report's file: what can't be written is to be known before anything is sent.
+fn open_report(path: &Path) -> Result<(&Path, std::fs::File), Failure> {
+    std::fs::File::create(path).map(|file| (path, file)).map_err(|error| cannot_write(path, &error))
+}
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::Failed(format!("cannot write `{}`: {error}", printable(&path.display().to_string())))
 }
 
 /// Shows on standard error how far it is: a bar on a terminal, else a line every 30 s.
@@ -415,6 +435,9 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
         };
         if sites.is_empty() {
             let shown = printable(&path.display().to_string());
+            if let (false, Err(error)) = (stdin, path.metadata()) {
+                return Err(Failure::Usage(format!("cannot read `{shown}`: {error}")));
+            }
             return Err(Failure::Usage(format!(
                 "`{shown}` belongs to no site's `logs`: say whose it is with --site NAME"
             )));
@@ -535,7 +558,7 @@ fn confirm(chosen: &[(Chosen, Extent)], args: &Args) -> Result<(), Failure> {
 }
 
 /// The first signal finishes what is in flight, the second ends the process.
-fn count_stops(stops: &Arc<AtomicUsize>) -> std::io::Result<()> {
+fn count_stops(stops: &Arc<AtomicUsize>, again: bool) -> std::io::Result<()> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
     let stops = Arc::clone(stops);
@@ -544,7 +567,10 @@ fn count_stops(stops: &Arc<AtomicUsize>) -> std::io::Result<()> {
             if stops.fetch_add(1, Ordering::Relaxed) > 0 {
                 let _ = signal_hook::low_level::emulate_default_handler(signal);
             }
-            say("stopping: what is in flight is finished; the same command goes on from here");
+            say(match again {
+                false => "stopping: what is in flight is finished; the same command goes on from here",
+                true => "stopping: what is in flight is finished; with --again the same command begins anew",
+            });
         }
     })?;
     Ok(())
