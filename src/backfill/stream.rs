@@ -171,13 +171,14 @@ impl Stream {
         let Some(current) = &mut self.current else { return Ok(None) };
         if let Some(segment) = current.segment.take() {
             collector.recording.set(current.part.recording);
+            // The ledger is to know the log as far as it is said to be read.
+            self.row.fingerprint.push_mark(Mark::of(segment.read_to, &segment.tail));
+            self.row.last_read = Timestamp::try_from(std::time::SystemTime::now()).ok();
+            collector.update(self.row.clone());
             current.settle(segment.read_to, &self.row, &self.pipeline, &self.waiting, collector);
             if self.parts.is_empty() {
                 self.read_to = segment.read_to;
             }
-            self.row.fingerprint.push_mark(Mark::of(segment.read_to, &segment.tail));
-            self.row.last_read = Timestamp::try_from(std::time::SystemTime::now()).ok();
-            collector.update(self.row.clone());
             current.applied_to = segment.read_to;
             let shown = segment.on_disk.min(self.on_disk).max(self.shown);
             collector.options.progress.bytes.fetch_add(shown - self.shown, Ordering::Relaxed);

@@ -242,8 +242,9 @@ impl Source {
         }
         self.recall(&cohort)?;
         let bytes = &buffer[..filled];
-        let stopped = self.read(bytes, room, &cohort, repeats, sink, false)?;
+        let (stopped, advances) = self.read(bytes, room, &cohort, repeats, sink, false)?;
         self.remember(at, bytes, began, sink);
+        advances.into_iter().for_each(|advance| sink.advance(advance));
         let moved = self.readers.iter().zip(&cohort).any(|(reader, member)| *member && reader.cutter.wants() > at);
         let more = stopped == Stopped::Full || ahead.is_some() || at + (filled as u64) < size;
         Ok(if moved && more { Turn::More } else { waiting })
@@ -280,8 +281,9 @@ impl Source {
         let began = SystemTime::now();
         let filled = file::read_at(&self.file, buffer, furthest)?;
         let bytes = &buffer[..filled];
-        self.read(bytes, room, &cohort, repeats, sink, true)?;
+        let (_, advances) = self.read(bytes, room, &cohort, repeats, sink, true)?;
         self.remember(furthest, bytes, began, sink);
+        advances.into_iter().for_each(|advance| sink.advance(advance));
         Ok(())
     }
 
@@ -376,7 +378,9 @@ impl Source {
         Ok(holds)
     }
 
-    /// Sends the lines in `bytes` through the pipeline for the readers of the cohort.
+    /// Sends the lines in `bytes` through the pipeline for the readers of the cohort. What they have read with that is for the
+    /// ledger, once it knows what the log looks like there: a position in a log that is known by less than was read of it may
+    /// be taken for one in whatever gets its inode.
     fn read(
         &mut self,
         bytes: &[u8],
@@ -385,8 +389,8 @@ impl Source {
         repeats: &mut Repeats,
         sink: &impl Sink,
         finish: bool,
-    ) -> io::Result<Stopped> {
-        let Some(first) = cohort.iter().position(|member| *member) else { return Ok(Stopped::AtEnd) };
+    ) -> io::Result<(Stopped, Vec<Advance>)> {
+        let Some(first) = cohort.iter().position(|member| *member) else { return Ok((Stopped::AtEnd, Vec::new())) };
         let mut cutter = self.readers[first].cutter;
         let mut readings: Vec<Vec<Step>> = self.readers.iter().map(|_| Vec::new()).collect();
         let pipeline = Arc::clone(&self.pipeline);
@@ -417,6 +421,7 @@ impl Source {
         }
         let read_to = cutter.offset();
         self.scan.recall.at = read_to;
+        let mut advances = Vec::new();
         for ((reader, steps), member) in self.readers.iter_mut().zip(readings).zip(cohort) {
             if !member {
                 continue;
@@ -425,10 +430,10 @@ impl Source {
             reader.cutter = cutter;
             if read_to > before {
                 let site = reader.site.map(|site| self.pipeline.sites[site].id);
-                sink.advance(Advance { site, log: self.row.id, read_to, steps });
+                advances.push(Advance { site, log: self.row.id, read_to, steps });
             }
         }
-        Ok(stopped)
+        Ok((stopped, advances))
     }
 
     /// Stores the fingerprint as it is after a reading that was begun at that time.
@@ -610,6 +615,10 @@ mod tests {
         /// When the first came.
         first: std::cell::Cell<Option<SystemTime>>,
         counts: std::cell::RefCell<Counts>,
+        /// How far the log is known by its content.
+        known_to: std::cell::Cell<u64>,
+        /// Advances beyond that, and others.
+        advances: std::cell::Cell<(usize, usize)>,
     }
 
     impl Sink for Recorder {
@@ -621,12 +630,18 @@ mod tests {
             true
         }
         fn advance(&self, advance: Advance) {
+            let (beyond, within) = self.advances.get();
+            let is_beyond = advance.read_to > self.known_to.get();
+            self.advances.set((beyond + usize::from(is_beyond), within + usize::from(!is_beyond)));
             if advance.site.is_some() || counts_of(&advance).lines > 0 {
                 *self.counts.borrow_mut() += counts_of(&advance);
             }
         }
         fn already_sent(&self, _site: SiteId) {}
-        fn update(&self, _row: LogRow) {}
+        fn update(&self, row: LogRow) {
+            let vouched = row.fingerprint.marks.last().map_or(0, |mark| mark.offset);
+            self.known_to.set(if row.fingerprint.head_len > 0 { vouched } else { 0 });
+        }
     }
 
     /// A log that is open, to be read with or without the search.
@@ -702,6 +717,22 @@ mod tests {
         };
         let event = event.then(|| "download".into());
         crate::rules::Rule { event, conditions, url: None, properties: Vec::new(), repeat_window: None }
+    }
+
+    /// The ledger may commit, and the program be killed, between any two words to it.
+    #[test]
+    fn the_ledger_knows_a_log_as_far_as_it_is_told_that_it_was_read() {
+        let line =
+            |n| format!("192.0.2.1 - - [10/Nov/2026:10:00:00 +0000] \"GET /{n}.pdf HTTP/1.1\" 200 5 \"-\" \"UA\"\n");
+        let log: String = (0..2_000).map(line).collect();
+        let rules = crate::rules::Rules(vec![rule(&["pdf"], None, true)]);
+        let mut source = source(log.as_bytes(), &rules, true);
+        let recorder = Recorder::default();
+        let (mut repeats, mut buffers) = (Repeats::new([0; 16], 100), Buffers::default());
+        while source.turn(&mut buffers, &mut repeats, &recorder).unwrap() == Turn::More {}
+        let (beyond, within) = recorder.advances.get();
+        assert_eq!(beyond, 0);
+        assert!(within >= 2, "{within}: for the site and for the log itself");
     }
 
     #[test]
