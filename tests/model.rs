@@ -13,12 +13,14 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::clock::Clock;
 use common::{Answer, Daemon, Endpoint, Sandbox, combined};
+use rustix::process::Signal;
 
 const IN_FLIGHT: usize = 4;
 const EVENTS: usize = 5;
@@ -81,6 +83,10 @@ enum Action {
     Stop,
     Start,
     Kill,
+    /// A backfill of the same logs, beside whatever else is done: in some lives.
+    Backfill,
+    StopBackfill,
+    KillBackfill,
     /// SIGHUP with a configuration that has changed, or is broken for now.
     Reload(bool),
     Endpoint(Mood),
@@ -140,6 +146,21 @@ impl Packing {
 
 const PACKINGS: [Packing; 4] = [Packing::Gzip, Packing::Zstd, Packing::Xz, Packing::Bzip2];
 
+/// An action of a life with backfills. What only one of two has claimed and is then removed is lost with whoever is killed,
+/// and a rotated file's last line is taken to be whole.
+fn action_beside_backfills(chance: &mut Chance) -> Action {
+    loop {
+        let action = match chance.below(8) {
+            0 => Action::Backfill,
+            1 => chance.pick(&[Action::Backfill, Action::StopBackfill, Action::KillBackfill]),
+            _ => action(chance),
+        };
+        if !matches!(action, Action::Half | Action::Truncate(_) | Action::Delete(..) | Action::Expire) {
+            return action;
+        }
+    }
+}
+
 fn action(chance: &mut Chance) -> Action {
     match chance.below(120) {
         0..=29 => Action::Append(1 + chance.below(40) as u32),
@@ -182,6 +203,9 @@ struct Life {
     sandbox: Sandbox,
     endpoint: Endpoint,
     daemon: Option<Daemon>,
+    /// Whether this life has backfills, and the one that runs.
+    has_backfills: bool,
+    backfill: Option<Child>,
     /// Lines that are complete, or whose rest is in `rest`.
     written: u32,
     rest: String,
@@ -211,7 +235,7 @@ fn url(n: u32) -> String {
 }
 
 impl Life {
-    fn new(chance: &mut Chance) -> Self {
+    fn new(chance: &mut Chance, has_backfills: bool) -> Self {
         let (mut sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
         let pattern = chance.pick(&["access.log", "access.log*"]);
         let format = chance.pick(&["combined", "auto"]);
@@ -240,6 +264,8 @@ impl Life {
             sandbox,
             endpoint,
             daemon: None,
+            has_backfills,
+            backfill: None,
             written: 0,
             rest: String::new(),
             files: BTreeMap::new(),
@@ -573,10 +599,37 @@ impl Life {
                     self.ended();
                 }
             }
+            Action::Backfill => {
+                if self.backfill.as_mut().is_none_or(|running| running.try_wait().unwrap().is_some()) {
+                    let said = fs::OpenOptions::new().create(true).append(true).open(self.sandbox.path("backfills"));
+                    let said = said.unwrap();
+                    let mut command = self.sandbox.silktail();
+                    command.args(["backfill", "--yes", "--progress", "off"]).stdin(Stdio::null());
+                    command.stdout(said.try_clone().unwrap()).stderr(said);
+                    self.backfill = Some(command.spawn().unwrap());
+                }
+            }
+            Action::StopBackfill => {
+                if let Some(mut backfill) = self.backfill.take() {
+                    common::signal(&backfill, Signal::INT);
+                    // Before it hears signals one ends it as it ends any.
+                    common::wait_with_deadline(&mut backfill, PATIENCE).expect("a backfill stops");
+                    self.kills += 1;
+                }
+            }
+            Action::KillBackfill => {
+                if let Some(mut backfill) = self.backfill.take() {
+                    common::signal(&backfill, Signal::KILL);
+                    backfill.wait().unwrap();
+                    self.kills += 1;
+                }
+            }
             Action::Reload(is_broken) => self.reload(is_broken),
             Action::Endpoint(mood) => self.set_mood(mood),
             Action::Settle => {
-                return self.daemon.is_none()
+                // What a backfill has claimed is its, and it may be gone: there is a last one.
+                return self.has_backfills
+                    || self.daemon.is_none()
                     || !matches!(self.mood, Mood::Up | Mood::Slow | Mood::Flaky)
                     || self.settle();
             }
@@ -597,16 +650,19 @@ struct Sum {
 
 fn live(seed: u64) -> Sum {
     let mut chance = Chance(seed);
-    let mut life = Life::new(&mut chance);
+    // By numbers of its own, so that those of older lives mean what they meant.
+    let has_backfills = !REGRESSIONS.contains(&seed) && Chance(!seed).below(3) == 0;
+    let mut life = Life::new(&mut chance, has_backfills);
     // What was rotated before the program ever looked was never its to follow.
     let mut actions = vec![Action::Append(3), Action::Start, Action::Settle];
     for _ in 0..6 + chance.below(16) {
-        actions.push(action(&mut chance));
+        actions.push(if life.has_backfills { action_beside_backfills(&mut chance) } else { action(&mut chance) });
     }
     actions.extend([Action::Show, Action::Endpoint(Mood::Up), Action::Append(1), Action::Start]);
     actions.extend([Action::Settle, Action::Stop]);
     let failed = |what: &str, life: &Life| -> ! {
-        let said = fs::read_to_string(life.sandbox.path("said")).unwrap_or_default();
+        let said = ["said", "backfills"].map(|said| fs::read_to_string(life.sandbox.path(said)).unwrap_or_default());
+        let said = said.join("\n--- backfills\n");
         let got = life.distinct();
         let lost: Vec<u32> = life.wanted().into_iter().filter(|n| !got.contains(&url(*n))).collect();
         // Which answers each doubled event had, and when: those that came too late were none.
@@ -628,10 +684,28 @@ fn live(seed: u64) -> Sum {
             failed(&format!("waited in vain at {action:?}"), &life);
         }
     }
+    if life.has_backfills {
+        if let Some(mut backfill) = life.backfill.take() {
+            common::wait_with_deadline(&mut backfill, PATIENCE).expect("a backfill ends where the endpoint is up");
+        }
+        // The last ends what others have left; after it there is nothing to send.
+        for nth in ["the last", "one after it"] {
+            let before = life.endpoint.delivered().len();
+            life.act(Action::Backfill);
+            let mut backfill = life.backfill.take().unwrap();
+            let ended = common::wait_with_deadline(&mut backfill, PATIENCE);
+            if !ended.is_some_and(|ended| ended.success()) {
+                failed(&format!("{nth} backfill ends {ended:?}"), &life);
+            }
+            if nth != "the last" && life.endpoint.delivered().len() != before {
+                failed("a backfill after the last sends something", &life);
+            }
+        }
+    }
     // Whatever would be sent twice is sent when all is read again.
     life.act(Action::Append(1));
     life.act(Action::Start);
-    if !life.act(Action::Settle) {
+    if !life.settle() {
         failed("waited in vain after a restart", &life);
     }
     life.act(Action::Stop);
