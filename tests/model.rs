@@ -87,6 +87,8 @@ enum Action {
     Backfill,
     StopBackfill,
     KillBackfill,
+    /// A new log of so many lines that a backfill is reading when the program starts to follow it.
+    Overlap(u32),
     /// SIGHUP with a configuration that has changed, or is broken for now.
     Reload(bool),
     Endpoint(Mood),
@@ -153,6 +155,7 @@ fn action_beside_backfills(chance: &mut Chance) -> Action {
         let action = match chance.below(8) {
             0 => Action::Backfill,
             1 => chance.pick(&[Action::Backfill, Action::StopBackfill, Action::KillBackfill]),
+            2 => Action::Overlap(20 + chance.below(60) as u32),
             _ => action(chance),
         };
         if !matches!(action, Action::Half | Action::Truncate(_) | Action::Delete(..) | Action::Expire) {
@@ -608,6 +611,21 @@ impl Life {
                     command.stdout(said.try_clone().unwrap()).stderr(said);
                     self.backfill = Some(command.spawn().unwrap());
                 }
+            }
+            Action::Overlap(count) => {
+                self.act(Action::Stop);
+                self.act(Action::Rename(0));
+                let before = self.distinct().len();
+                self.act(Action::Append(count));
+                self.set_mood(Mood::Slow);
+                self.act(Action::Backfill);
+                let mut backfill = self.backfill.take().unwrap();
+                common::wait_for("a backfill's first POSTs, or its end", PATIENCE, || {
+                    self.distinct().len() > before || backfill.try_wait().unwrap().is_some()
+                });
+                self.backfill = Some(backfill);
+                self.act(Action::Start);
+                self.act(Action::Append(3));
             }
             Action::StopBackfill => {
                 if let Some(mut backfill) = self.backfill.take() {
