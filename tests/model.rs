@@ -627,18 +627,16 @@ impl Life {
                 self.act(Action::Start);
                 self.act(Action::Append(3));
             }
-            Action::StopBackfill => {
-                if let Some(mut backfill) = self.backfill.take() {
-                    common::signal(&backfill, Signal::INT);
-                    // Before it hears signals one ends it as it ends any.
+            Action::StopBackfill | Action::KillBackfill => {
+                let running = self
+                    .backfill
+                    .take()
+                    .and_then(|mut backfill| backfill.try_wait().unwrap().is_none().then_some(backfill));
+                if let Some(mut backfill) = running {
+                    // Before it hears signals a stop ends it as a kill does.
+                    let signal = if action == Action::KillBackfill { Signal::KILL } else { Signal::INT };
+                    common::signal(&backfill, signal);
                     common::wait_with_deadline(&mut backfill, PATIENCE).expect("a backfill stops");
-                    self.kills += 1;
-                }
-            }
-            Action::KillBackfill => {
-                if let Some(mut backfill) = self.backfill.take() {
-                    common::signal(&backfill, Signal::KILL);
-                    backfill.wait().unwrap();
                     self.kills += 1;
                 }
             }

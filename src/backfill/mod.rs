@@ -681,6 +681,16 @@ impl Work<'_> {
                 None => {
                     let Some(job) = waiting[index].take() else { continue };
                     let opening = self.open(&job, open.values().map(|stream| &**stream));
+                    if let Err(Trouble::Io(error)) = &opening
+                        && error.kind() == io::ErrorKind::NotFound
+                    {
+                        // What lay there has another name now: it is read under that, or the next time.
+                        end = End::Left(format!(
+                            "`{}` is gone, rotated perhaps; run the same command again",
+                            job.input.path().display()
+                        ));
+                        continue;
+                    }
                     match opening.map_err(|trouble| of_file(job.input.path(), trouble))? {
                         Opening::Stream(stream) => stream,
                         Opening::Later => {

@@ -214,10 +214,10 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
                 Arc::new(Delivery::start(deliveries, counted).map_err(|error| failed(&error))?)
             };
             let outlet = Outlet::Send { delivery: Arc::clone(&delivery), rooms, ledger: ledger.clone() };
-            let (mut summary, end) =
-                backfill::run(jobs, &outlet, repeats, &options, &stop).map_err(|error| failed(&error))?;
-            // What waits is read again by the run that goes on; what is under way gets its answer.
+            let done = backfill::run(jobs, &outlet, repeats, &options, &stop);
+            // What waits is read again by the run that goes on; what is under way gets its answer, whatever has ended this.
             background.block_on(delivery.stop(Duration::ZERO, crate::daemon::STOP_GRACE));
+            let (mut summary, end) = done.map_err(|error| failed(&error))?;
             ledger.sync().map_err(|error| failed(&error))?;
             summary.requests = delivery.requests();
             (summary.delivered, summary.rejected) = *counts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
