@@ -271,9 +271,11 @@ fn agreement(opened: &Opened, head: &[u8], known: &Fingerprint) -> io::Result<Ag
         }
         return Ok(Agreement::Full);
     }
+    // As it is now: another process may have read on since it was opened, and what is known of it be newer than that.
+    let size = opened.file.size()?;
     let mut full = true;
     for mark in known.marks.iter().rev() {
-        if mark.offset <= opened.size && mark_agrees(&opened.file, mark)? {
+        if mark.offset <= size && mark_agrees(&opened.file, mark)? {
             return Ok(if full { Agreement::Full } else { Agreement::UpTo(mark.offset) });
         }
         full = false;
@@ -284,6 +286,29 @@ fn agreement(opened: &Opened, head: &[u8], known: &Fingerprint) -> io::Result<Ag
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_that_another_process_has_read_on_since_it_was_opened_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        std::fs::write(&path, "one line\n").unwrap();
+        let opened = file::open(&path).unwrap();
+        let whole = b"one line\nanother line\n";
+        std::fs::write(&path, whole).unwrap();
+        let mut fingerprint = Fingerprint::of_head(whole);
+        fingerprint.push_mark(Mark::of(whole.len() as u64, whole));
+        let row = LogRow {
+            id: LogId(1),
+            path: path.as_path().into(),
+            dev: opened.dev,
+            ino: opened.ino,
+            fingerprint,
+            format: None,
+            last_read: None,
+            ended: false,
+        };
+        assert_eq!(identify(&path, &opened, &[row], |_| true, &HashMap::new()).unwrap(), Who::Known(0));
+    }
 
     #[test]
     fn a_log_that_was_done_with_while_empty_is_not_what_has_its_inode_now() {
