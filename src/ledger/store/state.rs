@@ -12,6 +12,9 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use super::{LedgerError, NO_STATE, READER_CACHE, database_error};
 use crate::ledger::recent;
 
+/// How long another process's write is waited for: a backfill runs at the lowest priority, and may be stopped by whatever
+/// else the machine does in the middle of one.
+const BUSY: Duration = Duration::from_secs(60);
 /// The layout that this version writes.
 pub(super) const VERSION: i64 = 1;
 /// Bytes of the smallest page that a SQLite database may have (its file format, section 1.3.2).
@@ -32,7 +35,7 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 pub(super) fn connect(path: &Path) -> Result<Connection, LedgerError> {
     let wrong = |error| database_error(path, error);
     let db = Connection::open(path).map_err(wrong)?;
-    db.busy_timeout(Duration::from_secs(10)).map_err(wrong)?;
+    db.busy_timeout(BUSY).map_err(wrong)?;
     db.pragma_update(None, "synchronous", "NORMAL").map_err(wrong)?;
     db.pragma_update(None, "cache_size", READER_CACHE).map_err(wrong)?;
     Ok(db)
