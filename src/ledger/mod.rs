@@ -16,7 +16,7 @@ use std::ops::AddAssign;
 pub use fingerprint::{Fingerprint, HEAD_MAX, Head, MARK_MAX, Mark};
 pub use rejected::{Rejected, Rejection};
 pub use store::{
-    Begun, Ledger, LedgerError, LedgerReader, LogRow, Position, Range, Role, SiteTotal, StatusRow, Waking,
+    Begun, Committed, Ledger, LedgerError, LedgerReader, LogRow, Position, Range, Role, SiteTotal, StatusRow, Waking,
 };
 
 use crate::offsets::{LogId, SiteId, Span};

@@ -218,7 +218,7 @@ pub struct SiteTotal {
 }
 
 /// Lines that are settled, those of them that were rejected, and who waits for the commit.
-type Settled = (Vec<Origin>, Vec<Rejection>, Option<oneshot::Sender<()>>);
+type Settled = (Vec<Origin>, Vec<Rejection>, Option<oneshot::Sender<Committed>>);
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -305,6 +305,29 @@ impl Shared {
         drop(queue);
         if wakes {
             self.filled.notify_one();
+        }
+    }
+}
+
+/// Says that an outcome is committed; when it is let go, it says so to the others of the same commit. The writer would
+/// have to wake the thread that all of them are waited for on for each, which is a system call; that thread tells itself
+/// for nothing.
+#[derive(Debug)]
+pub struct Committed(Vec<oneshot::Sender<Committed>>);
+
+impl Committed {
+    /// Answers all who wait.
+    fn tell(mut waiting: Vec<oneshot::Sender<Committed>>) {
+        let Some(first) = waiting.pop() else { return };
+        // Whoever asked may be gone: a stop. Then the others are told from here.
+        drop(first.send(Committed(waiting)));
+    }
+}
+
+impl Drop for Committed {
+    fn drop(&mut self) {
+        for other in self.0.drain(..) {
+            drop(other.send(Committed(Vec::new())));
         }
     }
 }
@@ -822,7 +845,7 @@ impl Ledger {
         &self,
         origins: Vec<Origin>,
         rejections: Vec<Rejection>,
-        done: oneshot::Sender<()>,
+        done: oneshot::Sender<Committed>,
     ) -> Option<Waking> {
         let mut queue = lock(&self.shared.queue);
         queue.outcomes.push_back((origins, rejections, Some(done)));

@@ -10,7 +10,9 @@ use jiff::Timestamp;
 use rusqlite::{Connection, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
-use super::{LogRow, Queue, SYNC_AFTER, Settled, Shared, fingerprint_text, int, lock, settled_from, site_number, uint};
+use super::{
+    Committed, LogRow, Queue, SYNC_AFTER, Settled, Shared, fingerprint_text, int, lock, settled_from, site_number, uint,
+};
 use crate::ledger::rejected::{self, Rejection};
 use crate::ledger::{Advance, Counts, Progress, ends, recent};
 use crate::offsets::LogId;
@@ -83,7 +85,7 @@ impl Writing {
     pub(super) fn run(mut self) {
         loop {
             let mut work = self.wait();
-            let mut answers: Vec<oneshot::Sender<()>> = Vec::new();
+            let mut answers: Vec<oneshot::Sender<Committed>> = Vec::new();
             let mut waiting = std::mem::take(&mut work.outcomes);
             let mut advances = std::mem::take(&mut work.advances);
             let mut pause = Duration::from_millis(50);
@@ -110,10 +112,7 @@ impl Writing {
                 lock(&self.shared.queue).stuck = false;
                 tracing::info!(path = %self.shared.path.display(), "the state can be written again");
             }
-            for answer in answers {
-                // Whoever asked may be gone: a stop.
-                let _ = answer.send(());
-            }
+            Committed::tell(answers);
             if !work.syncs.is_empty() {
                 self.sync_to_disk();
             }
@@ -199,7 +198,7 @@ impl Writing {
         outcomes: &mut VecDeque<Settled>,
         advances: &mut VecDeque<Advance>,
         logs: &mut Vec<LogRow>,
-        answers: &mut Vec<oneshot::Sender<()>>,
+        answers: &mut Vec<oneshot::Sender<Committed>>,
     ) -> rusqlite::Result<()> {
         // Into memory first, each item once; what is in memory is written below, again if it must be.
         while let Some((origins, _, _)) = outcomes.front() {
