@@ -23,16 +23,20 @@ pub fn splat(byte: u8) -> i8x16 {
     i8x16::splat(byte.cast_signed())
 }
 
-/// Whether any of three bytes is among some: of a few dozen, it costs less to look at here than to call what looks at many.
+/// Whether any of three bytes is among some, or one that isn't ASCII: of a few dozen, it costs less to look at here than to
+/// call what looks at many.
 #[inline]
 pub fn holds_any(bytes: &[u8], wanted: [u8; 3]) -> bool {
     // The last sixteen may have been looked at already.
-    let Some(last) = bytes.last_chunk() else { return bytes.iter().any(|byte| wanted.contains(byte)) };
+    let Some(last) = bytes.last_chunk() else {
+        return bytes.iter().any(|byte| wanted.contains(byte) || !byte.is_ascii());
+    };
     let wanted = wanted.map(splat);
     let found = |bytes: &[u8; WIDTH]| {
         let bytes = load(bytes);
         let [one, two, three] = wanted.map(|byte| bytes.simd_eq(byte));
-        one | two | three
+        // The mask is of the highest bits, and those of what isn't ASCII are set.
+        one | two | three | bytes
     };
     bytes.as_chunks().0.iter().fold(found(last), |all, bytes| all | found(bytes)).to_bitmask() != 0
 }

@@ -158,9 +158,9 @@ impl Conditions {
         self.methods.as_ref().is_none_or(|methods| methods.iter().any(is_it))
             && self.statuses.as_ref().is_none_or(|known| seen.status.is_some_and(|status| known.contains(&status)))
             && self.extensions.as_ref().is_none_or(|extensions| extensions.matches(seen.path))
-            && self.path.as_ref().is_none_or(|path| match seen.may_be_encoded {
-                true => matches(path, &decoded(seen.path)),
-                false => matches(path, seen.path),
+            && self.path.as_ref().is_none_or(|path| match seen.is_plain {
+                true => path.is_match(seen.path),
+                false => matches(path, &decoded(seen.path)),
             })
     }
 

@@ -19,8 +19,8 @@ pub struct Glance<'l> {
     pub method: Option<&'l [u8]>,
     /// The target's path, percent-encoding kept.
     pub path: &'l [u8],
-    /// Whether anything in it may be percent-encoded.
-    pub may_be_encoded: bool,
+    /// Whether it is ASCII, and nothing in it is percent-encoded.
+    pub is_plain: bool,
     /// The response's status code.
     pub status: Option<u16>,
 }
@@ -186,12 +186,12 @@ impl Splitter {
         if target.first() != Some(&b'/') || target.last() == Some(&b' ') {
             return None;
         }
-        let may_be_encoded = holds_any(target, *b"?#%");
-        let path = match may_be_encoded {
-            true => &target[..memchr::memchr2(b'?', b'#', target).unwrap_or(target.len())],
-            false => target,
+        let is_plain = !holds_any(target, *b"?#%");
+        let path = match is_plain {
+            true => target,
+            false => &target[..memchr::memchr2(b'?', b'#', target).unwrap_or(target.len())],
         };
-        Some(Glance { method: method.map(|(from, to)| &request[from..to]), path, may_be_encoded, status })
+        Some(Glance { method: method.map(|(from, to)| &request[from..to]), path, is_plain, status })
     }
 }
 
@@ -283,7 +283,7 @@ mod tests {
                     let Some(entry) = format.parse(line) else { continue };
                     prop_assert_eq!(entry.method.as_deref(), seen.method);
                     prop_assert_eq!(entry.path.as_deref(), Some(seen.path));
-                    prop_assert!(seen.may_be_encoded || !seen.path.contains(&b'%'));
+                    prop_assert!(!seen.is_plain || seen.path.is_ascii() && !seen.path.contains(&b'%'));
                     prop_assert_eq!(entry.status, seen.status);
                 }
             }
