@@ -345,7 +345,7 @@ fn a_site_whose_queue_is_full_reads_its_part_again_when_it_is_mended_also_after_
     fs::rename(sandbox.path("access.log"), sandbox.path("access.log.1")).unwrap();
     sandbox.write("access.log", &two_sites_lines(2_500..2_600));
     endpoint.wait_delivered(2_600);
-    says(&daemon, "what is unread of it is lost if it is removed before a restart");
+    says(&daemon, "what is unsent of it is lost if it is removed before a restart");
     daemon.stop();
     let daemon = sandbox.start("said");
     wait_for("a try of the site that waits", SOON, || {
