@@ -37,6 +37,8 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     site: Option<String>,
     /// Print each POST's JSON body instead of sending it; record nothing
+    ///
+    /// The state isn't looked at: what earlier runs have sent is shown as well.
     #[arg(long)]
     dry_run: bool,
     /// Print the summary as one JSON object
