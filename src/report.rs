@@ -64,6 +64,9 @@ pub fn page(summary: &Summary, dry_run: bool) -> String {
         facts.extend([("events delivered", summary.delivered), ("events rejected", summary.rejected)]);
     }
     facts.push(("lines settled by an earlier run", summary.already_sent));
+    if summary.left_to_run > 0 {
+        facts.push(("lines left to `run`, which has not sent them yet", summary.left_to_run));
+    }
     out.push_str("<table>\n");
     for (name, count) in facts {
         let _ = writeln!(out, "<tr><td>{name}</td><td class=\"n\">{}</td></tr>", number(count));

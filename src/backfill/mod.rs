@@ -714,7 +714,10 @@ impl Work<'_> {
                     open.insert(index, stream);
                     next.push(Reverse((time, index)));
                 }
-                Reached::Enough => return Ok(end),
+                Reached::Enough => {
+                    open.values_mut().for_each(|stream| stream.settle_for_now(self.collector));
+                    return Ok(end);
+                }
                 Reached::End(ended) => {
                     let sites = stream.pipeline.sites.iter().map(|site| site.id);
                     let read = sites.filter(|site| !stream.waiting.contains(site)).map(Some);
@@ -729,6 +732,7 @@ impl Work<'_> {
                     }
                     next.extend(held_up.drain(..));
                     if (self.stop)() && !(next.is_empty() && no_room.is_empty()) {
+                        open.values_mut().for_each(|stream| stream.settle_for_now(self.collector));
                         return Ok(End::Left(STOPPED.to_owned()));
                     }
                 }
@@ -794,7 +798,7 @@ impl Work<'_> {
             match identity::identify(path, opened, rows, |_| true, &HashMap::new())? {
                 Who::New | Who::Copy => return Ok(None),
                 // Its content says so, and what more a daemon may know of it by now can't contradict that.
-                Who::Known(index) if asked || rows[index].fingerprint.head_len > 0 => {
+                Who::Known(index) if asked || rows[index].fingerprint.head_len > 0 || opened.size == 0 => {
                     return Ok(Some(Arc::clone(&rows[index])));
                 }
                 Who::CutBack(index, _) if asked => return Ok(Some(Arc::clone(&rows[index]))),
@@ -832,7 +836,12 @@ impl Work<'_> {
                 return Ok(Opening::Empty);
             };
             if let Some(known) = known {
-                break (LogRow::clone(&known), decided);
+                // With what a daemon has learnt of it since: all of it is stored again.
+                let newer = match self.ledger() {
+                    Some(ledger) if !self.seen.contains_key(&(None, known.id)) => ledger.log(known.id)?,
+                    _ => None,
+                };
+                break (newer.unwrap_or_else(|| LogRow::clone(&known)), decided);
             }
             if let Some(row) = self.add(&path, &opened, decided.format.name())? {
                 self.known.put(row.clone());

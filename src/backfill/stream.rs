@@ -211,10 +211,11 @@ impl Stream {
     }
 
     /// Remembers what was read, though the segment has more.
-    fn settle_for_now(&mut self, collector: &Collector<'_>) {
+    pub(super) fn settle_for_now(&mut self, collector: &Collector<'_>) {
         if let Some(current) = &mut self.current {
             let to = current.applied_to;
             collector.recording.set(current.part.recording);
+            collector.update(self.row.clone());
             current.settle(to, &self.row, &self.pipeline, &self.waiting, collector);
             if self.parts.is_empty() {
                 self.read_to = to;

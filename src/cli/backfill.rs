@@ -230,14 +230,16 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     let concluded = conclude(&summary, &end, args);
     if let Some((path, mut file)) = report {
         let page = report::page(&summary, args.dry_run);
-        file.write_all(page.as_bytes()).map_err(|error| cannot_write(path, &error))?;
+        let written = file.set_len(0).and_then(|()| file.write_all(page.as_bytes()));
+        return concluded.and(written.map_err(|error| cannot_write(path, &error)));
     }
     concluded
 }
 
 /// Opens the report's file: what can't be written is to be known before anything is sent.
 fn open_report(path: &Path) -> Result<(&Path, std::fs::File), Failure> {
-    std::fs::File::create(path).map(|file| (path, file)).map_err(|error| cannot_write(path, &error))
+    let file = std::fs::OpenOptions::new().create(true).write(true).truncate(false).open(path);
+    file.map(|file| (path, file)).map_err(|error| cannot_write(path, &error))
 }
 
 fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {

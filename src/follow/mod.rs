@@ -588,7 +588,8 @@ impl<S: Sink> Follower<S> {
         if !truncated.is_empty() || !replaced.is_empty() {
             for index in replaced.into_iter().rev() {
                 let source = self.sources.remove(index);
-                if !self.waiting.remove(&source.row.id) && source.row.ended {
+                self.waiting.remove(&source.row.id);
+                if source.row.ended {
                     self.watch_what_is_unsent(&source);
                 }
                 self.sink.left(source.row.id);

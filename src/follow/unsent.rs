@@ -12,7 +12,7 @@ use crate::offsets::{LogId, SiteId};
 use crate::pipeline::Site;
 
 /// Where a site seems to take events, this long is enough for the last of them, however long they linger.
-const GRACE: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_secs(600);
 /// How often it is looked at whether they are sent.
 pub(super) const EVERY: Duration = Duration::from_secs(5);
 
@@ -39,8 +39,7 @@ impl<S: Sink> Follower<S> {
                 site: Arc::clone(site),
                 read_to: reader.cutter.offset(),
                 since: now,
-                // At once.
-                checked: now.checked_sub(EVERY).unwrap_or(now),
+                checked: now,
             };
             self.unsent.insert((source.row.id, site.id), unsent);
         }

@@ -55,7 +55,7 @@ pub enum LedgerError {
     Locked {
         /// Which.
         path: PathBuf,
-        /// `daemon` or `backfill`.
+        /// `daemon`, or what may run beside it.
         who: &'static str,
     },
     /// A network file system.
@@ -504,24 +504,8 @@ impl Ledger {
         // What waits to be written is part of what is known.
         self.sync()?;
         self.ask(|db| {
-            let mut query =
-                db.prepare("SELECT id, path, dev, ino, fingerprint, format, last_read, ended FROM log ORDER BY id")?;
-            let rows = query.query_map([], |row| {
-                let fingerprint: String = row.get(4)?;
-                let last_read: Option<i64> = row.get(6)?;
-                Ok(LogRow {
-                    id: LogId(row.get(0)?),
-                    path: PathBuf::from(OsString::from_vec(row.get(1)?)).into(),
-                    dev: row.get::<_, i64>(2)?.cast_unsigned(),
-                    ino: row.get::<_, i64>(3)?.cast_unsigned(),
-                    fingerprint: serde_json::from_str(&fingerprint).map_err(|error| {
-                        rusqlite::Error::FromSqlConversionFailure(4, rusqlite::types::Type::Text, Box::new(error))
-                    })?,
-                    format: row.get::<_, Option<String>>(5)?.map(Arc::from),
-                    last_read: last_read.and_then(|at| Timestamp::from_microsecond(at).ok()),
-                    ended: row.get(7)?,
-                })
-            })?;
+            let mut query = db.prepare(&format!("{SELECT_LOG} ORDER BY id"))?;
+            let rows = query.query_map([], log_row)?;
             for row in rows {
                 take(row?);
             }
@@ -537,6 +521,14 @@ impl Ledger {
     /// Those of the database.
     pub fn let_go(&self) -> Result<(), LedgerError> {
         self.ask(|db| db.execute_batch("PRAGMA shrink_memory"))
+    }
+
+    /// One of them, as far as it is committed.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn log(&self, id: LogId) -> Result<Option<LogRow>, LedgerError> {
+        self.ask(|db| db.prepare_cached(&format!("{SELECT_LOG} WHERE id = ?1"))?.query_row([id.0], log_row).optional())
     }
 
     /// Takes a new log in and gives it its number; `None`: another process has taken one in since `newest` was the newest,
@@ -998,6 +990,25 @@ fn uncovered(db: &Connection, site: Option<SiteId>, log: LogId, size: u64) -> ru
         left.push(Range { from: at, until: size, settled: Vec::new(), resumed: false });
     }
     Ok(left)
+}
+
+const SELECT_LOG: &str = "SELECT id, path, dev, ino, fingerprint, format, last_read, ended FROM log";
+
+fn log_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<LogRow> {
+    let fingerprint: String = row.get(4)?;
+    let last_read: Option<i64> = row.get(6)?;
+    Ok(LogRow {
+        id: LogId(row.get(0)?),
+        path: PathBuf::from(OsString::from_vec(row.get(1)?)).into(),
+        dev: row.get::<_, i64>(2)?.cast_unsigned(),
+        ino: row.get::<_, i64>(3)?.cast_unsigned(),
+        fingerprint: serde_json::from_str(&fingerprint).map_err(|error| {
+            rusqlite::Error::FromSqlConversionFailure(4, rusqlite::types::Type::Text, Box::new(error))
+        })?,
+        format: row.get::<_, Option<String>>(5)?.map(Arc::from),
+        last_read: last_read.and_then(|at| Timestamp::from_microsecond(at).ok()),
+        ended: row.get(7)?,
+    })
 }
 
 fn insert_range(
