@@ -1103,6 +1103,20 @@ mod tests {
     }
 
     #[test]
+    fn all_outcomes_of_a_commit_are_told_whoever_is_gone() {
+        for gone in [None, Some(0), Some(1), Some(2)] {
+            let (waiting, answers): (Vec<_>, Vec<_>) = (0..3).map(|_| oneshot::channel()).unzip();
+            let mut answers: Vec<_> = answers.into_iter().enumerate().collect();
+            answers.retain(|(nth, _)| Some(*nth) != gone);
+            Committed::tell(waiting);
+            // Whoever is told first may be asked last: it tells the others when it lets go.
+            for (nth, answer) in answers.into_iter().rev() {
+                assert!(answer.blocking_recv().is_ok(), "the {nth}th, without the {gone:?}th");
+            }
+        }
+    }
+
+    #[test]
     fn what_was_settled_is_remembered_and_the_rest_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(folder.path(), Role::Daemon).unwrap();
