@@ -130,7 +130,8 @@ pub(super) fn delivered(db: &mut Connection, id: i64, site: SiteId) -> rusqlite:
     let change = db.transaction()?;
     if drop(&change, id)? > 0 {
         change.execute(
-            "UPDATE site SET delivered = delivered + 1, rejected = max(rejected - 1, 0) WHERE id = ?1",
+            // What was refused is counted with its range, or here: the sum of both is right.
+            "UPDATE site SET delivered = delivered + 1, rejected = rejected - 1 WHERE id = ?1",
             [site.0],
         )?;
     }

@@ -1,5 +1,6 @@
 -- AUTOINCREMENT: a number that was given up is never given again. Who still holds it would write into another's row.
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+-- delivered and rejected: a site's events that no range counts (any more); those of its ranges come to them.
 CREATE TABLE site (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, delivered INTEGER NOT NULL DEFAULT 0, rejected INTEGER NOT NULL DEFAULT 0);
 -- looked: when all that lay under its names, and their rotated siblings, was last known. Microseconds since 1970.
 CREATE TABLE pattern (text TEXT PRIMARY KEY, looked INTEGER) WITHOUT ROWID;
@@ -15,10 +16,14 @@ CREATE TABLE range (
     from_offset INTEGER NOT NULL, until_offset INTEGER, watermark INTEGER NOT NULL, settled TEXT NOT NULL DEFAULT '[]', digest INTEGER,
     lines INTEGER NOT NULL DEFAULT 0, too_long INTEGER NOT NULL DEFAULT 0, unparsed INTEGER NOT NULL DEFAULT 0,
     unmatched INTEGER NOT NULL DEFAULT 0, excluded INTEGER NOT NULL DEFAULT 0, bot INTEGER NOT NULL DEFAULT 0,
-    repeat INTEGER NOT NULL DEFAULT 0, event INTEGER NOT NULL DEFAULT 0
+    repeat INTEGER NOT NULL DEFAULT 0, event INTEGER NOT NULL DEFAULT 0,
+    delivered INTEGER NOT NULL DEFAULT 0, rejected INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX range_of ON range (log, site);
--- Ends of the lines whose events a backfill has settled, delta-coded, in the order of their commits.
+CREATE TRIGGER keep_totals BEFORE DELETE ON range BEGIN
+    UPDATE site SET delivered = delivered + OLD.delivered, rejected = rejected + OLD.rejected WHERE id = OLD.site;
+END;
+-- Ends of the lines whose events a backfill has settled, delta-coded.
 CREATE TABLE sent (range INTEGER NOT NULL, ends BLOB NOT NULL);
 CREATE INDEX sent_of ON sent (range);
 -- The repeat window as it is after the lines below the watermarks.
@@ -26,8 +31,8 @@ CREATE TABLE kept (
     key BLOB PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL,
     site INTEGER NOT NULL, log INTEGER NOT NULL, line_start INTEGER NOT NULL, line_end INTEGER NOT NULL, used INTEGER NOT NULL
 ) WITHOUT ROWID;
--- Entries of it that aren't sorted in yet, in the order of their commits.
-CREATE TABLE recent (touches BLOB NOT NULL);
+-- What isn't sorted into the window or `sent` yet, in the order of its commits, so that each writes one page for both.
+CREATE TABLE recent (touches BLOB NOT NULL, sent BLOB);
 CREATE TABLE rejected (
     id INTEGER PRIMARY KEY AUTOINCREMENT, site INTEGER NOT NULL, log INTEGER NOT NULL, line_end INTEGER NOT NULL, at INTEGER NOT NULL,
     status INTEGER, reason TEXT NOT NULL, event TEXT NOT NULL

@@ -435,7 +435,7 @@ impl Ledger {
         if version == 0 {
             return Err(LedgerError::Broken { path, reason: NO_STATE.to_owned() });
         }
-        Ok(Some(LedgerReader { db, path }))
+        Ok(Some(LedgerReader { db, path, version }))
     }
 
     /// Sets the state aside, and says where it is now: nowhere where something is already.
@@ -754,8 +754,10 @@ impl Ledger {
                 .query_map(of, |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?
                 .collect::<rusqlite::Result<Vec<_>>>()?;
             drop(query);
+            let mut recent = if stale.is_empty() { HashMap::new() } else { recent::sent(&change)? };
             for (range, settled) in &stale {
                 let mut ends = settled_from(settled);
+                ends.extend(recent.remove(range).unwrap_or_default());
                 let mut query = change.prepare_cached("SELECT ends FROM sent WHERE range = ?1")?;
                 for blob in query.query_map([range], |row| row.get::<_, Vec<u8>>(0))? {
                     ends.extend(ends::decode(&blob?));
@@ -1098,6 +1100,14 @@ mod tests {
         ledger.ask(|db| insert_range(db, site, log, from, until, None)).unwrap();
     }
 
+    /// Delivered and rejected of each site.
+    fn totals(ledger: &Ledger) -> Vec<(u64, u64)> {
+        ledger.sync().unwrap();
+        let folder = ledger.shared.path.parent().unwrap();
+        let totals = Ledger::open_read_only(folder).unwrap().unwrap().totals().unwrap();
+        totals.iter().map(|total| (total.delivered, total.rejected)).collect()
+    }
+
     fn add_log(ledger: &Ledger, row: &LogRow) -> LogId {
         ledger.add_log(row, LogId(i64::MAX), None).unwrap().unwrap()
     }
@@ -1171,6 +1181,9 @@ mod tests {
         settle(&daemon, line(160, 170));
         daemon.sync().unwrap();
         assert_eq!((position(), left(100)), (180, vec![0]), "opened again");
+        let again = backfill.claim(Some(site), log, 100, &[(0, 100)], Some(2)).unwrap();
+        assert_eq!(again[0].settled, (1..=6).map(|line| line * 10).collect::<Vec<_>>(), "none is to be sent again");
+        assert_eq!(totals(&daemon), [(13, 0)]);
     }
 
     #[test]
@@ -1284,7 +1297,7 @@ mod tests {
             Touch { key: Key(bytes), kept: Kept { first: time, last: time, origin: line(at, at + 1) } }
         };
         // More than are stored before they are sorted in, every third of them used once more later, in two runs.
-        let count = RECENT_MAX as u64 + 1_000;
+        let count = (RECENT_MAX / recent::ENTRY) as u64 + 1_000;
         let all: Vec<Touch> = (0..count)
             .map(|at| touch(at, at))
             .chain((0..count).step_by(3).map(|key| touch(key, count + key)))
@@ -1315,18 +1328,69 @@ mod tests {
         };
         let db = Connection::open(folder.path().join("silktail.db")).unwrap();
         let sorted: i64 = db.query_row("SELECT count(*) FROM kept", [], |row| row.get(0)).unwrap();
-        assert!((RECENT_MAX..stored.len()).contains(&(sorted as usize)), "{sorted} of {} were sorted in", stored.len());
+        assert!(
+            (RECENT_MAX / recent::ENTRY..stored.len()).contains(&(sorted as usize)),
+            "{sorted} of {} were sorted in",
+            stored.len()
+        );
         assert!(last_of_each(&stored) == last_of_each(&all));
     }
 
     #[test]
-    fn a_state_without_a_place_for_the_newest_of_the_window_gets_one() {
+    fn a_state_of_the_first_layout_is_read_and_brought_up_to_date() {
+        // Not all of them had a place for the newest of the window.
+        for has_recent in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let ledger = Ledger::open(folder.path(), Role::Daemon).unwrap();
+            let (site, log) = (ledger.site("docs").unwrap(), add_log(&ledger, &row()));
+            begin(&ledger, Some(site), log, 0, None);
+            drop(ledger);
+            let db = Connection::open(folder.path().join("silktail.db")).unwrap();
+            db.execute_batch(
+                "DROP TRIGGER keep_totals; DROP TABLE recent;
+                 ALTER TABLE range DROP COLUMN delivered; ALTER TABLE range DROP COLUMN rejected;
+                 UPDATE site SET delivered = 7, rejected = 1; PRAGMA user_version = 1",
+            )
+            .unwrap();
+            if has_recent {
+                db.execute_batch("CREATE TABLE recent (touches BLOB NOT NULL)").unwrap();
+                db.execute("INSERT INTO recent (touches) VALUES (zeroblob(64))", []).unwrap();
+            }
+            drop(db);
+            let looked_at = Ledger::open_read_only(folder.path()).unwrap().unwrap().totals().unwrap();
+            assert_eq!((looked_at[0].delivered, looked_at[0].rejected), (7, 1));
+            for opening in 0..2 {
+                let ledger = Ledger::open(folder.path(), Role::Daemon).unwrap();
+                assert_eq!(ledger.touches().unwrap().len(), usize::from(has_recent));
+                let end = 10 * (opening + 1);
+                ledger.advance(opened(end, &[(end - 10, end)]));
+                settle(&ledger, line(end - 10, end));
+                assert_eq!(totals(&ledger), [(8 + opening, 1)]);
+            }
+        }
+    }
+
+    #[test]
+    fn what_became_of_a_site_s_events_is_remembered_longer_than_their_log() {
         let folder = tempfile::tempdir().unwrap();
-        drop(Ledger::open(folder.path(), Role::Daemon).unwrap());
-        let db = Connection::open(folder.path().join("silktail.db")).unwrap();
-        db.execute_batch("DROP TABLE recent").unwrap();
-        drop(db);
-        assert_eq!(Ledger::open(folder.path(), Role::Daemon).unwrap().touches().unwrap(), []);
+        let ledger = Ledger::open(folder.path(), Role::Daemon).unwrap();
+        let (site, log) = (ledger.site("docs").unwrap(), add_log(&ledger, &row()));
+        begin(&ledger, Some(site), log, 0, None);
+        ledger.advance(opened(20, &[(0, 10), (10, 20)]));
+        settle(&ledger, line(0, 10));
+        let refused =
+            Rejection { origin: line(10, 20), status: Some(400), reason: "no".to_owned(), event: "{}".to_owned() };
+        drop(ledger.settle(vec![line(10, 20)], vec![refused], oneshot::channel().0));
+        // Of a log that was forgotten meanwhile.
+        let elsewhere = Origin { log: LogId(9), ..line(0, 10) };
+        settle(&ledger, elsewhere);
+        assert_eq!(totals(&ledger), [(2, 1)]);
+        ledger.ask(|db| db.execute("DELETE FROM range", [])).unwrap();
+        assert_eq!(totals(&ledger), [(2, 1)]);
+        ledger.rejected_was_delivered(1, site).unwrap();
+        assert_eq!(totals(&ledger), [(3, 0)]);
+        ledger.rejected_was_delivered(1, site).unwrap();
+        assert_eq!(totals(&ledger), [(3, 0)], "one that isn't there");
     }
 
     #[test]

@@ -17,6 +17,8 @@ use crate::offsets::LogId;
 pub struct LedgerReader {
     pub(super) db: Connection,
     pub(super) path: PathBuf,
+    /// The state's layout: nothing is changed by looking at it.
+    pub(super) version: i64,
 }
 
 impl LedgerReader {
@@ -89,7 +91,13 @@ impl LedgerReader {
     /// Those of the database.
     pub fn totals(&self) -> Result<Vec<SiteTotal>, LedgerError> {
         let rows = || {
-            let mut query = self.db.prepare("SELECT name, delivered, rejected FROM site ORDER BY id")?;
+            let mut query = self.db.prepare(match self.version {
+                1 => "SELECT name, delivered, rejected FROM site ORDER BY id",
+                _ => {
+                    "SELECT name, site.delivered + coalesce(sum(range.delivered), 0), site.rejected + coalesce(sum(range.rejected), 0)
+                     FROM site LEFT JOIN range ON range.site = site.id GROUP BY site.id ORDER BY site.id"
+                }
+            })?;
             let rows = query.query_map([], |row| {
                 Ok(SiteTotal { site: row.get(0)?, delivered: uint(row.get(1)?), rejected: uint(row.get(2)?) })
             })?;

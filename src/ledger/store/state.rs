@@ -10,13 +10,12 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::{LedgerError, NO_STATE, READER_CACHE, database_error};
-use crate::ledger::recent;
 
 /// How long another process's write is waited for: a backfill runs at the lowest priority, and may be stopped by whatever
 /// else the machine does in the middle of one.
 const BUSY: Duration = Duration::from_secs(60);
 /// The layout that this version writes.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 /// Bytes of the smallest page that a SQLite database may have (its file format, section 1.3.2).
 const LEAST_PAGE: u64 = 512;
 /// Logs that are done with are forgotten this long after they were last read: a backfill would read them again.
@@ -110,9 +109,21 @@ pub(super) fn prepare(db: &mut Connection, path: &Path) -> Result<[u8; 16], Ledg
         return Err(broken(verdict));
     }
     db.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).map_err(wrong)?;
-    // States that were laid out before it was thought of don't have it.
-    recent::lay_out(db).map_err(wrong)?;
+    if version < VERSION {
+        bring_up_to_date(db).map_err(wrong)?;
+    }
     db.query_row("SELECT value FROM meta WHERE key = 'secret'", [], |row| row.get(0)).map_err(wrong)
+}
+
+/// Gives a state of layout 1 what it lacks.
+fn bring_up_to_date(db: &mut Connection) -> rusqlite::Result<()> {
+    let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have been quicker.
+    if change.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? < VERSION {
+        change.execute_batch(include_str!("../from-1-to-2.sql"))?;
+        change.pragma_update(None, "user_version", VERSION)?;
+    }
+    change.commit()
 }
 
 pub(super) fn forget_if_possible(db: &Connection) {

@@ -14,15 +14,15 @@ use super::{
     Committed, LogRow, Queue, SYNC_AFTER, Settled, Shared, fingerprint_text, int, lock, settled_from, site_number, uint,
 };
 use crate::ledger::rejected::{self, Rejection};
-use crate::ledger::{Advance, Counts, Progress, ends, recent};
+use crate::ledger::{Advance, Counts, Progress, recent};
 use crate::offsets::LogId;
 use crate::visitor::repeats::Touch;
 
 /// Entries of the repeat window that are stored at most.
 const KEPT_MAX: i64 = 262_144;
-/// Entries of the repeat window that are stored in the order of their commits before they are sorted into its table: each
-/// lies anywhere in it, and a commit writes every page that it has touched.
-pub(super) const RECENT_MAX: usize = 8_192;
+/// Bytes of entries of the repeat window, and ends of lines that were sent, that are stored in the order of their commits
+/// before they are sorted into their tables: each lies anywhere in those, and a commit writes every page that it has touched.
+pub(super) const RECENT_MAX: usize = 8_192 * recent::ENTRY;
 
 struct Open {
     row: i64,
@@ -30,6 +30,9 @@ struct Open {
     until: Option<u64>,
     progress: Progress,
     counts: Counts,
+    /// Events whose lines are in it.
+    delivered: u64,
+    rejected: u64,
     dirty: bool,
 }
 
@@ -48,12 +51,13 @@ pub(super) struct Writing {
     touches: Vec<Touch>,
     logs: Vec<LogRow>,
     rejections: Vec<Rejection>,
-    settled: HashMap<i64, (u64, u64)>,
+    /// Events delivered and rejected of sites, the lines of which are in no range.
+    strays: HashMap<i64, (u64, u64)>,
     /// Settled lines of ranges that backfills read.
     sent: HashMap<i64, Vec<u64>>,
     unsynced: Option<Instant>,
     used: i64,
-    /// Entries of the repeat window that wait to be sorted in.
+    /// Bytes that wait to be sorted in.
     recent: usize,
     /// When there are so many.
     sort_at: usize,
@@ -63,7 +67,7 @@ pub(super) struct Writing {
 impl Writing {
     pub(super) fn new(shared: Arc<Shared>, db: Connection) -> Self {
         let used = db.query_row("SELECT coalesce(max(used), 0) FROM kept", [], |row| row.get(0)).unwrap_or(0);
-        let recent = recent::count(&db).unwrap_or(RECENT_MAX);
+        let recent = recent::size(&db).unwrap_or(RECENT_MAX);
         Self {
             shared,
             db,
@@ -72,7 +76,7 @@ impl Writing {
             touches: Vec::new(),
             logs: Vec::new(),
             rejections: Vec::new(),
-            settled: HashMap::new(),
+            strays: HashMap::new(),
             sent: HashMap::new(),
             unsynced: None,
             used,
@@ -208,16 +212,23 @@ impl Writing {
             let Some((origins, rejections, done)) = outcomes.pop_front() else { break };
             for origin in &origins {
                 let key = (origin.site.0, origin.log);
+                let is_delivered = rejections.is_empty();
                 if let Some(open) = self.find(key, origin.line.end) {
                     open.progress.settle(origin.line.end);
+                    if is_delivered {
+                        open.delivered += 1
+                    } else {
+                        open.rejected += 1
+                    }
                     let range = open.until.map(|_| open.row);
                     self.touched(key, origin.line.end);
                     if let Some(range) = range {
                         self.sent.entry(range).or_default().push(origin.line.end);
                     }
+                } else {
+                    let totals = self.strays.entry(origin.site.0).or_default();
+                    if is_delivered { totals.0 += 1 } else { totals.1 += 1 }
                 }
-                let totals = self.settled.entry(origin.site.0).or_default();
-                if rejections.is_empty() { totals.0 += 1 } else { totals.1 += 1 }
             }
             self.rejections.extend(rejections);
             answers.extend(done);
@@ -247,8 +258,8 @@ impl Writing {
         }
         let known: HashSet<i64> = self.ranges.get(&key).into_iter().flatten().map(|open| open.row).collect();
         let mut query = self.db.prepare_cached(
-            "SELECT id, from_offset, until_offset, watermark, settled, lines, too_long, unparsed, unmatched, excluded, bot, repeat, event
-             FROM range WHERE site = ?1 AND log = ?2",
+            "SELECT id, from_offset, until_offset, watermark, settled, lines, too_long, unparsed, unmatched, excluded, bot, repeat, event,
+             delivered, rejected FROM range WHERE site = ?1 AND log = ?2",
         )?;
         let rows = query.query_map(params![key.0, key.1.0], |row| {
             let until: Option<i64> = row.get(2)?;
@@ -262,6 +273,8 @@ impl Writing {
                 until: until.map(uint),
                 progress: Progress::resume(uint(row.get(3)?), settled_from(&row.get::<_, String>(4)?)),
                 counts: Counts::from_values(values),
+                delivered: uint(row.get(13)?),
+                rejected: uint(row.get(14)?),
                 dirty: false,
             })
         })?;
@@ -290,7 +303,7 @@ impl Writing {
 
     /// One transaction with all that is new in memory.
     fn commit(&mut self) -> rusqlite::Result<()> {
-        if self.dirty.is_empty() && self.logs.is_empty() && self.rejections.is_empty() && self.settled.is_empty() {
+        if self.dirty.is_empty() && self.logs.is_empty() && self.rejections.is_empty() && self.strays.is_empty() {
             return Ok(());
         }
         let change = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -298,7 +311,7 @@ impl Writing {
         {
             let mut update = change.prepare_cached(
                 "UPDATE range SET watermark = ?2, settled = ?3, lines = ?4, too_long = ?5, unparsed = ?6, unmatched = ?7,
-                 excluded = ?8, bot = ?9, repeat = ?10, event = ?11 WHERE id = ?1",
+                 excluded = ?8, bot = ?9, repeat = ?10, event = ?11, delivered = ?12, rejected = ?13 WHERE id = ?1",
             )?;
             for key in &self.dirty {
                 for open in self.ranges.get(key).into_iter().flatten().filter(|open| open.dirty) {
@@ -317,16 +330,13 @@ impl Writing {
                         excluded,
                         bot,
                         repeat,
-                        event
+                        event,
+                        int(open.delivered),
+                        int(open.rejected)
                     ])?;
                 }
             }
-            let mut send = change.prepare_cached("INSERT INTO sent (range, ends) VALUES (?1, ?2)")?;
-            for (range, ends) in &self.sent {
-                send.execute(params![range, ends::encode(ends.clone())])?;
-            }
-            recent::append(&change, &self.touches)?;
-            recent += self.touches.len();
+            recent += recent::append(&change, &self.touches, &self.sent)?;
             if recent >= self.sort_at {
                 // It takes room on the disk; where there is none, things go on without it for a while.
                 self.sort_at = recent.saturating_add(RECENT_MAX);
@@ -348,10 +358,10 @@ impl Writing {
                     row.ended
                 ])?;
             }
-            let mut totals = change
+            let mut stray = change
                 .prepare_cached("UPDATE site SET delivered = delivered + ?2, rejected = rejected + ?3 WHERE id = ?1")?;
-            for (site, (delivered, rejected)) in &self.settled {
-                totals.execute(params![site, int(*delivered), int(*rejected)])?;
+            for (site, (delivered, rejected)) in &self.strays {
+                stray.execute(params![site, int(*delivered), int(*rejected)])?;
             }
             let now = Timestamp::now().as_second();
             let mut reject = change.prepare_cached(
@@ -397,7 +407,7 @@ impl Writing {
         self.touches.clear();
         self.logs.clear();
         self.rejections.clear();
-        self.settled.clear();
+        self.strays.clear();
         self.sent.clear();
         self.unsynced.get_or_insert_with(Instant::now);
         Ok(())
