@@ -41,6 +41,9 @@ const SETUP_IS_WRONG_AFTER: usize = 20;
 
 /// Bytes of a body for each of its events: mostly enough, so that it grows in place.
 const BODY: usize = 768;
+/// How far the runtime sleeps while POSTs are under way: less than any of them may take. Each sets itself a deadline, and one
+/// that is sooner than what the runtime last meant to sleep for wakes it anew, with a system call.
+const PULSE: Duration = Duration::from_secs(1);
 
 /// How to reach an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -400,6 +403,8 @@ struct Dispatcher<S> {
     stopping: Option<oneshot::Sender<()>>,
     /// At a stop: after this no POST is begun, so that those under way get their answers.
     last_start: Option<Instant>,
+    /// While POSTs are under way there is no sleeping past this.
+    pulse: Instant,
     chance: RandomState,
     turn: usize,
 }
@@ -436,6 +441,7 @@ impl<S: Settle> Dispatcher<S> {
             commands,
             stopping: None,
             last_start: None,
+            pulse: Instant::now(),
             chance: RandomState::new(),
             turn: 0,
         })
@@ -826,6 +832,13 @@ impl<S: Settle> Dispatcher<S> {
                 Health::Sending if endpoint.next_start > Instant::now() => sooner(endpoint.next_start),
                 _ => {}
             }
+        }
+        if self.endpoints.iter().any(|endpoint| endpoint.busy > 0) {
+            let now = Instant::now();
+            if self.pulse <= now {
+                self.pulse = now + PULSE;
+            }
+            sooner(self.pulse);
         }
         wake
     }
