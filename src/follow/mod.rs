@@ -356,7 +356,7 @@ impl<S: Sink> Follower<S> {
                 self.passing(Self::say_what_is_unsent)?;
             }
             if is_due && !more {
-                std::thread::sleep(self.rest);
+                self.watches.rest(self.rest);
             }
             // A pipe or a directory that a pattern matches is no log.
             let is_there =

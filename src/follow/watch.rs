@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use notify::{EventKind, RecursiveMode, Watcher as _};
 
@@ -42,6 +42,8 @@ pub struct Watches {
     watched: BTreeMap<PathBuf, Option<(u64, u64)>>,
     failed: BTreeSet<PathBuf>,
     missed: Arc<AtomicBool>,
+    /// Until when nobody listens.
+    resting: Arc<Mutex<Option<Instant>>>,
 }
 
 impl std::fmt::Debug for Watches {
@@ -55,6 +57,8 @@ impl Watches {
     pub fn new(wakes: SyncSender<Wake>) -> Self {
         let missed = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&missed);
+        let resting = Arc::new(Mutex::new(None));
+        let rested = Arc::clone(&resting);
         let tell = move |event: notify::Result<notify::Event>| {
             let wake = match event {
                 Ok(event) => match event.kind {
@@ -69,13 +73,18 @@ impl Watches {
             if wakes.try_send(wake).is_err() {
                 told.store(true, Ordering::Release);
             }
+            // The system makes one of all that happens to a file meanwhile.
+            let until: Option<Instant> = *rested.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(left) = until.and_then(|until| until.checked_duration_since(Instant::now())) {
+                std::thread::sleep(left);
+            }
         };
         let watcher = notify::recommended_watcher(tell)
             .inspect_err(|error| {
                 tracing::warn!(%error, hint = "files are polled instead", "can't watch for changes");
             })
             .ok();
-        Self { watcher, watched: BTreeMap::new(), failed: BTreeSet::new(), missed }
+        Self { watcher, watched: BTreeMap::new(), failed: BTreeSet::new(), missed, resting }
     }
 
     /// Watches exactly these directories from now on. `true`: some of them weren't watched until now, and what happened
@@ -118,6 +127,15 @@ impl Watches {
         new
     }
 
+    /// Sleeps for a while, and so does what listens to the system: a busy log would wake it with each write.
+    pub fn rest(&self, duration: Duration) {
+        if duration.is_zero() {
+            return;
+        }
+        *self.resting.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now().checked_add(duration);
+        std::thread::sleep(duration);
+    }
+
     /// Whether wakes were lost since the last call.
     pub fn missed(&self) -> bool {
         self.missed.swap(false, Ordering::AcqRel)
@@ -130,5 +148,35 @@ impl Watches {
         }
         let files = u32::try_from(files).unwrap_or(u32::MAX);
         SAFETY_POLL.max(SAFETY_POLL_PER_FILE.saturating_mul(files)).min(SAFETY_POLL_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_while_nobody_listens_is_told_afterwards() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap().join("access.log");
+        let mut log = std::fs::File::create(&path).unwrap();
+        let (wakes, woken) = std::sync::mpsc::sync_channel(4_096);
+        let mut watches = Watches::new(wakes);
+        assert!(watches.set(BTreeSet::from([folder.path().canonicalize().unwrap()])));
+        for rest in [0, 1, 20].map(Duration::from_millis) {
+            std::thread::scope(|scope| {
+                scope.spawn(|| (0..1_000).for_each(|_| log.write_all(b"a line\n").unwrap()));
+                watches.rest(rest);
+            });
+            let is_ours = |wake: Wake| matches!(wake, Wake::Written(paths) if paths == [path.clone()]);
+            assert!(is_ours(woken.recv_timeout(Duration::from_secs(60)).unwrap()), "{rest:?}");
+            while woken.try_recv().is_ok() {}
+            // Whatever is still to be told of those: one more write is told of, however long it rested.
+            log.write_all(b"a line\n").unwrap();
+            assert!(is_ours(woken.recv_timeout(Duration::from_secs(60)).unwrap()), "{rest:?}");
+            assert!(!watches.missed());
+        }
     }
 }
