@@ -45,6 +45,11 @@ impl Batch {
         std::iter::once(&*self.first).chain(&self.more)
     }
 
+    /// Lets go of it on the thread that makes others.
+    pub(crate) fn spare(self) {
+        self.first.spare();
+    }
+
     /// How many events: at least one.
     #[expect(clippy::len_without_is_empty, reason = "it never is")]
     pub fn len(&self) -> usize {
@@ -159,6 +164,12 @@ impl<T: Copy + Ord> Batcher<T> {
     /// The batches whose time has come, in the order of their first events.
     pub fn due(&mut self, now: T) -> Vec<Batch> {
         let mut due = Vec::new();
+        self.take_due(now, &mut due);
+        due
+    }
+
+    /// The same, into an empty list.
+    pub fn take_due(&mut self, now: T, due: &mut Vec<Batch>) {
         while let Some(Reverse((at, number, place))) = self.schedule.peek().copied()
             && at <= now
         {
@@ -166,7 +177,6 @@ impl<T: Copy + Ord> Batcher<T> {
             due.extend(self.remove(number, place));
         }
         due.sort_unstable_by_key(|batch| batch.number);
-        due
     }
 
     /// All batches, in the order of their first events.

@@ -1,6 +1,7 @@
 //! What a line becomes when a rule says that it counts.
 
-use std::net::IpAddr;
+use std::cell::RefCell;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -35,4 +36,39 @@ pub struct Event {
     pub time: Option<Timestamp>,
     /// The line it stands for.
     pub origin: Origin,
+}
+
+thread_local! {
+    /// Events that nobody needs any more.
+    #[expect(clippy::vec_box, reason = "they go from hand to hand as boxes")]
+    static SPARE: RefCell<Vec<Box<Event>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// As many as are made of some blocks of a log before the first of them is written.
+const SPARE_MAX: usize = 2_048;
+
+impl Event {
+    /// Room for an event, its texts empty: where each line is one, asking the system for it takes longer than reading does.
+    pub(crate) fn room(name: &Arc<str>, origin: Origin) -> Box<Event> {
+        if let Some(mut event) = SPARE.with_borrow_mut(Vec::pop) {
+            if event.name != *name {
+                event.name = Arc::clone(name);
+            }
+            event.origin = origin;
+            return event;
+        }
+        let visitor = Visitor { ip: Ipv4Addr::UNSPECIFIED.into(), user_agent: String::new(), view_width: None };
+        let (page, url) = (String::new(), String::new());
+        Box::new(Event { visitor, page, name: Arc::clone(name), url, properties: Vec::new(), time: None, origin })
+    }
+
+    /// Lets go of an event on the thread that makes others.
+    pub(crate) fn spare(mut self: Box<Self>) {
+        SPARE.with_borrow_mut(|spare| {
+            if spare.len() < SPARE_MAX {
+                [&mut self.visitor.user_agent, &mut self.page, &mut self.url].into_iter().for_each(String::clear);
+                spare.push(self);
+            }
+        });
+    }
 }

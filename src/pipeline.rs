@@ -266,24 +266,27 @@ impl Site {
         if entry.status == Some(206) && entry.range.as_deref().is_some_and(|range| !begins_a_download(range)) {
             return Outcome::Excluded("range");
         }
-        let Some(url) = rule.url(entry, &self.context) else { return Outcome::Excluded("url") };
+        let mut event = Event::room(name, origin);
+        let Some(url) = rule.url(entry, &self.context, std::mem::take(&mut event.url)) else {
+            return Outcome::Excluded("url");
+        };
         let Some(page) = self.context.page(entry, rule.url.is_none().then_some(url.as_str())) else {
             return Outcome::Excluded("page");
         };
+        event.page.push_str(&page);
+        drop(page);
+        event.url = url;
         if let Some(kind) = self.bots.as_ref().and_then(|bots| bots.reason(entry.user_agent.as_deref())) {
+            event.spare();
             return Outcome::Bot(kind);
         }
         *client = Some(ip);
-        let user_agent = entry.user_agent.as_deref().map(lossy).unwrap_or_default().into_owned();
-        Outcome::Event(Box::new(Event {
-            visitor: Visitor { ip, user_agent, view_width: entry.view_width.or(self.context.view_width) },
-            page,
-            name: name.clone(),
-            url,
-            properties: rule.properties(entry, &self.context),
-            time: entry.time,
-            origin,
-        }))
+        event.visitor.ip = ip;
+        event.visitor.view_width = entry.view_width.or(self.context.view_width);
+        event.visitor.user_agent.push_str(&entry.user_agent.as_deref().map(lossy).unwrap_or_default());
+        event.properties = rule.properties(entry, &self.context);
+        event.time = entry.time;
+        Outcome::Event(event)
     }
 }
 

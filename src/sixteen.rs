@@ -41,6 +41,23 @@ pub fn holds_any(bytes: &[u8], wanted: [u8; 3]) -> bool {
     bytes.as_chunks().0.iter().fold(found(last), |all, bytes| all | found(bytes)).to_bitmask() != 0
 }
 
+/// Whether any of some bytes can't stand in a JSON string as it is: a quote, a backslash, a control character (RFC 8259,
+/// section 7).
+#[inline]
+pub fn needs_escape(bytes: &[u8]) -> bool {
+    let Some(last) = bytes.last_chunk() else {
+        return bytes.iter().any(|byte| *byte < b' ' || matches!(byte, b'"' | b'\\'));
+    };
+    let (quote, backslash) = (splat(b'"'), splat(b'\\'));
+    // Bytes are compared as signed numbers: with the highest bit turned over they keep their order.
+    let (turned, space) = (splat(0x80), splat(b' ' ^ 0x80));
+    let found = |bytes: &[u8; WIDTH]| {
+        let bytes = load(bytes);
+        bytes.simd_eq(quote) | bytes.simd_eq(backslash) | (bytes ^ turned).simd_lt(space)
+    };
+    bytes.as_chunks().0.iter().fold(found(last), |all, bytes| all | found(bytes)).to_bitmask() != 0
+}
+
 /// Places among at most `N` bytes, a multiple of [`WORD`], in their order.
 ///
 /// They are put down first and looked at then: how many there are in a word can't be foreseen, and a processor that guesses
@@ -109,6 +126,16 @@ mod tests {
                 *there = byte;
             }
             prop_assert_eq!(holds_any(&bytes, *b"abc"), place < len && (b"abc".contains(&byte) || byte >= 0x80));
+        }
+
+        #[test]
+        fn what_must_be_escaped_is_found_wherever_it_is(len in 0_usize..70, place in 0_usize..80, byte: u8) {
+            let mut bytes = vec![b'x'; len];
+            if let Some(there) = bytes.get_mut(place) {
+                *there = byte;
+            }
+            let must_be = matches!(byte, 0..0x20 | b'"' | b'\\');
+            prop_assert_eq!(needs_escape(&bytes), place < len && must_be);
         }
     }
 }

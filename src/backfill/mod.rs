@@ -311,7 +311,8 @@ struct State {
     lingering: HashMap<SiteId, usize>,
     clock: Timestamp,
     order: InOrder,
-    /// Batches whose turn has come, and a body: room that is used again.
+    /// Batches whose time has come, those of them whose turn it is, and a body: room that is used again.
+    due: Vec<Batch>,
     turn: Vec<Batch>,
     line: Vec<u8>,
     summary: Summary,
@@ -320,7 +321,7 @@ struct State {
 }
 
 impl Collector<'_> {
-    fn give(&self, state: &mut State, batches: Vec<Batch>) {
+    fn give(&self, state: &mut State, batches: impl IntoIterator<Item = Batch>) {
         for batch in batches {
             match self.outlet {
                 Outlet::Send { delivery, .. } => {
@@ -344,6 +345,7 @@ impl Collector<'_> {
                             // Nobody reads on, or the disk is full.
                             state.limited |= state.written.is_err();
                         }
+                        batch.spare();
                     }
                     state.turn = turn;
                 }
@@ -364,8 +366,10 @@ impl Sink for Collector<'_> {
         state.summary.event(&event, &self.zone);
         // Logs are a little out of order; the latest time seen is the log's clock.
         state.clock = state.clock.max(event.time.unwrap_or(state.clock));
-        let due = state.batcher.due(state.clock);
-        self.give(state, due);
+        let mut due = std::mem::take(&mut state.due);
+        state.batcher.take_due(state.clock, &mut due);
+        self.give(state, due.drain(..));
+        state.due = due;
         let linger = self.options.linger.get(&event.origin.site).copied().unwrap_or_default();
         let linger = jiff::SignedDuration::try_from(linger).unwrap_or_default();
         let due = state.clock.checked_add(linger).unwrap_or(Timestamp::MAX);
@@ -379,7 +383,7 @@ impl Sink for Collector<'_> {
             one.time.zip(other.time).is_none_or(|(one, other)| one.duration_since(other).abs() < linger)
         };
         let full = state.batcher.add_beside(event, due, are_near);
-        self.give(state, full.into_iter().collect());
+        self.give(state, full);
         state.limited |= self.options.limit.is_some_and(|limit| state.batcher.opened() >= limit);
     }
 
@@ -499,6 +503,7 @@ pub fn run(
             lingering: HashMap::new(),
             clock: Timestamp::MIN,
             order: InOrder::default(),
+            due: Vec::new(),
             turn: Vec::new(),
             line: Vec::new(),
             summary: Summary::default(),

@@ -307,7 +307,9 @@ impl Current {
             if site.is_some_and(|site| waiting.contains(&site)) {
                 continue;
             }
-            let steps = std::mem::take(steps);
+            // The next segment has about as many.
+            let next = Vec::with_capacity(steps.len());
+            let steps = std::mem::replace(steps, next);
             if read_to > reader.cutter.offset() {
                 reader.cutter = crate::lines::Cutter::new(read_to, reader.cutter.max_line());
                 collector.advance(Advance { site, log: row.id, read_to, steps });

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::batch::Batch;
+use crate::sixteen::needs_escape;
 
 /// A site's property key. It shows itself in full only to [`PropertyKey::expose`].
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -94,23 +95,49 @@ pub fn body(key: &PropertyKey, batch: &Batch, hide_key: bool, out: &mut Vec<u8>)
 
 /// Writes an address as it is displayed, in a twentieth of the time.
 fn write_v4(octets: [u8; 4], out: &mut Vec<u8>) {
-    for (at, octet) in octets.into_iter().enumerate() {
-        if at > 0 {
-            out.push(b'.');
-        }
-        let digits = [b'0' + octet / 100, b'0' + octet / 10 % 10, b'0' + octet % 10];
-        out.extend_from_slice(&digits[usize::from(octet < 100) + usize::from(octet < 10)..]);
+    let (mut text, mut len) = ([0; 16], 0);
+    for octet in octets {
+        let (digits, many) = DECIMAL[usize::from(octet)];
+        text[len..len + 4].copy_from_slice(&digits);
+        len += usize::from(many) + 1;
     }
+    // Without the last dot.
+    out.extend_from_slice(&text[..len - 1]);
 }
 
-/// Writes a JSON string. Nearly none needs an escape, and the compiler looks at many bytes at once where it may look at all.
+/// The decimal form of each byte with a dot behind it, and how many digits it has.
+const DECIMAL: [([u8; 4], u8); 256] = {
+    let mut all = [([0; 4], 0); 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let digits = [byte / 100, byte / 10 % 10, byte % 10];
+        let many = if byte < 10 {
+            1
+        } else if byte < 100 {
+            2
+        } else {
+            3
+        };
+        let mut at = 0;
+        while at < many {
+            all[byte].0[at] = b'0' + digits[3 - many + at] as u8;
+            at += 1;
+        }
+        all[byte].0[many] = b'.';
+        all[byte].1 = many as u8;
+        byte += 1;
+    }
+    all
+};
+
+/// Writes a JSON string. Nearly none needs an escape.
 fn text(text: &str, out: &mut Vec<u8>) {
-    let needs_escape = |odd, byte: &u8| odd | (*byte < b' ') | (*byte == b'"') | (*byte == b'\\');
-    if text.as_bytes().iter().fold(false, needs_escape) {
+    if needs_escape(text.as_bytes()) {
         // Writing strings to memory can't fail.
         let _ = serde_json::to_writer(out, text);
         return;
     }
+    out.reserve(text.len() + 2);
     out.push(b'"');
     out.extend_from_slice(text.as_bytes());
     out.push(b'"');

@@ -202,8 +202,7 @@ impl Format {
     /// say if it fits at all; `None`: nothing, it must be read.
     pub fn glance<'l>(&self, line: &'l [u8], quotes: Quoted<'_>, glimpse: &mut Glimpse) -> Option<Glance<'l>> {
         let Reader::Split(ways) = &self.inner.reader else { return None };
-        let when = When { zone: &self.inner.zone, after: None };
-        ways.first()?.glance(line, quotes, when, glimpse)
+        ways.first()?.glance(line, quotes, &self.inner.zone, glimpse)
     }
 
     /// The name it was given.
@@ -303,7 +302,7 @@ impl Format {
 
     /// Reads a line into an empty entry.
     fn read<'l>(&self, line: &'l [u8], reading: &Reading, entry: &mut Entry<'l>) -> Result<(), Stop> {
-        let when = When { zone: &self.inner.zone, after: reading.time };
+        let when = When { zone: &self.inner.zone, after: reading.time, last: &reading.last };
         let (start, line) = trimmed(line);
         let read = match &self.inner.reader {
             Reader::Split(ways) => read_split(ways, line, when, entry),

@@ -1,6 +1,7 @@
 //! Where a logged value goes: one variable of a format in, one field of the [`Entry`] out.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -53,6 +54,36 @@ pub(super) struct When<'z> {
     pub zone: &'z TimeZone,
     /// The time of the line before, if known.
     pub after: Option<Timestamp>,
+    /// The last time that stands for itself, and how it was written.
+    pub last: &'z RefCell<Last>,
+}
+
+/// A time with its offset, as most logs write it, and its text: the lines of a second have the same.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Last(Option<(Vec<u8>, Moment)>);
+
+impl When<'_> {
+    /// Reads a time.
+    fn read(self, clock: &Clock, text: &[u8]) -> Option<Moment> {
+        if *clock != Clock::Auto {
+            return clock.read(text, self.zone, self.after);
+        }
+        let mut last = self.last.borrow_mut();
+        if let Last(Some((known, moment))) = &*last
+            && known == text
+        {
+            return Some(*moment);
+        }
+        let moment = clock.read(text, self.zone, self.after)?;
+        // Without an offset it depends on the lines before.
+        if moment.offset.is_some() {
+            let (known, of) = last.0.get_or_insert_with(|| (Vec::new(), moment));
+            known.clear();
+            known.extend_from_slice(text);
+            *of = moment;
+        }
+        Some(moment)
+    }
 }
 
 impl Slot {
@@ -129,7 +160,7 @@ impl Slot {
                 Some(bytes) => entry.bytes = Some(bytes),
                 None => return false,
             },
-            Slot::Time(clock) => match clock.read(&value, when.zone, when.after) {
+            Slot::Time(clock) => match when.read(clock, &value) {
                 Some(Moment { time, offset }) => (entry.time, entry.offset) = (Some(time), offset),
                 None => return false,
             },

@@ -113,6 +113,10 @@ struct Piece {
     is_mark: bool,
     /// The last of the pieces that follow each other without delimiter, mostly this one.
     group: usize,
+    /// By itself, and without its delimiter in it but where it is quoted.
+    plain: bool,
+    /// Nothing needs to be seen behind its delimiter.
+    settled: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,6 +201,8 @@ impl Splitter {
                         starts: var.starts,
                         is_mark: var.is_mark,
                         group: 0,
+                        plain: false,
+                        settled: false,
                     });
                     if let (Some(pattern), Some(piece)) = (var.time, pieces.last_mut()) {
                         piece.skip = spaces_in(&pattern);
@@ -207,7 +213,8 @@ impl Splitter {
         if pieces.is_empty() {
             return Err(FormatError { message: "the format has no variables".to_owned(), span: None, help: None });
         }
-        let mut group = pieces.len() - 1;
+        let count = pieces.len();
+        let mut group = count - 1;
         for at in (0..pieces.len()).rev() {
             let next_look = pieces.get(at + 1).map_or(Look::Anything, |next| match &next.slot {
                 slot if slot.is_number() => Look::Number,
@@ -233,6 +240,8 @@ impl Splitter {
             if piece.until.bytes != b" " {
                 piece.skip = 0;
             }
+            piece.plain = piece.group == at && piece.skip == 0 && !piece.list;
+            piece.settled = at + 1 < count && piece.look == Look::Anything;
         }
         let literals = std::iter::once(&head).chain(pieces.iter().map(|piece| &piece.until));
         let quotes = literals.map(|literal| memchr::memchr_iter(b'"', &literal.bytes).count()).sum();
@@ -295,6 +304,16 @@ impl Splitter {
                 let format_span = first.span.start..missing.end.max(first.span.end);
                 return Err(Stop { format_span, line_at: at });
             };
+            if first.group == from {
+                let value = &line[at..end];
+                let value = if escaped { unescape(value) } else { Cow::Borrowed(value) };
+                if !first.slot.take(value, when, entry) {
+                    return Err(Stop { format_span: first.span.clone(), line_at: at });
+                }
+                at = end + first.until.bytes.len();
+                from += 1;
+                continue;
+            }
             let group = from..first.group + 1;
             let mut start = at;
             for index in group.clone() {
@@ -321,7 +340,7 @@ impl Splitter {
     fn plain_end(&self, index: usize, piece: &Piece, line: &[u8], start: usize) -> Option<usize> {
         let until = &piece.until.bytes[..];
         let lead = *until.first()?;
-        if piece.skip > 0 || piece.list || piece.group != index {
+        if !piece.plain {
             return None;
         }
         let rest = line.get(start..)?;
@@ -333,7 +352,7 @@ impl Splitter {
         }?;
         let end = start + len;
         let is_it = stands_at(until, line, end)
-            && self.goes_on(index, line, end + until.len(), true, &mut Tried::default())
+            && (piece.settled || self.goes_on(index, line, end + until.len(), true, &mut Tried::default()))
             && !(piece.compact && lead != b' ' && rest[..len].contains(&b' '));
         is_it.then_some(end)
     }

@@ -162,7 +162,7 @@ pub(super) fn read<'l>(reading: &Reading, line: &'l [u8], entry: &mut Entry<'l>)
     let mut rest = if tabs { line } else { line.trim_ascii() };
     let (mut date, mut clock): (Option<&[u8]>, Option<&[u8]>) = (reading.date.as_ref().map(|date| &date[..]), None);
     let (mut from, mut to): (Option<&[u8]>, Option<&[u8]>) = (None, None);
-    let when = When { zone: &TimeZone::UTC, after: None };
+    let when = When { zone: &TimeZone::UTC, after: None, last: &reading.last };
     let count = columns.columns.len();
     for (index, column) in columns.columns.iter().enumerate() {
         let at = line.len() - rest.len().min(line.len());

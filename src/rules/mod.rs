@@ -76,9 +76,9 @@ impl Rules {
 
 impl Rule {
     /// The event's URL: the rule's, or the request's own. `None`: it can't be told.
-    pub fn url(&self, entry: &Entry<'_>, site: &SiteContext) -> Option<String> {
+    pub fn url(&self, entry: &Entry<'_>, site: &SiteContext, room: String) -> Option<String> {
         match &self.url {
-            None => site.own_url(entry),
+            None => site.own_url(entry, room),
             Some(template) => {
                 let text = template.render(entry, site, self.conditions.path.as_ref(), true)?;
                 site::clean(&text, &KeepQuery::All)

@@ -136,15 +136,26 @@ pub struct SiteContext {
 impl SiteContext {
     /// The requested URL: the base URL's scheme and host (or the requested host, where that is the site's), the path as
     /// logged, what stays of the query.
-    pub fn own_url(&self, entry: &Entry<'_>) -> Option<String> {
+    pub fn own_url(&self, entry: &Entry<'_>, room: String) -> Option<String> {
         let path = entry.path.as_deref().filter(|path| path.starts_with(b"/"))?;
-        // Nearly no path has anything to be encoded.
-        let path = match std::str::from_utf8(path) {
-            Ok(path) if path.bytes().all(|byte| STAYS[usize::from(byte)] || matches!(byte, b'.' | b'%')) => path.into(),
-            _ => encoded(path, IN_PATH),
-        };
         let base = &self.base_url[..Position::BeforePath];
-        let origin = match entry.host.as_deref().map(lossy).filter(|host| self.hosts.contains(host)) {
+        let host = entry.host.as_deref().map(lossy).filter(|host| self.hosts.contains(host));
+        let query = entry.query.as_deref().filter(|_| self.keep_query != KeepQuery::Only(Vec::new()));
+        let mut text = room;
+        // Nearly always nothing is to be done to it: the base URL is as parsing left it, and parsing would leave the path.
+        if host.is_none()
+            && query.is_none()
+            && normal_until(path, 0) == Some(path.len())
+            && self.base_url[Position::BeforeUsername..Position::BeforeHost].is_empty()
+            && let Ok(path) = std::str::from_utf8(path)
+        {
+            text.reserve(base.len() + path.len());
+            text.push_str(base);
+            text.push_str(path);
+            return Some(text);
+        }
+        let path = encoded(path, IN_PATH);
+        let origin = match host {
             None => Cow::Borrowed(base),
             Some(host) => {
                 let bare = plain(&host)?;
@@ -154,10 +165,7 @@ impl SiteContext {
                 Cow::Owned(url[..Position::BeforePath].to_owned())
             }
         };
-        let query = entry.query.as_deref().filter(|_| self.keep_query != KeepQuery::Only(Vec::new()));
         let query = query.map(|query| encoded(query, IN_QUERY));
-        let query_len = query.as_ref().map_or(0, |query| query.len() + 1);
-        let mut text = String::with_capacity(origin.len() + path.len() + query_len);
         text.push_str(&origin);
         text.push_str(&path);
         if let Some(query) = query {
@@ -200,25 +208,29 @@ impl SiteContext {
     }
 
     /// The referer, as [`SiteContext::clean_referer`] gives it, if it is a page of the site.
-    fn same_site_referer(&self, entry: &Entry<'_>) -> Option<String> {
+    fn same_site_referer<'t>(&self, entry: &'t Entry<'_>) -> Option<Cow<'t, str>> {
         let text = std::str::from_utf8(entry.referer.as_deref()?).ok();
         if let Some((text, normal)) = text.and_then(|text| Some((text, Normal::of(text)?))) {
             let keeps_all_of_it = normal.bare.len() == text.len() || self.keep_query == KeepQuery::Only(Vec::new());
             if keeps_all_of_it || !self.hosts.contains_plain(normal.host) {
-                return self.hosts.contains_plain(normal.host).then(|| normal.bare.to_owned());
+                return self.hosts.contains_plain(normal.host).then_some(Cow::Borrowed(normal.bare));
             }
         }
-        (self.referer_kind(entry) == RefererKind::SameSite).then(|| self.clean_referer(entry)).flatten()
+        let is_ours = self.referer_kind(entry) == RefererKind::SameSite;
+        is_ours.then(|| self.clean_referer(entry).map(Cow::Owned)).flatten()
     }
 
     /// The page an event belongs to. Never a URL of another host: the API would discard the event in silence.
     ///
     /// `own` is the request's own URL, where the caller knows it already.
-    pub fn page(&self, entry: &Entry<'_>, own: Option<&str>) -> Option<String> {
+    pub fn page<'t>(&'t self, entry: &'t Entry<'_>, own: Option<&'t str>) -> Option<Cow<'t, str>> {
         self.page.iter().find_map(|source| match source {
             PageSource::Referer => self.same_site_referer(entry),
-            PageSource::OwnUrl => own.map(str::to_owned).or_else(|| self.own_url(entry)),
-            PageSource::Base => Some(self.base_url.to_string()),
+            PageSource::OwnUrl => match own {
+                Some(own) => Some(Cow::Borrowed(own)),
+                None => self.own_url(entry, String::new()).map(Cow::Owned),
+            },
+            PageSource::Base => Some(Cow::Borrowed(self.base_url.as_str())),
         })
     }
 }
@@ -246,21 +258,26 @@ impl<'u> Normal<'u> {
         if !is_plain_name(host.as_bytes()) {
             return None;
         }
-        for (at, &byte) in bytes.iter().enumerate().skip(slash + 1) {
-            if STAYS[usize::from(byte)] {
-                continue;
-            }
-            match byte {
-                // What follows is left out, or kept by the parser's rules.
-                b'?' | b'#' => return (bytes[at - 1] != b'.').then(|| Self { host, bare: &text[..at] }),
-                // A segment that begins with a dot may be `.` or `..`.
-                b'.' if bytes[at - 1] != b'/' => {}
-                b'%' if bytes.get(at + 1) != Some(&b'2') || bytes.get(at + 2).is_none_or(|b| b | 0x20 != b'e') => {}
-                _ => return None,
-            }
-        }
-        Some(Self { host, bare: text })
+        Some(Self { host, bare: &text[..normal_until(bytes, slash)?] })
     }
+}
+
+/// Where the path that begins with the slash there ends, its query or fragment being left out or kept by the parser's rules,
+/// if it is already as it would be after parsing; `None`: it may be so all the same.
+fn normal_until(url: &[u8], slash: usize) -> Option<usize> {
+    for (at, &byte) in url.iter().enumerate().skip(slash + 1) {
+        if STAYS[usize::from(byte)] {
+            continue;
+        }
+        match byte {
+            b'?' | b'#' => return (url[at - 1] != b'.').then_some(at),
+            // A segment that begins with a dot may be `.` or `..`.
+            b'.' if url[at - 1] != b'/' => {}
+            b'%' if url.get(at + 1) != Some(&b'2') || url.get(at + 2).is_none_or(|b| b | 0x20 != b'e') => {}
+            _ => return None,
+        }
+    }
+    Some(url.len())
 }
 
 /// Whether a host is a name that parsing leaves as it is: in lower case, letters to the end, so that it is no address; no
@@ -401,7 +418,7 @@ mod tests {
             ("www", "http://www.docs.example.org:8080/a.pdf", vec![], "https://www.docs.example.org/a.pdf"),
             ("not ours", "http://other.example/a.pdf", vec![], "https://docs.example.org/a.pdf"),
         ] {
-            assert_eq!(site(&keep).own_url(&entry(target, None)).as_deref(), Some(want), "{name}");
+            assert_eq!(site(&keep).own_url(&entry(target, None), String::new()).as_deref(), Some(want), "{name}");
         }
     }
 
@@ -410,7 +427,7 @@ mod tests {
         let mut entry = Entry { referer: Some(Cow::Borrowed(b"https://docs.example.org/p\xe9")), ..Entry::default() };
         entry.set_target(Cow::Borrowed(b"/caf\xe9.pdf?q=\xff"));
         let site = SiteContext { keep_query: KeepQuery::All, ..site(&[]) };
-        assert_eq!(site.own_url(&entry).as_deref(), Some("https://docs.example.org/caf%E9.pdf?q=%FF"));
+        assert_eq!(site.own_url(&entry, String::new()).as_deref(), Some("https://docs.example.org/caf%E9.pdf?q=%FF"));
         assert_eq!(site.page(&entry, None).as_deref(), Some("https://docs.example.org/p%E9"));
     }
 
@@ -433,6 +450,27 @@ mod tests {
                 let comparable = plain(normal.host);
                 proptest::prop_assert_eq!(comparable.as_deref(), Some(normal.host));
             }
+        }
+    }
+
+    proptest::proptest! {
+        /// A path that is put behind the base URL as it is, is what parsing makes of both.
+        #[test]
+        fn own_urls_are_what_parsing_makes_of_them(
+            base in "https?://(docs\\.example\\.org|192\\.0\\.2\\.1|\\[2001:db8::1\\]|xn--bcher-kva\\.example|me:pw@a\\.example)(:8443)?/?",
+            path in "(/[ -~]{0,6}){1,3}|(/([a-z]|\\.|%2[eE]|%|[&'=;:@é\\\\|]){0,6}){1,3}",
+            query in proptest::option::of("[ -~]{0,6}"),
+        ) {
+            let base_url = Url::parse(&base).unwrap();
+            let origin = base_url[..Position::BeforePath].to_owned();
+            let site = SiteContext { hosts: Hosts::of_base_url(&base_url), base_url, ..site(&[]) };
+            let entry = Entry {
+                path: Some(Cow::Borrowed(path.as_bytes())),
+                query: query.as_ref().map(|query| Cow::Borrowed(query.as_bytes())),
+                ..Entry::default()
+            };
+            let parsed = clean_odd(&format!("{origin}{}", encoded(path.as_bytes(), IN_PATH)), &KeepQuery::All);
+            proptest::prop_assert_eq!(site.own_url(&entry, String::new()), parsed);
         }
     }
 

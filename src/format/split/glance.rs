@@ -6,9 +6,11 @@
 //! reading the line would say the same, or that it doesn't fit; where a line is in any way unusual a glance says nothing, and
 //! the line is read.
 
+use jiff::tz::TimeZone;
+
 use super::{Look, Piece, Quoted, Splitter, begins_with};
 use crate::entry::request_parts;
-use crate::format::slot::{Slot, When, number};
+use crate::format::slot::{Slot, number};
 use crate::format::time::Clock;
 use crate::sixteen::holds_any;
 
@@ -74,7 +76,7 @@ impl TimeBefore {
 
     /// Whether a time stands there: the last one that was read, or another.
     #[inline]
-    fn stands_in(&self, head: &[u8], when: When<'_>, glimpse: &mut Glimpse) -> Option<()> {
+    fn stands_in(&self, head: &[u8], zone: &TimeZone, glimpse: &mut Glimpse) -> Option<()> {
         let head = head.strip_suffix(&self.opening[..])?;
         if !glimpse.time.is_empty() && head.ends_with(&glimpse.time) {
             return Some(());
@@ -82,7 +84,7 @@ impl TimeBefore {
         let at = memchr::memrchr(*self.lead.last()?, head)? + 1;
         let from = at.checked_sub(self.lead.len()).filter(|from| head[*from..at] == self.lead)?;
         // Which of two hours a time without an offset means depends on the lines before.
-        self.clock.read(&head[at..], when.zone, when.after)?.offset?;
+        self.clock.read(&head[at..], zone, None)?.offset?;
         glimpse.time.clear();
         glimpse.time.extend_from_slice(&head[from..]);
         Some(())
@@ -161,12 +163,12 @@ impl Splitter {
         &self,
         line: &'l [u8],
         quotes: Quoted<'_>,
-        when: When<'_>,
+        zone: &TimeZone,
         glimpse: &mut Glimpse,
     ) -> Option<Glance<'l>> {
         let Glanced { before, between, until, .. } = self.glanced.as_ref()?;
         let (start, end) = (quotes.at(before.checked_sub(1)?)? + 1, quotes.at(*before)?);
-        self.time_before.as_ref()?.stands_in(&line[..start], when, glimpse)?;
+        self.time_before.as_ref()?.stands_in(&line[..start], zone, glimpse)?;
         let (request, rest) = (&line[start..end], &line[end..]);
         if !begins_with(rest, between) {
             return None;
