@@ -51,7 +51,8 @@ impl Event {
     /// Room for an event, its texts empty: where each line is one, asking the system for it takes longer than reading does.
     pub(crate) fn room(name: &Arc<str>, origin: Origin) -> Box<Event> {
         if let Some(mut event) = SPARE.with_borrow_mut(Vec::pop) {
-            if event.name != *name {
+            // Mostly the same one.
+            if !Arc::ptr_eq(&event.name, name) {
                 event.name = Arc::clone(name);
             }
             event.origin = origin;
