@@ -129,11 +129,7 @@ pub(super) fn drop(db: &Connection, id: i64) -> rusqlite::Result<usize> {
 pub(super) fn delivered(db: &mut Connection, id: i64, site: SiteId) -> rusqlite::Result<()> {
     let change = db.transaction()?;
     if drop(&change, id)? > 0 {
-        change.execute(
-            // What was refused is counted with its range, or here: the sum of both is right.
-            "UPDATE site SET delivered = delivered + 1, rejected = rejected - 1 WHERE id = ?1",
-            [site.0],
-        )?;
+        change.execute("UPDATE site SET delivered = delivered + 1 WHERE id = ?1", [site.0])?;
     }
     change.commit()
 }

@@ -1,7 +1,7 @@
 -- AUTOINCREMENT: a number that was given up is never given again. Who still holds it would write into another's row.
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
--- delivered and rejected: a site's events that no range counts (any more); those of its ranges come to them.
-CREATE TABLE site (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, delivered INTEGER NOT NULL DEFAULT 0, rejected INTEGER NOT NULL DEFAULT 0);
+-- delivered: a site's events that no range counts (any more); those of its ranges come to them.
+CREATE TABLE site (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, delivered INTEGER NOT NULL DEFAULT 0);
 -- looked: when all that lay under its names, and their rotated siblings, was last known. Microseconds since 1970.
 CREATE TABLE pattern (text TEXT PRIMARY KEY, looked INTEGER) WITHOUT ROWID;
 -- ended: 0 followed, 1 read to its end and closed, 2 not to be found any more.
@@ -17,11 +17,11 @@ CREATE TABLE range (
     lines INTEGER NOT NULL DEFAULT 0, too_long INTEGER NOT NULL DEFAULT 0, unparsed INTEGER NOT NULL DEFAULT 0,
     unmatched INTEGER NOT NULL DEFAULT 0, excluded INTEGER NOT NULL DEFAULT 0, bot INTEGER NOT NULL DEFAULT 0,
     repeat INTEGER NOT NULL DEFAULT 0, event INTEGER NOT NULL DEFAULT 0,
-    delivered INTEGER NOT NULL DEFAULT 0, rejected INTEGER NOT NULL DEFAULT 0
+    delivered INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX range_of ON range (log, site);
 CREATE TRIGGER keep_totals BEFORE DELETE ON range BEGIN
-    UPDATE site SET delivered = delivered + OLD.delivered, rejected = rejected + OLD.rejected WHERE id = OLD.site;
+    UPDATE site SET delivered = delivered + OLD.delivered WHERE id = OLD.site;
 END;
 -- Ends of the lines whose events a backfill has settled, delta-coded.
 CREATE TABLE sent (range INTEGER NOT NULL, ends BLOB NOT NULL);
@@ -37,3 +37,4 @@ CREATE TABLE rejected (
     id INTEGER PRIMARY KEY AUTOINCREMENT, site INTEGER NOT NULL, log INTEGER NOT NULL, line_end INTEGER NOT NULL, at INTEGER NOT NULL,
     status INTEGER, reason TEXT NOT NULL, event TEXT NOT NULL
 );
+CREATE INDEX rejected_of ON rejected (site);

@@ -1347,9 +1347,12 @@ mod tests {
             drop(ledger);
             let db = Connection::open(folder.path().join("silktail.db")).unwrap();
             db.execute_batch(
-                "DROP TRIGGER keep_totals; DROP TABLE recent;
-                 ALTER TABLE range DROP COLUMN delivered; ALTER TABLE range DROP COLUMN rejected;
-                 UPDATE site SET delivered = 7, rejected = 1; PRAGMA user_version = 1",
+                "DROP TRIGGER keep_totals; DROP INDEX rejected_of; DROP TABLE recent;
+                 ALTER TABLE range DROP COLUMN delivered;
+                 ALTER TABLE site ADD COLUMN rejected INTEGER NOT NULL DEFAULT 0;
+                 UPDATE site SET delivered = 7, rejected = 3;
+                 INSERT INTO rejected (site, log, line_end, at, reason, event) VALUES (1, 1, 10, 0, '', '{}');
+                 PRAGMA user_version = 1",
             )
             .unwrap();
             if has_recent {
@@ -1380,7 +1383,7 @@ mod tests {
         settle(&ledger, line(0, 10));
         let refused =
             Rejection { origin: line(10, 20), status: Some(400), reason: "no".to_owned(), event: "{}".to_owned() };
-        drop(ledger.settle(vec![line(10, 20)], vec![refused], oneshot::channel().0));
+        drop(ledger.settle(vec![line(10, 20)], vec![refused.clone()], oneshot::channel().0));
         // Of a log that was forgotten meanwhile.
         let elsewhere = Origin { log: LogId(9), ..line(0, 10) };
         settle(&ledger, elsewhere);
@@ -1391,6 +1394,11 @@ mod tests {
         assert_eq!(totals(&ledger), [(3, 0)]);
         ledger.rejected_was_delivered(1, site).unwrap();
         assert_eq!(totals(&ledger), [(3, 0)], "one that isn't there");
+        let refused = Rejection { origin: line(20, 30), ..refused };
+        drop(ledger.settle(vec![line(20, 30)], vec![refused], oneshot::channel().0));
+        assert_eq!(totals(&ledger), [(3, 1)]);
+        ledger.drop_rejected(2).unwrap();
+        assert_eq!(totals(&ledger), [(3, 0)], "one that was dropped");
     }
 
     #[test]

@@ -92,9 +92,12 @@ impl LedgerReader {
     pub fn totals(&self) -> Result<Vec<SiteTotal>, LedgerError> {
         let rows = || {
             let mut query = self.db.prepare(match self.version {
-                1 => "SELECT name, delivered, rejected FROM site ORDER BY id",
+                1 => {
+                    "SELECT name, delivered, (SELECT count(*) FROM rejected WHERE site = site.id) FROM site ORDER BY id"
+                }
                 _ => {
-                    "SELECT name, site.delivered + coalesce(sum(range.delivered), 0), site.rejected + coalesce(sum(range.rejected), 0)
+                    "SELECT name, site.delivered + coalesce(sum(range.delivered), 0),
+                     (SELECT count(*) FROM rejected WHERE site = site.id)
                      FROM site LEFT JOIN range ON range.site = site.id GROUP BY site.id ORDER BY site.id"
                 }
             })?;

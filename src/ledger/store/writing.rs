@@ -32,7 +32,6 @@ struct Open {
     counts: Counts,
     /// Events whose lines are in it.
     delivered: u64,
-    rejected: u64,
     dirty: bool,
 }
 
@@ -51,8 +50,8 @@ pub(super) struct Writing {
     touches: Vec<Touch>,
     logs: Vec<LogRow>,
     rejections: Vec<Rejection>,
-    /// Events delivered and rejected of sites, the lines of which are in no range.
-    strays: HashMap<i64, (u64, u64)>,
+    /// Events delivered of sites, the lines of which are in no range.
+    strays: HashMap<i64, u64>,
     /// Settled lines of ranges that backfills read.
     sent: HashMap<i64, Vec<u64>>,
     unsynced: Option<Instant>,
@@ -212,22 +211,17 @@ impl Writing {
             let Some((origins, rejections, done)) = outcomes.pop_front() else { break };
             for origin in &origins {
                 let key = (origin.site.0, origin.log);
-                let is_delivered = rejections.is_empty();
+                let delivered = u64::from(rejections.is_empty());
                 if let Some(open) = self.find(key, origin.line.end) {
                     open.progress.settle(origin.line.end);
-                    if is_delivered {
-                        open.delivered += 1
-                    } else {
-                        open.rejected += 1
-                    }
+                    open.delivered += delivered;
                     let range = open.until.map(|_| open.row);
                     self.touched(key, origin.line.end);
                     if let Some(range) = range {
                         self.sent.entry(range).or_default().push(origin.line.end);
                     }
                 } else {
-                    let totals = self.strays.entry(origin.site.0).or_default();
-                    if is_delivered { totals.0 += 1 } else { totals.1 += 1 }
+                    *self.strays.entry(origin.site.0).or_default() += delivered;
                 }
             }
             self.rejections.extend(rejections);
@@ -259,7 +253,7 @@ impl Writing {
         let known: HashSet<i64> = self.ranges.get(&key).into_iter().flatten().map(|open| open.row).collect();
         let mut query = self.db.prepare_cached(
             "SELECT id, from_offset, until_offset, watermark, settled, lines, too_long, unparsed, unmatched, excluded, bot, repeat, event,
-             delivered, rejected FROM range WHERE site = ?1 AND log = ?2",
+             delivered FROM range WHERE site = ?1 AND log = ?2",
         )?;
         let rows = query.query_map(params![key.0, key.1.0], |row| {
             let until: Option<i64> = row.get(2)?;
@@ -274,7 +268,6 @@ impl Writing {
                 progress: Progress::resume(uint(row.get(3)?), settled_from(&row.get::<_, String>(4)?)),
                 counts: Counts::from_values(values),
                 delivered: uint(row.get(13)?),
-                rejected: uint(row.get(14)?),
                 dirty: false,
             })
         })?;
@@ -311,7 +304,7 @@ impl Writing {
         {
             let mut update = change.prepare_cached(
                 "UPDATE range SET watermark = ?2, settled = ?3, lines = ?4, too_long = ?5, unparsed = ?6, unmatched = ?7,
-                 excluded = ?8, bot = ?9, repeat = ?10, event = ?11, delivered = ?12, rejected = ?13 WHERE id = ?1",
+                 excluded = ?8, bot = ?9, repeat = ?10, event = ?11, delivered = ?12 WHERE id = ?1",
             )?;
             for key in &self.dirty {
                 for open in self.ranges.get(key).into_iter().flatten().filter(|open| open.dirty) {
@@ -331,8 +324,7 @@ impl Writing {
                         bot,
                         repeat,
                         event,
-                        int(open.delivered),
-                        int(open.rejected)
+                        int(open.delivered)
                     ])?;
                 }
             }
@@ -358,10 +350,9 @@ impl Writing {
                     row.ended
                 ])?;
             }
-            let mut stray = change
-                .prepare_cached("UPDATE site SET delivered = delivered + ?2, rejected = rejected + ?3 WHERE id = ?1")?;
-            for (site, (delivered, rejected)) in &self.strays {
-                stray.execute(params![site, int(*delivered), int(*rejected)])?;
+            let mut stray = change.prepare_cached("UPDATE site SET delivered = delivered + ?2 WHERE id = ?1")?;
+            for (site, delivered) in &self.strays {
+                stray.execute(params![site, int(*delivered)])?;
             }
             let now = Timestamp::now().as_second();
             let mut reject = change.prepare_cached(
