@@ -1333,3 +1333,198 @@ fn a_log_that_is_truncated_and_then_renamed_or_compressed_is_read_once() {
         play.expect_each_once(pattern);
     }
 }
+
+#[test]
+fn a_server_that_writes_on_to_a_log_that_was_let_go_is_still_heard() {
+    for stopped in [false, true] {
+        let mut play = Play::new(EXACT);
+        play.append("access.log", 5);
+        play.start();
+        play.settle();
+        play.rename("access.log", "access.log.1");
+        play.append("access.log", 2);
+        play.settle();
+        // Long downloads end one after the other, each in the log that their process has open.
+        for _ in 0..2 {
+            let pid = play.daemon.as_ref().unwrap().pid();
+            wait_for("the rotated log is let go", SOON, || !holds_open(pid, "access.log.1"));
+            if stopped {
+                play.stop();
+            }
+            play.append("access.log.1", 1);
+            play.start();
+            play.settle();
+        }
+        play.stop();
+        play.expect_each_once(if stopped { "stopped" } else { "running" });
+    }
+}
+
+#[test]
+fn a_log_is_followed_under_its_name_at_once_however_busy_it_is() {
+    let mut play = Play::new(EXACT);
+    play.append("access.log", 5);
+    play.start();
+    play.settle();
+    play.rename("access.log", "access.log.1");
+    let before = play.endpoint.delivered().len();
+    // It never falls silent, until a line of it has come.
+    wait_for("a line of the new log", SOON, || {
+        play.append("access.log", 1);
+        play.endpoint.delivered().len() > before
+    });
+    play.settle();
+    play.stop();
+    play.expect_each_once("busy");
+}
+
+#[test]
+fn a_log_that_nobody_tells_of_is_found_beside_one_that_is_never_silent() {
+    let mut play = Play::new("*/access.log");
+    for name in ["busy", "late"] {
+        fs::create_dir(play.path(name)).unwrap();
+    }
+    play.append("busy/access.log", 5);
+    play.start();
+    play.settle();
+    // Its directory isn't watched, for there was no log in it.
+    let late = play.written;
+    play.append("late/access.log", 1);
+    let late = format!("/files/{late}.pdf");
+    wait_for("the late log's line", SOON, || {
+        play.append("busy/access.log", 1);
+        play.endpoint.delivered().iter().any(|url| url.ends_with(&late))
+    });
+    play.settle();
+    play.stop();
+    play.expect_each_once("beside a busy log");
+}
+
+#[test]
+fn sites_that_name_one_file_differently_share_it() {
+    let link = |play: &Play| symlink(play.path("access.log"), play.path("link.log")).unwrap();
+    let hard = |play: &Play| fs::hard_link(play.path("access.log"), play.path("link.log")).unwrap();
+    for make in [&link as &dyn Fn(&Play), &hard] {
+        let mut play = Play::new(EXACT);
+        let site = |name: &str, log: &str| {
+            let hosts = format!("hosts = [\"{name}.example.org\"]\nformat = \"vhost_combined\"\n");
+            let site = SITE.replace("\"docs\"", &format!("\"{name}\"")).replace("access.log", log) + &hosts;
+            site.replace("https://docs", &format!("https://{name}"))
+        };
+        play.sandbox.configure(play.endpoint.port, &(site("docs", "access.log") + &site("shop", "link.log")));
+        let line = |host: &str, n: u32| format!("{host}.example.org:443 {}", lines(n..n + 1));
+        let both = |n: u32| line("docs", n) + &line("shop", n);
+        play.append_bytes("access.log", both(0).as_bytes());
+        make(&play);
+        play.start();
+        play.endpoint.wait_delivered(2);
+        play.append_bytes("access.log", both(1).as_bytes());
+        play.endpoint.wait_delivered(4);
+        play.daemon.as_ref().unwrap().hang_up();
+        wait_for("the reload", SOON, || play.daemon.as_ref().unwrap().stderr().contains("by the new configuration"));
+        play.append_bytes("access.log", both(2).as_bytes());
+        play.endpoint.wait_delivered(6);
+        play.stop();
+        play.append_bytes("access.log", both(3).as_bytes());
+        play.start();
+        play.endpoint.wait_delivered(8);
+        play.stop();
+        let mut want: Vec<String> = urls(0..4);
+        want.extend(urls(0..4).iter().map(|url| url.replace("//docs", "//shop")));
+        want.sort();
+        assert_eq!(play.endpoint.delivered(), want);
+    }
+}
+
+#[test]
+fn a_log_that_is_replaced_by_a_longer_copy_of_itself_goes_on_in_it() {
+    let mut play = Play::new(EXACT);
+    play.append("brought", 5);
+    fs::copy(play.path("brought"), play.path("access.log")).unwrap();
+    play.start();
+    play.settle();
+    // As rsync does.
+    for _ in 0..3 {
+        play.append("brought", 3);
+        fs::copy(play.path("brought"), play.path(".access.log.part")).unwrap();
+        play.rename(".access.log.part", "access.log");
+        play.settle();
+    }
+    play.stop();
+    play.append("brought", 3);
+    fs::copy(play.path("brought"), play.path(".access.log.part")).unwrap();
+    play.rename(".access.log.part", "access.log");
+    play.start();
+    play.settle();
+    play.stop();
+    play.expect_each_once("replaced");
+}
+
+#[test]
+fn other_logs_beside_it_are_not_taken_for_rotated_ones() {
+    for (log, other) in
+        [("example.com", "example.com-ssl_log"), ("example.com", "example.com.au"), ("access.log", "access.log.json")]
+    {
+        let mut play = Play::new(log);
+        play.append(log, 5);
+        play.append_bytes(other, lines(900..905).as_bytes());
+        play.start();
+        play.settle();
+        let rotated = format!("{log}.1");
+        play.rename(log, &rotated);
+        play.append_bytes(other, lines(905..910).as_bytes());
+        play.append(log, 2);
+        play.settle();
+        play.stop();
+        play.append_bytes(other, lines(910..915).as_bytes());
+        play.append(&rotated, 1);
+        play.append(log, 2);
+        play.start();
+        play.settle();
+        play.stop();
+        // Nor does a backfill.
+        play.sandbox.run(&["backfill", "--yes"]).expect_code(0);
+        play.expect_each_once(other);
+    }
+}
+
+#[test]
+fn what_is_old_stays_unread_at_later_starts_and_where_it_could_not_be_read_at_first() {
+    let mode = |path: &Path, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    for (pattern, hidden, restarts) in
+        [(SIBLINGS_TOO, false, true), (EXACT, true, false), (EXACT, true, true), ("*.log", true, true)]
+    {
+        let what = format!("{pattern}, hidden {hidden}, restarts {restarts}");
+        let mut play = Play::new(pattern);
+        play.sandbox.run_as = (rustix::process::geteuid().is_root()).then_some(NOBODY);
+        let config = fs::read_to_string(play.sandbox.path("config.toml")).unwrap();
+        play.sandbox.write("config.toml", &config.replace("start = \"beginning\"", "start = \"end\""));
+        play.append_bytes("access.log.2", lines(900..905).as_bytes());
+        let long_ago = std::time::SystemTime::now() - Duration::from_secs(100_000);
+        fs::File::options().append(true).open(play.path("access.log.2")).unwrap().set_modified(long_ago).unwrap();
+        play.gzip("access.log.2", "access.log.2.gz");
+        play.append_bytes("access.log", lines(905..910).as_bytes());
+        if hidden {
+            mode(&play.path("access.log"), 0o000);
+            play.start();
+            wait_for("a word on it", SOON, || play.daemon.as_ref().unwrap().stderr().contains("can't read file"));
+            if restarts {
+                play.stop();
+            }
+            mode(&play.path("access.log"), 0o644);
+        }
+        play.start();
+        wait_for("it is followed", SOON, || play.daemon.as_ref().unwrap().stderr().contains("following file"));
+        play.append("access.log", 2);
+        play.settle();
+        for _ in 0..2 {
+            play.stop();
+            play.append("access.log", 1);
+            play.start();
+            play.append("access.log", 1);
+            play.settle();
+        }
+        play.stop();
+        play.expect_each_once(&what);
+    }
+}

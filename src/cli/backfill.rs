@@ -396,7 +396,8 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
             }
         }
         for (path, sites) in paths {
-            for sibling in directories.siblings(&path).into_iter().map(|sibling| sibling.path) {
+            let siblings = directories.siblings(&path).into_iter().map(|sibling| sibling.path);
+            for sibling in siblings.filter(|sibling| discover::is_plainly_rotated(sibling, &path)) {
                 if places.contains_key(&sibling) {
                     continue;
                 }

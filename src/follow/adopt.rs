@@ -27,6 +27,21 @@ pub(super) struct Log<'a> {
     pub(super) size: u64,
 }
 
+/// Says where the lines of a log can't be told apart.
+fn warn_of_a_missing_host(pipeline: &Pipeline, path: &Path) {
+    if !pipeline.lacks_the_host() {
+        return;
+    }
+    let names: Vec<&str> = pipeline.sites.iter().map(|site| site.name.as_str()).collect();
+    tracing::warn!(
+        path = %path.display(),
+        sites = names.join(","),
+        format = pipeline.format.name(),
+        hint = "log the host, as vhost_combined does, or give each site a log of its own",
+        "sites share a log whose format has no host: its lines are excluded"
+    );
+}
+
 impl<S: Sink> Follower<S> {
     /// Opens a log by its name, if it can be read and has a line to decide its format by.
     pub(super) fn open(&mut self, path: &Path, targets: &[usize], looking: &mut Looking) -> Result<(), LedgerError> {
@@ -51,8 +66,15 @@ impl<S: Sink> Follower<S> {
                 source.row.path = Arc::clone(&source.path);
                 source.due = true;
             }
-            return Ok(());
+            return if *source.path == *path { Ok(()) } else { self.share(inode, path, targets) };
         }
+        let opened = match self.take_over(path, opened) {
+            Ok(()) => {
+                open.inodes.insert(inode);
+                return Ok(());
+            }
+            Err(opened) => opened,
+        };
         if opened.file.is_packed() && self.finished.contains(&(opened.dev, opened.ino, opened.modified)) {
             return Ok(());
         }
@@ -90,7 +112,10 @@ impl<S: Sink> Follower<S> {
         }
         let is_packed = opened.file.is_packed();
         // An archive that lay there before: `start` says that what is old is not read.
-        let is_old = is_packed && who == Who::New && self.start == Start::End && self.is_fresh(targets);
+        let is_old = is_packed
+            && who == Who::New
+            && self.start == Start::End
+            && (self.is_fresh(targets) || self.was_left_alone(targets, opened.modified));
         if who == Who::Copy || is_old {
             if is_old {
                 self.finished.insert((opened.dev, opened.ino, opened.modified));
@@ -156,6 +181,77 @@ impl<S: Sink> Follower<S> {
     pub(super) fn is_fresh(&self, targets: &[usize]) -> bool {
         let mut patterns = targets.iter().filter_map(|index| self.targets.get(*index)).map(|target| &target.pattern);
         patterns.all(|pattern| self.new_patterns.contains(pattern))
+    }
+
+    /// Whether a file that was never read lay there already when an earlier run last knew all that there was.
+    fn was_left_alone(&self, targets: &[usize], modified: Option<SystemTime>) -> bool {
+        let patterns = targets.iter().filter_map(|index| self.targets.get(*index)).map(|target| &target.pattern);
+        let looked = patterns.filter_map(|pattern| *self.known_before.get(pattern)?).max();
+        // What comes while it runs was not there.
+        self.looked.is_none() && modified.zip(looked).is_some_and(|(written, looked)| written < looked)
+    }
+
+    /// A file has taken the place of a log that has lost its last name, and holds all that was read of it: a tool that
+    /// replaces what it brings up to date. It is that log.
+    fn take_over(&mut self, path: &Path, opened: Opened) -> Result<(), Opened> {
+        let has_no_name = |source: &Source| {
+            let file = source.file.plain();
+            file.and_then(|file| file.metadata().ok())
+                .is_some_and(|meta| std::os::unix::fs::MetadataExt::nlink(&meta) == 0)
+        };
+        let replaced = self.sources.iter_mut().find(|source| {
+            source.leaving.is_some()
+                && *source.path == *path
+                && has_no_name(source)
+                && opened.size >= source.progress().0
+                && identity::continues(&opened, &source.row.fingerprint).unwrap_or(false)
+        });
+        let Some(source) = replaced.filter(|_| !opened.file.is_packed()) else { return Err(opened) };
+        tracing::info!(path = %path.display(), offset = source.read_to(), "file replaced by a copy of itself, reading on in it");
+        (source.row.dev, source.row.ino, source.modified) = (opened.dev, opened.ino, opened.modified);
+        source.file = opened.file;
+        (source.leaving, source.due) = (None, true);
+        self.sink.update(source.row.clone());
+        Ok(())
+    }
+
+    /// A file that is followed has a second name, by which other sites follow it.
+    fn share(&mut self, inode: (u64, u64), path: &Path, targets: &[usize]) -> Result<(), LedgerError> {
+        let Some(index) = self.sources.iter().position(|source| (source.row.dev, source.row.ino) == inode) else {
+            return Ok(());
+        };
+        let known: Vec<SiteId> = self.sources[index].pipeline.sites.iter().map(|site| site.id).collect();
+        let new: Vec<SiteId> =
+            self.sites_of(targets).iter().map(|site| site.id).filter(|id| !known.contains(id)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let is_its = |index: &usize| {
+            self.targets
+                .get(*index)
+                .is_some_and(|target| known.contains(&target.site.id) || new.contains(&target.site.id))
+        };
+        let all: Vec<usize> = (0..self.targets.len()).filter(is_its).collect();
+        let sites = self.sites_of(&all);
+        let mut source = self.sources.remove(index);
+        let at = source.own_offset();
+        self.park(&mut source);
+        let log_path = Arc::clone(&source.path);
+        let log = Log { id: source.row.id, path: &log_path, size: source.file.size().unwrap_or(at) };
+        source.readers.push(self.reader(None, None, log, at)?);
+        for (index, site) in sites.iter().enumerate() {
+            source.readers.push(self.reader(Some(index), Some(site.id), log, at)?);
+        }
+        let names: Vec<&str> = sites.iter().map(|site| site.name.as_str()).collect();
+        tracing::info!(
+            sites = names.join(","), path = %source.path.display(), other = %path.display(),
+            "one file has two names, following it once for the sites of both"
+        );
+        let pipeline = self.pipeline(source.pipeline.format.clone(), sites);
+        warn_of_a_missing_host(&pipeline, &source.path);
+        source.go_on_with(pipeline);
+        self.sources.insert(index, source);
+        Ok(())
     }
 
     /// Makes a source of an opened file whose identity is known.
@@ -275,15 +371,7 @@ impl<S: Sink> Follower<S> {
             "following file"
         );
         let pipeline = self.pipeline(decided.format, sites);
-        if pipeline.lacks_the_host() {
-            tracing::warn!(
-                path = %path.display(),
-                sites = names.join(","),
-                format = pipeline.format.name(),
-                hint = "log the host, as vhost_combined does, or give each site a log of its own",
-                "sites share a log whose format has no host: its lines are excluded"
-            );
-        }
+        warn_of_a_missing_host(&pipeline, path);
         self.left_over.remove(&row.id);
         // Of ten thousand logs at a start nearly all are as they were.
         if !known.holds(&row) {

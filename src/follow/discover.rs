@@ -145,6 +145,24 @@ pub fn is_sibling(path: &Path, of: &Path) -> bool {
         && matches!(rest, Some([b'.' | b'-' | b'_', digit, ..]) if digit.is_ascii_digit())
 }
 
+/// Whether a name that may be a rotated log's says so itself: `access.log.1`, `access.log-20261110.gz`, `access.log.old`.
+/// Beside `example.com` lie `example.com-ssl_log` and `example.com.au`, which are logs of their own.
+pub fn is_plainly_rotated(path: &Path, of: &Path) -> bool {
+    /// What is appended by hand, or by Windows' tools.
+    const WORDS: [&[u8]; 5] = [b"old", b"bak", b"prev", b"orig", b"save"];
+    if !is_sibling(path, of) {
+        return false;
+    }
+    let unpacked = unpacked_name(path).unwrap_or_else(|| path.to_path_buf());
+    let (Some(name), Some(of_name)) = (unpacked.file_name(), of.file_name()) else { return false };
+    match name.as_encoded_bytes().strip_prefix(of_name.as_encoded_bytes()) {
+        // Before the extension there is a number, or it is no sibling.
+        None | Some([]) => true,
+        Some([_, digit, ..]) if digit.is_ascii_digit() => true,
+        Some([_, word @ ..]) => WORDS.iter().any(|known| word.eq_ignore_ascii_case(known)),
+    }
+}
+
 /// Whether a name is one that rotation makes of a log's name and moves to another directory.
 pub fn is_named_as_rotated(path: &Path, of: &Path) -> bool {
     path.file_name().is_some_and(|name| is_sibling(&of.with_file_name(name), of))

@@ -42,6 +42,10 @@ use watch::{Wake, Watches};
 
 /// How long a renamed file must have been quiet before its handle is closed: the server writes on until it reopens.
 const QUIET: Duration = Duration::from_secs(5);
+/// Writes to files that aren't open, but may be logs, are followed by a look at all names so often at most.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Other files in the logs' directories that are known to be none.
+const UNCONCERNED: usize = 1_024;
 /// An archive that ends in the middle is taken for finished when it hasn't been written to for this long.
 const SETTLED: Duration = Duration::from_secs(60);
 /// Bytes of a log's beginning from which `auto` decides.
@@ -160,6 +164,8 @@ pub struct Follower<S> {
     sources: Vec<Source>,
     /// Patterns that no earlier run had.
     new_patterns: BTreeSet<String>,
+    /// When an earlier run has last known all that lay under a pattern.
+    known_before: BTreeMap<String, Option<SystemTime>>,
     /// What was said of paths that can't be followed: once, until it changes.
     troubles: BTreeMap<PathBuf, String>,
     /// A hash of the names that were there at the last look.
@@ -180,6 +186,11 @@ pub struct Follower<S> {
     looking_stored: Option<Instant>,
     /// Whether something may have happened that nobody will tell.
     look_again: bool,
+    /// When that was last done, and whether a file that isn't open has been written to since.
+    looked_at: Instant,
+    wants_to_look: bool,
+    /// Files that aren't logs; forgotten at each look.
+    unconcerned: HashSet<PathBuf>,
     /// Files that lay under a followed name and couldn't be read, or had no complete line yet (and which log they are
     /// then), by device and inode.
     unopened: HashMap<(u64, u64), (PathBuf, Option<LogId>)>,
@@ -316,6 +327,10 @@ impl<S: Sink> Follower<S> {
             set_back: Duration::ZERO,
             looking_stored: None,
             look_again: false,
+            known_before: BTreeMap::new(),
+            looked_at: Instant::now(),
+            wants_to_look: false,
+            unconcerned: HashSet::new(),
             unopened: HashMap::new(),
             search: BTreeMap::new(),
             cut: BTreeMap::new(),
@@ -363,8 +378,7 @@ impl<S: Sink> Follower<S> {
                 |trouble: &&String| !["No such file", "not a regular file"].iter().any(|no| trouble.contains(no));
             let unreadable = self.troubles.values().filter(is_there).count();
             self.sink.happened(Happened::Turn { files: self.sources.len(), unreadable });
-            let wait = if more { Duration::ZERO } else { self.patience() };
-            match self.passing(|this| this.wait(wait))? {
+            match self.passing(|this| this.wait(more))? {
                 Some(Flow::Stop) => return Ok(()),
                 Some(Flow::Quiet) => buffers.release(),
                 Some(Flow::On) | None => {}
@@ -397,12 +411,21 @@ impl<S: Sink> Follower<S> {
         self.find_what_was_rotated_away(names)
     }
 
-    /// From now on these patterns aren't new.
+    /// From now on these patterns aren't new; but those are of which nothing may be read yet: `start` holds for what lies there
+    /// when that is mended.
     fn know_patterns(&mut self) -> Result<(), LedgerError> {
-        for pattern in &self.new_patterns {
+        let forbidden: Vec<&PathBuf> =
+            self.troubles.iter().filter(|(_, why)| why.contains("Permission denied")).map(|(path, _)| path).collect();
+        let is_hidden = |pattern: &String| {
+            let is_its = |path: &&&PathBuf| discover::is_for(pattern, path) || Path::new(pattern).starts_with(path);
+            forbidden.iter().any(|path| is_its(&path))
+                && !self.sources.iter().any(|source| discover::is_for(pattern, &source.row.path))
+        };
+        let (hidden, known) = std::mem::take(&mut self.new_patterns).into_iter().partition(is_hidden);
+        self.new_patterns = hidden;
+        for pattern in &known as &BTreeSet<String> {
             self.ledger.add_pattern(pattern)?;
         }
-        self.new_patterns.clear();
         Ok(())
     }
 
@@ -494,7 +517,12 @@ impl<S: Sink> Follower<S> {
             if !source.due {
                 continue;
             }
+            let before = source.progress();
             let turn = source.turn(buffers, &mut self.repeats, &self.sink);
+            if source.leaving.is_some() && !source.file.is_packed() && source.progress() != before {
+                // It is written to still.
+                source.leaving = Some(Instant::now());
+            }
             let behind = matches!(turn, Ok(Turn::More | Turn::Full) | Err(_));
             self.sink.stands(source.row.id, source.place(behind));
             match turn {
@@ -616,17 +644,24 @@ impl<S: Sink> Follower<S> {
         if !self.unsent.is_empty() {
             poll = poll.min(unsent::EVERY);
         }
+        if self.wants_to_look {
+            poll = poll.min(LOOK_EVERY);
+        }
         let leaving = self.sources.iter().any(|source| source.leaving.is_some());
         if leaving || !self.truncated.is_empty() { poll.min(QUIET / 5) } else { poll }
     }
 
-    /// Waits for a wake, and takes all that have come.
-    fn wait(&mut self, patience: Duration) -> Result<Flow, LedgerError> {
+    /// Waits for a wake, and takes all that have come; not at all where there is `more` to read.
+    fn wait(&mut self, more: bool) -> Result<Flow, LedgerError> {
         let mut look = self.look_again;
         let mut flow = Flow::On;
-        let first = match self.wakes.recv_timeout(patience) {
+        let patience = self.patience();
+        let stuck = self.is_stuck || self.ledger.is_stuck();
+        // From the last look on: a busy log wakes it again and again, and names are looked at all the same.
+        let left = if stuck { patience } else { patience.saturating_sub(self.looked_at.elapsed()) };
+        let first = match self.wakes.recv_timeout(if more { Duration::ZERO } else { left }) {
             Ok(wake) => Some(wake),
-            Err(RecvTimeoutError::Timeout) if patience.is_zero() => None,
+            Err(RecvTimeoutError::Timeout) if more || left.is_zero() => None,
             Err(RecvTimeoutError::Timeout) => {
                 look = true;
                 flow = Flow::Quiet;
@@ -634,6 +669,7 @@ impl<S: Sink> Follower<S> {
             }
             Err(RecvTimeoutError::Disconnected) => return Ok(Flow::Stop),
         };
+        look |= !stuck && self.looked_at.elapsed() >= patience;
         let mut next = first;
         while let Some(wake) = next {
             match wake {
@@ -644,7 +680,13 @@ impl<S: Sink> Follower<S> {
                 }
                 Wake::Renamed => look = true,
                 Wake::Room => self.sources.iter_mut().for_each(|source| source.due = true),
-                Wake::Written(paths) => look |= paths.iter().any(|path| !self.mark_due(path)),
+                Wake::Written(paths) => {
+                    for path in paths {
+                        if !self.mark_due(&path) && self.concerns(&path) {
+                            self.wants_to_look = true;
+                        }
+                    }
+                }
             }
             next = self.wakes.try_recv().ok();
         }
@@ -652,9 +694,13 @@ impl<S: Sink> Follower<S> {
             self.look_again = true;
             return Ok(Flow::On);
         }
+        look |= self.wants_to_look && self.looked_at.elapsed() >= LOOK_EVERY;
         if look || self.watches.missed() {
             self.look_again = false;
             self.look()?;
+            if !self.new_patterns.is_empty() {
+                self.know_patterns()?;
+            }
             self.is_stuck = false;
         }
         Ok(flow)
@@ -669,14 +715,40 @@ impl<S: Sink> Follower<S> {
             // A path is compared part by part; of ten thousand, nearly all differ in their last one.
             let same = source.path.as_os_str() == whole || (source.path.file_name() == name && *source.path == *path);
             source.due |= same || source.leaving.is_some();
-            known |= same;
+            // What is written under the name of a log that is leaving is its successor's.
+            known |= same && source.leaving.is_none();
         }
         known
+    }
+
+    /// Whether what is written to a file that isn't open may be a log's: error logs lie in the same directory.
+    fn concerns(&mut self, path: &Path) -> bool {
+        let path = self.real_paths.get(path).map_or(path, PathBuf::as_path);
+        if self.unconcerned.contains(path) {
+            return false;
+        }
+        let is_its = |source: &&Source| discover::is_plainly_rotated(path, &source.row.path);
+        if let Some(of) = self.sources.iter().find(is_its).map(|source| Arc::clone(&source.row.path)) {
+            // Perhaps it was closed already. It was written to just now, but that may have been heard late.
+            let since = SystemTime::now().checked_sub(SETTLED).unwrap_or(SystemTime::UNIX_EPOCH);
+            self.search_again(&of, since);
+            return true;
+        }
+        if self.targets.iter().any(|target| discover::is_for(&target.pattern, path)) {
+            return true;
+        }
+        if self.unconcerned.len() < UNCONCERNED {
+            self.unconcerned.insert(path.to_path_buf());
+        }
+        false
     }
 
     /// Holds the open files against the names there are now.
     fn look(&mut self) -> Result<(), LedgerError> {
         let began = Moment::now();
+        self.looked_at = Instant::now();
+        self.wants_to_look = false;
+        self.unconcerned.clear();
         self.allow_for_the_clock(&began);
         let patterns: Vec<String> = self.targets.iter().map(|target| target.pattern.clone()).collect();
         let mut unlisted = Vec::new();
@@ -1078,7 +1150,7 @@ mod tests {
                 file.write_all(line(&target).as_bytes()).unwrap();
                 want.push(format!("https://docs.example.org{target}"));
                 wake.send(Wake::Written(vec![name(at)])).unwrap();
-                follower.wait(Duration::ZERO).unwrap();
+                follower.wait(true).unwrap();
                 let before = read_of_big(&follower);
                 proptest::prop_assert!(follower.turns(&mut buffers).unwrap(), "the big log has more");
                 proptest::prop_assert_eq!(&*follower.sink.urls.borrow(), &want, "in round {}", round);

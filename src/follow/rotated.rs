@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::discover::{self, Directories, Sibling};
-use super::file;
+use super::file::{self, Opened};
 use super::identity::{self, Who};
 use super::known::Known;
 use super::moment::Moment;
@@ -37,6 +37,8 @@ impl<S: Sink> Follower<S> {
         let rows = self.known.as_ref().map_or(&[][..], Known::rows);
         let mut names = Vec::with_capacity(rows.len());
         let patterns = self.ledger.patterns()?;
+        let wall = |at: &Option<jiff::Timestamp>| at.and_then(|at| SystemTime::try_from(at).ok());
+        self.known_before = patterns.iter().map(|(pattern, at)| (pattern.clone(), wall(at))).collect();
         let clock = self.ledger.clock()?.and_then(|stored| Moment::of_this_start(&stored));
         self.set_back = clock.map_or(Duration::ZERO, |then| then.set_back_until(&Moment::now()));
         for row in rows {
@@ -103,7 +105,7 @@ impl<S: Sink> Follower<S> {
     }
 
     /// What was written under a name since then wasn't all seen: it is looked for at the next look, too.
-    fn search_again(&mut self, name: &Path, since: SystemTime) {
+    pub(super) fn search_again(&mut self, name: &Path, since: SystemTime) {
         let known = self.search.entry(name.to_path_buf()).or_insert(since);
         *known = since.min(*known);
     }
@@ -221,6 +223,17 @@ impl<S: Sink> Follower<S> {
         Ok(())
     }
 
+    /// Whether a log that was read to its end, and closed, has been written to since: a server writes on to a rotated log until
+    /// it opens the new one, and each of its old processes until its last connection ends.
+    fn has_grown(&self, row: &LogRow, opened: &Opened) -> Result<bool, LedgerError> {
+        if !row.ended || opened.file.is_packed() {
+            return Ok(false);
+        }
+        let stored = self.ledger.position(None, row.id)?;
+        let read = self.read_to.get(&(None, row.id)).copied();
+        Ok(read.max(stored.map(|position| position.watermark)).is_some_and(|read| opened.size > read))
+    }
+
     /// Looks among a name's siblings for the rest of logs that had this name, and for files that were written to after
     /// `since` and never seen.
     fn search(
@@ -311,8 +324,9 @@ impl<S: Sink> Follower<S> {
             missing.retain(|index| !known.rows()[*index].ended || self.left_over.contains(&known.rows()[*index].id));
             let wanted = match &who {
                 Who::Known(index) if is_news && hidden.contains(index) => true,
+                Who::Known(index) if is_news && self.has_grown(&known.rows()[*index], &opened)? => true,
                 Who::Known(index) | Who::CutBack(index, _) => missing.contains(index),
-                Who::New => is_news && !followed_itself,
+                Who::New => is_news && !followed_itself && discover::is_plainly_rotated(&path, name),
                 Who::Copy => false,
             };
             if !wanted {
@@ -344,11 +358,18 @@ impl<S: Sink> Follower<S> {
         } else {
             for index in missing {
                 let Some(mut row) = known.rows().get(index).map(|row| LogRow::clone(row)) else { continue };
-                // That a log was cut has been said when it was noticed.
+                // That a log was cut has been said when it was noticed, but not that no copy of it is there.
                 let unread_when_cut = self.cut.remove(&row.id);
                 if unread_when_cut != Some(0) {
                     let unread = unread_when_cut.unwrap_or(0);
                     self.sink.happened(Happened::GivenUp { path: &row.path, unread });
+                }
+                if let Some(unread) = unread_when_cut.filter(|unread| *unread > 0) {
+                    let hint = "a log must be kept until it is sent: rotate it by renaming, or keep the copy";
+                    tracing::error!(
+                        path = %row.path.display(), unread, hint,
+                        "the log was truncated before it was read to its end, and no copy of it is there"
+                    );
                 }
                 if unread_when_cut.is_none() {
                     let read = row.fingerprint.marks.last().map_or(0, |mark| mark.offset);

@@ -298,6 +298,11 @@ impl Source {
         self.readers.iter().map(|reader| reader.cutter.offset()).max().unwrap_or(0)
     }
 
+    /// How far it has been read, and how many bytes there were: what changes while it is written to.
+    pub fn progress(&self) -> (u64, u64) {
+        (self.readers.iter().map(|reader| reader.cutter.wants()).max().unwrap_or(0), self.size)
+    }
+
     /// How far the log's own count of lines has come: the log's position, for a site that is added.
     pub fn own_offset(&self) -> u64 {
         let own = self.readers.iter().find(|reader| reader.site.is_none());
@@ -353,7 +358,8 @@ impl Source {
 
     /// Bytes that no site has read yet.
     pub fn backlog(&self) -> u64 {
-        let size = self.file.size().unwrap_or(0);
+        // How much an archive holds is known at its end.
+        let size = if self.file.is_packed() { 0 } else { self.file.size().unwrap_or(0) };
         let read = self.readers.iter().map(|reader| reader.cutter.offset()).min().unwrap_or(size);
         size.saturating_sub(read)
     }
