@@ -232,6 +232,7 @@ pub(crate) mod tests {
             url: format!("https://docs.example.org/{end}.pdf"),
             properties: Vec::new(),
             time: None,
+            offset: None,
             origin: Origin { site: SiteId(1), log: LogId(1), line: Span { start: end - 1, end } },
         }
     }

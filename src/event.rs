@@ -34,6 +34,8 @@ pub struct Event {
     pub properties: Vec<(String, String)>,
     /// When the log says that it happened.
     pub time: Option<Timestamp>,
+    /// Seconds east of UTC of the log's clock then: its day may be another than ours.
+    pub offset: Option<i32>,
     /// The line it stands for.
     pub origin: Origin,
 }
@@ -60,7 +62,16 @@ impl Event {
         }
         let visitor = Visitor { ip: Ipv4Addr::UNSPECIFIED.into(), user_agent: String::new(), view_width: None };
         let (page, url) = (String::new(), String::new());
-        Box::new(Event { visitor, page, name: Arc::clone(name), url, properties: Vec::new(), time: None, origin })
+        Box::new(Event {
+            visitor,
+            page,
+            name: Arc::clone(name),
+            url,
+            properties: Vec::new(),
+            time: None,
+            offset: None,
+            origin,
+        })
     }
 
     /// Lets go of an event on the thread that makes others.

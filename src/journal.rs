@@ -76,7 +76,11 @@ static LINES: OnceLock<Arc<Lines>> = OnceLock::new();
 /// terminal, and never with `NO_COLOR`.
 pub fn start(form: Form) {
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let level = std::env::var("SILKTAIL_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
+    let level = std::env::var("SILKTAIL_LOG")
+        .ok()
+        .filter(|level| !level.is_empty())
+        .and_then(|level| level.parse().ok())
+        .unwrap_or(LevelFilter::INFO);
     let journal = std::env::var("JOURNAL_STREAM").is_ok_and(|stream| is_standard_error(&stream));
     let lines = Arc::new(Lines { form, colour, journal, memory: Mutex::default() });
     // A second start changes nothing: the first one's lines go on.

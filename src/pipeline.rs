@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use jiff::tz::TimeZone;
 
 use crate::entry::{Entry, lossy};
 use crate::event::{Event, Visitor};
@@ -208,7 +209,7 @@ impl Pipeline {
         };
         let origin = Origin { site: site.id, log, line: line.span };
         let mut client = None;
-        let outcome = site.judge(entry, rule, origin, &mut client);
+        let outcome = site.judge(entry, rule, origin, self.format.zone(), &mut client);
         let window = rule.repeat_window.unwrap_or(site.repeat_window);
         Taken { rule: Some(rule_index), client, window, ..Taken::of(Some(index), outcome) }
     }
@@ -251,7 +252,14 @@ fn is_set(value: &[u8]) -> bool {
 
 impl Site {
     /// The fate of an entry that a rule fits. Sets the client of a line that a person's browser may have caused.
-    fn judge(&self, entry: &Entry<'_>, rule: &Rule, origin: Origin, client: &mut Option<IpAddr>) -> Outcome {
+    fn judge(
+        &self,
+        entry: &Entry<'_>,
+        rule: &Rule,
+        origin: Origin,
+        zone: &TimeZone,
+        client: &mut Option<IpAddr>,
+    ) -> Outcome {
         let Some(name) = &rule.event else { return Outcome::Excluded("rule") };
         let Some(ip) = client::client(entry, &self.trusted_proxies) else { return Outcome::Excluded("client") };
         if self.exclude_ips.iter().any(|network| network.contains(&ip)) {
@@ -286,6 +294,7 @@ impl Site {
         event.visitor.user_agent.push_str(&entry.user_agent.as_deref().map(lossy).unwrap_or_default());
         event.properties = rule.properties(entry, &self.context);
         event.time = entry.time;
+        event.offset = entry.offset.or_else(|| Some(zone.to_offset(entry.time?).seconds()));
         Outcome::Event(event)
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
-use jiff::tz::TimeZone;
+use jiff::tz::Offset;
 use serde::Serialize;
 
 use crate::event::Event;
@@ -87,9 +87,9 @@ pub(crate) struct Plots {
     urls: Frequent,
     /// Events that count for an earlier run, by site.
     taken_back: BTreeMap<Option<String>, u64>,
-    /// The day that was counted last: from when, to when, and how many events.
-    today: Option<(Timestamp, Timestamp, u64)>,
-    /// Events by the log's day, in the machine's time zone.
+    /// The day that was counted last, and how many events.
+    today: Option<(Today, u64)>,
+    /// Events by the log's day, as the log's clock has it.
     pub days: BTreeMap<Date, u64>,
     /// Events by the extension of their URL's path, in lower case and with zeros behind it.
     extensions: hashbrown::HashMap<[u8; EXTENSION], u64>,
@@ -103,10 +103,33 @@ impl Plots {
     }
 
     /// Another day begins.
-    fn close(&mut self, day: Option<(Timestamp, Timestamp, u64)>, zone: &TimeZone) {
-        if let Some((from, _, count)) = day {
-            *self.days.entry(zone.to_datetime(from).date()).or_default() += count;
+    fn close(&mut self, day: Option<(Today, u64)>) {
+        if let Some((today, count)) = day {
+            *self.days.entry(today.date).or_default() += count;
         }
+    }
+}
+
+/// A day by a clock so many seconds east of UTC, and what it holds.
+#[derive(Debug, Clone)]
+struct Today {
+    offset: i32,
+    date: Date,
+    from: Timestamp,
+    until: Timestamp,
+}
+
+impl Today {
+    /// The day of a moment; `None`: there is no such day.
+    fn of(time: Timestamp, offset: i32) -> Option<Self> {
+        let zone = Offset::from_seconds(offset).ok()?;
+        let date = zone.to_datetime(time).date();
+        let start = |date: Date| zone.to_timestamp(date.at(0, 0, 0, 0)).ok();
+        Some(Self { offset, date, from: start(date)?, until: start(date.tomorrow().ok()?)? })
+    }
+
+    fn holds(&self, time: Timestamp, offset: i32) -> bool {
+        self.offset == offset && (self.from..self.until).contains(&time)
     }
 }
 
@@ -153,22 +176,17 @@ impl Summary {
     }
 
     /// An event that is to be sent.
-    pub fn event(&mut self, event: &Event, zone: &TimeZone) {
+    pub fn event(&mut self, event: &Event) {
         let plots = &mut self.plots;
         plots.urls.add(&event.url);
         if let Some(time) = event.time {
+            let offset = event.offset.unwrap_or(0);
             // Most events are of the same day as the one before.
             match &mut plots.today {
-                Some((from, until, count)) if (*from..*until).contains(&time) => *count += 1,
+                Some((today, count)) if today.holds(time, offset) => *count += 1,
                 today => {
-                    let date = zone.to_datetime(time).date();
-                    let start = |date: Date| zone.to_timestamp(date.at(0, 0, 0, 0)).ok();
-                    let bounds = start(date).zip(date.tomorrow().ok().and_then(start));
-                    let before = std::mem::replace(today, bounds.map(|(from, until)| (from, until, 1)));
-                    if bounds.is_none() {
-                        *plots.days.entry(date).or_default() += 1;
-                    }
-                    plots.close(before, zone);
+                    let before = std::mem::replace(today, Today::of(time, offset).map(|today| (today, 1)));
+                    plots.close(before);
                 }
             }
         }
@@ -190,9 +208,9 @@ impl Summary {
     }
 
     /// Everything has been added.
-    pub fn finish(&mut self, zone: &TimeZone) {
+    pub fn finish(&mut self) {
         let today = self.plots.today.take();
-        self.plots.close(today, zone);
+        self.plots.close(today);
         for (site, count) in std::mem::take(&mut self.plots.taken_back) {
             self.lines = self.lines.saturating_sub(count);
             self.event = self.event.saturating_sub(count);

@@ -205,6 +205,37 @@ fn directories_and_patterns_are_spread_and_strangers_need_a_site() {
     assert_eq!(files(&endpoint), ["one.pdf", "three.pdf", "two.pdf"]);
 }
 
+/// A server may still be in the middle of its last line.
+#[test]
+fn a_live_log_is_one_by_whatever_name() {
+    let (sandbox, endpoint) = sandbox();
+    sandbox.append("access.log", &(at(1, 1, "a") + at(1, 2, "b").trim_end()));
+    std::os::unix::fs::symlink(sandbox.path("access.log"), sandbox.path("link.log")).unwrap();
+    fs::create_dir(sandbox.path("folder")).unwrap();
+    let roundabout = sandbox.path("folder/../access.log").display().to_string();
+    for name in ["access.log", "link.log", "./access.log", &roundabout, "acc*.log"] {
+        let done = sandbox.run(&["backfill", "--yes", "--json", name]).expect_code(0).json();
+        assert_eq!(done["unparsed"], 0, "{name}: {done}");
+    }
+    assert_eq!(files(&endpoint), ["a.pdf"]);
+    sandbox.append("access.log", "\n");
+    sandbox.run(&["backfill", "--yes", "link.log"]).expect_code(0);
+    assert_eq!(files(&endpoint), ["a.pdf", "b.pdf"]);
+    let none = sandbox.run(&["backfill", "--yes", "zzz*"]).expect_code(1);
+    assert!(none.stderr.contains("no file matches `zzz*`"), "{}", none.stderr);
+}
+
+/// By the machine's clock, which is UTC's here, the first was the day before.
+#[test]
+fn the_report_counts_by_the_days_of_the_log_s_clock() {
+    let (sandbox, _endpoint) = sandbox();
+    sandbox.write("access.log", &(at(2, 1, "a") + &at(2, 12, "b") + &at(3, 0, "c")));
+    sandbox.run(&["backfill", "--dry-run", "--report", "report.html"]).expect_code(0);
+    let page = fs::read_to_string(sandbox.path("report.html")).unwrap();
+    assert!(page.contains("2026-11-02: 2") && page.contains("2026-11-03: 1"), "{page}");
+    assert!(!page.contains("2026-11-01"), "{page}");
+}
+
 #[test]
 fn the_summary_says_why_and_what_most_and_the_report_is_one_page() {
     let (sandbox, _endpoint) = sandbox();

@@ -164,3 +164,38 @@ fn lines_that_tell_no_host_are_none_of_the_sites_that_share_a_log() {
     let explained = sandbox.run_with_input(&["explain", "--json"], &line).expect_code(0).json();
     assert_eq!((&explained["outcome"], &explained["site"]), (&"event".into(), &"docs".into()), "{explained}");
 }
+
+#[test]
+fn a_line_is_explained_for_the_site_and_the_log_that_it_is_of() {
+    let sandbox = Sandbox::new();
+    let log = |host: &str, file: &str| format!("{host}:443 {}", combined("192.0.2.7", 0, &format!("/{file}.pdf")));
+    let site = |name: &str, logs: &str, more: &str| {
+        let site = SITES.replace("docs", name).replace("\"LOGS/access.log\"", logs);
+        site.replace("format = \"combined\"", more)
+    };
+    // One site with logs of two formats, and two sites that share a log.
+    let shared = "\"LOGS/shared.log\"";
+    let sites = site("docs", "\"LOGS/one.log\", \"LOGS/two.log\"", "")
+        + &site("shop", shared, "hosts = [\"shop.example.org\"]")
+        + &site("wiki", shared, "hosts = [\"wiki.example.org\"]");
+    sandbox.configure(1, &sites);
+    sandbox.write("one.log", "192.0.2.7 - - [10/Nov/2026:00:00:00 +0000] \"GET / HTTP/1.1\" 200 5\n");
+    sandbox.write("two.log", &combined("192.0.2.7", 0, "/a.pdf"));
+    sandbox.write("shared.log", &log("shop.example.org", "a"));
+    for (line, site) in [
+        (combined("192.0.2.7", 9, "/b.pdf"), "docs"),
+        (log("shop.example.org", "b"), "shop"),
+        (log("wiki.example.org", "b"), "wiki"),
+    ] {
+        let done = sandbox.run_with_input(&["explain", "--json"], &line).expect_code(0).json();
+        assert_eq!((&done["outcome"], &done["site"]), (&"event".into(), &site.into()), "{line}: {done}");
+    }
+    // What is expected of a line doesn't turn on what a log holds just now.
+    let auto =
+        expecting(&combined("192.0.2.7", 9, "/b.pdf"), "{ event = \"download\" }").replace("format = \"combined\"", "");
+    for first in ["192.0.2.7 - - [10/Nov/2026:00:00:00 +0000] \"GET / HTTP/1.1\" 200 5\n", "", "garbage\n"] {
+        sandbox.configure(1, &auto);
+        sandbox.write("access.log", first);
+        sandbox.run(&["test"]).expect_code(0);
+    }
+}

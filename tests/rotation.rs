@@ -1482,8 +1482,6 @@ fn other_logs_beside_it_are_not_taken_for_rotated_ones() {
         play.start();
         play.settle();
         play.stop();
-        // Nor does a backfill.
-        play.sandbox.run(&["backfill", "--yes"]).expect_code(0);
         play.expect_each_once(other);
     }
 }

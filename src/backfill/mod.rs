@@ -297,7 +297,6 @@ struct Collector<'a> {
     outlet: &'a Outlet,
     options: &'a Options,
     names: HashMap<SiteId, String>,
-    zone: TimeZone,
     /// Whether what is read is remembered: not where it is sent again.
     recording: Cell<bool>,
     state: RefCell<State>,
@@ -363,7 +362,7 @@ impl Collector<'_> {
 impl Sink for Collector<'_> {
     fn submit(&self, event: Box<Event>) {
         let state = &mut *self.state.borrow_mut();
-        state.summary.event(&event, &self.zone);
+        state.summary.event(&event);
         // Logs are a little out of order; the latest time seen is the log's clock.
         state.clock = state.clock.max(event.time.unwrap_or(state.clock));
         let mut due = std::mem::take(&mut state.due);
@@ -495,7 +494,6 @@ pub fn run(
         outlet,
         options,
         names: jobs.iter().flat_map(|job| &job.sites).map(|site| (site.id, site.name.clone())).collect(),
-        zone: TimeZone::system(),
         recording: Cell::new(true),
         state: RefCell::new(State {
             limited: false,
@@ -549,7 +547,7 @@ pub fn run(
     let mut state = collector.state.into_inner();
     state.written.and_then(|()| state.out.flush()).map_err(BackfillError::Write)?;
     let mut summary = state.summary;
-    summary.finish(&collector.zone);
+    summary.finish();
     summary.elapsed_seconds = began.elapsed().as_secs_f64();
     Ok((summary, end))
 }

@@ -17,7 +17,7 @@ use crate::background::Background;
 use crate::config::{self, Config};
 use crate::daemon::{WINDOW_ENTRIES, delivery_site, format_choice, pipeline_site};
 use crate::deliver::Delivery;
-use crate::follow::discover;
+use crate::follow::{discover, file};
 use crate::journal;
 use crate::ledger::{Ledger, Role};
 use crate::offsets::SiteId;
@@ -396,8 +396,7 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
             }
         }
         for (path, sites) in paths {
-            let siblings = directories.siblings(&path).into_iter().map(|sibling| sibling.path);
-            for sibling in siblings.filter(|sibling| discover::is_plainly_rotated(sibling, &path)) {
+            for sibling in directories.siblings(&path).into_iter().map(|sibling| sibling.path) {
                 if places.contains_key(&sibling) {
                     continue;
                 }
@@ -409,24 +408,18 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
         }
         return Ok(chosen);
     }
-    for path in &args.paths.iter().flat_map(|path| spread(path)).collect::<Vec<_>>() {
+    let paths: Vec<PathBuf> = args.paths.iter().flat_map(|path| spread(path)).collect();
+    if let (true, [pattern, ..]) = (paths.is_empty(), args.paths.as_slice()) {
+        return Err(Failure::Failed(format!("no file matches `{}`", printable(&pattern.display().to_string()))));
+    }
+    let logs = Logs::of(config);
+    for path in &paths {
         let stdin = path.as_os_str() == "-";
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-        let readers = |index: usize| {
-            config.sites[index].logs.iter().any(|pattern| {
-                discover::expand(pattern)
-                    .iter()
-                    .any(|log| *log == absolute || log == path || discover::siblings(log).contains(&absolute))
-            })
-        };
-        let live = |sites: &[usize]| {
-            sites.iter().any(|index| {
-                config.sites[*index]
-                    .logs
-                    .iter()
-                    .any(|pattern| discover::expand(pattern).iter().any(|log| *log == absolute || log == path))
-            })
-        };
+        // As the configuration calls it, however it was called here.
+        let log = if stdin { None } else { logs.find(path, &absolute) };
+        let absolute = log.map_or(absolute, Path::to_path_buf);
+        let readers = |index: usize| logs.are_read_by(index, &absolute);
         let sites: Vec<usize> = match only {
             Some(only) => vec![only],
             None if stdin => {
@@ -457,8 +450,7 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
             let shown = printable(&path.display().to_string());
             return Err(Failure::Failed(format!("cannot read `{shown}`: not a file")));
         }
-        let live = live(&sites);
-        chosen.push(Chosen { input: Input::File { path: absolute, live }, sites });
+        chosen.push(Chosen { input: Input::File { path: absolute, live: log.is_some() }, sites });
     }
     if let Some(sites) = of_stdin {
         if !args.yes && !args.dry_run {
@@ -487,6 +479,43 @@ fn nobody_to_ask() -> Failure {
 }
 
 /// A directory's files; what a pattern that the shell left alone matches; else the path itself.
+/// The logs that the configuration names, by their names and by what they are.
+struct Logs {
+    sites: Vec<Vec<PathBuf>>,
+    inodes: HashMap<(u64, u64), PathBuf>,
+}
+
+impl Logs {
+    fn of(config: &Config) -> Self {
+        let of_site =
+            |site: &crate::config::Site| site.logs.iter().flat_map(|pattern| discover::expand(pattern)).collect();
+        let sites: Vec<Vec<PathBuf>> = config.sites.iter().map(of_site).collect();
+        let mut inodes = HashMap::new();
+        for log in sites.iter().flatten() {
+            if let Ok(inode) = file::inode(log) {
+                inodes.entry(inode).or_insert_with(|| log.clone());
+            }
+        }
+        Self { sites, inodes }
+    }
+
+    /// Which of them a path is: by another spelling, or through a link, it is the same one, to which a server writes.
+    fn find(&self, path: &Path, absolute: &Path) -> Option<&Path> {
+        let by_name = self.sites.iter().flatten().find(|log| **log == *absolute || **log == *path);
+        by_name.or_else(|| self.inodes.get(&file::inode(path).ok()?)).map(PathBuf::as_path)
+    }
+
+    /// Whether a path is one of a site's logs, or a rotated one beside it.
+    fn are_read_by(&self, site: usize, path: &Path) -> bool {
+        let is_its = |log: &PathBuf| {
+            log == path
+                || discover::siblings(log).iter().any(|sibling| sibling == path)
+                || file::inode(log).is_ok_and(|inode| self.inodes.get(&inode).is_some_and(|known| known == path))
+        };
+        self.sites.get(site).is_some_and(|logs| logs.iter().any(is_its))
+    }
+}
+
 fn spread(path: &Path) -> Vec<PathBuf> {
     if path.is_dir() {
         let entries = std::fs::read_dir(path).into_iter().flatten().flatten();

@@ -15,7 +15,7 @@ use crate::daemon::{WINDOW_ENTRIES, format_choice, pipeline_site};
 use crate::deliver::payload::{self, PropertyKey};
 use crate::entry::{Entry, FIELDS};
 use crate::follow::scan::directives_before;
-use crate::follow::{decide_format, discover, file, first_bytes};
+use crate::follow::{FormatChoice, decide_format, discover, file, first_bytes};
 use crate::format::{Format, Misfit, Reading};
 use crate::lines::{Cut, Cutter, Line};
 use crate::offsets::{LogId, SiteId};
@@ -63,7 +63,7 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
             let (explainer, readings) = match &mut explaining {
                 Some(known) => known,
                 // Where no log shows the format, the first lines do.
-                none => none.insert(Explainer::new(config.clone(), args.site.as_deref(), &pending)?),
+                none => none.insert(Explainer::new(config.clone(), args.site.as_deref(), &pending, false)?),
             };
             let mut bytes = pending.as_slice();
             while let Some(cut) = cutter.next_line(&mut bytes) {
@@ -106,7 +106,8 @@ fn read_more(input: &mut impl Read, pending: &mut Vec<u8>) -> std::io::Result<bo
 /// There is no line.
 pub(super) fn disagreement(config: &Config, expectation: &Expectation) -> Result<Option<(String, String)>, Failure> {
     let input = format!("{}\n", expectation.line.trim_end_matches('\n'));
-    let (explainer, mut readings) = Explainer::new(config.clone(), expectation.site.as_deref(), input.as_bytes())?;
+    let (explainer, mut readings) =
+        Explainer::new(config.clone(), expectation.site.as_deref(), input.as_bytes(), true)?;
     let mut repeats = Repeats::new([0; 16], WINDOW_ENTRIES);
     let mut bytes = input.as_bytes();
     let mut cutter = Cutter::new(0, usize::MAX);
@@ -117,6 +118,9 @@ pub(super) fn disagreement(config: &Config, expectation: &Expectation) -> Result
     let last = last.ok_or_else(|| Failure::Failed(format!("{}: there is no line", expectation.place)))?;
     Ok(last.differs(&expectation.want).map(|difference| (difference, last.text())))
 }
+
+/// Logs of a site that are asked for their formats, at most.
+const LOGS_ASKED: usize = 1_000;
 
 /// A pipeline for each format that is in question, and the keys.
 struct Explainer {
@@ -140,8 +144,9 @@ struct Explained<'a> {
 }
 
 impl Explainer {
-    /// Also gives what each pipeline's reading must know before the first line.
-    fn new(config: Config, only: Option<&str>, input: &[u8]) -> Result<(Self, Vec<Reading>), Failure> {
+    /// Also gives what each pipeline's reading must know before the first line. `by_itself`: where `auto` finds a format for the
+    /// input, no log is asked for another.
+    fn new(config: Config, only: Option<&str>, input: &[u8], by_itself: bool) -> Result<(Self, Vec<Reading>), Failure> {
         if let Some(name) = only
             && !config.sites.iter().any(|site| site.name == name)
         {
@@ -165,34 +170,51 @@ impl Explainer {
             let id = SiteId(i64::try_from(index).unwrap_or(i64::MAX));
             keys.push((id, site.property_key.clone()));
             let choice = format_choice(&site, &formats);
-            let mut logs = site.logs.iter().flat_map(|pattern| discover::expand(pattern));
-            let from_log = logs.find_map(|path| {
-                let opened = file::open(&path).ok()?;
-                let decided =
-                    decide_format(&choice, None, &first_bytes(&opened).ok()?).filter(|decided| decided.fits)?;
-                // The lines are taken for such as follow the log's last.
-                let reading = directives_before(&opened.file, &decided.format, opened.size).unwrap_or_default();
-                Some((decided, reading))
-            });
             let from_input = || Some((decide_format(&choice, None, input)?, Reading::default()));
-            let Some((decided, reading)) = from_log.or_else(from_input) else { continue };
-            let mut paths: Vec<PathBuf> = site.logs.iter().flat_map(|pattern| discover::expand(pattern)).collect();
-            paths.extend(site.logs.iter().map(PathBuf::from));
-            let site = Arc::new(pipeline_site(site, id));
-            let name = decided.format.name();
-            // Sites that share a log have one pipeline, as when it is followed.
-            let together = pipelines.iter().zip(&logs_of).position(|(pipeline, logs)| {
-                pipeline.format.name() == name && paths.iter().any(|path| logs.contains(path))
-            });
-            match together {
-                Some(at) => {
-                    pipelines[at].sites.push(site);
-                    logs_of[at].extend(paths);
+            let paths: Vec<PathBuf> = site.logs.iter().flat_map(|pattern| discover::expand(pattern)).collect();
+            // Each of its logs may have a format of its own. An expectation says what becomes of a line whatever they hold.
+            let mut ways: Vec<(Format, Reading, Vec<PathBuf>)> = Vec::new();
+            let is_told = by_itself
+                && matches!(choice, FormatChoice::Auto(_))
+                && decide_format(&choice, None, input).is_some_and(|decided| decided.fits);
+            let logs = if is_told { &[][..] } else { &paths[..paths.len().min(LOGS_ASKED)] };
+            for path in logs {
+                let decide = || {
+                    let opened = file::open(path).ok()?;
+                    let first = first_bytes(&opened).ok()?;
+                    let decided = decide_format(&choice, None, &first).filter(|decided| decided.fits)?;
+                    // The lines are taken for such as follow the log's last.
+                    let reading = directives_before(&opened.file, &decided.format, opened.size).unwrap_or_default();
+                    Some((decided.format, reading))
+                };
+                let Some((format, reading)) = decide() else { continue };
+                match ways.iter_mut().find(|(known, ..)| known.name() == format.name()) {
+                    Some((_, _, logs)) => logs.push(path.clone()),
+                    None => ways.push((format, reading, vec![path.clone()])),
                 }
-                None => {
-                    pipelines.push(Pipeline::new(decided.format, vec![site]));
-                    readings.push(reading);
-                    logs_of.push(paths);
+            }
+            if ways.is_empty() {
+                let Some((decided, reading)) = from_input() else { continue };
+                ways.push((decided.format, reading, paths));
+            }
+            let patterns: Vec<PathBuf> = site.logs.iter().map(PathBuf::from).collect();
+            let site = Arc::new(pipeline_site(site, id));
+            for (format, reading, mut paths) in ways {
+                paths.extend(patterns.iter().cloned());
+                // Sites that share a log have one pipeline, as when it is followed.
+                let together = pipelines.iter().zip(&logs_of).position(|(pipeline, logs)| {
+                    pipeline.format.name() == format.name() && paths.iter().any(|path| logs.contains(path))
+                });
+                match together {
+                    Some(at) => {
+                        pipelines[at].sites.push(Arc::clone(&site));
+                        logs_of[at].extend(paths);
+                    }
+                    None => {
+                        pipelines.push(Pipeline::new(format, vec![Arc::clone(&site)]));
+                        readings.push(reading);
+                        logs_of.push(paths);
+                    }
                 }
             }
         }
@@ -207,13 +229,26 @@ impl Explainer {
         let mut entries: Vec<Option<Entry<'a>>> = (self.pipelines.iter().zip(readings))
             .map(|(pipeline, reading)| pipeline.format.parse_in(reading, line.bytes))
             .collect();
-        // The first pipeline whose format fits and that has a site for the line; else the first.
+        // One with a site that asks for the line's host; else the first whose format fits and that has a site for the line;
+        // else the first.
         let fits = |(pipeline, entry): (&Pipeline, &Option<Entry<'_>>)| {
             let owned = |entry| pipeline.format.is_directive(line.bytes) || pipeline.route(entry).is_some();
             entry.as_ref().is_some_and(owned)
         };
+        let is_asked_for = |(pipeline, entry): (&Pipeline, &Option<Entry<'_>>)| {
+            let site = entry.as_ref().filter(|entry| entry.host.is_some()).and_then(|entry| pipeline.route(entry));
+            site.is_some_and(|site| pipeline.sites[site].hosts.is_some())
+        };
+        let read = || self.pipelines.iter().zip(&entries);
         // `new` refuses an empty list.
-        let chosen = self.pipelines.iter().zip(&entries).position(fits).unwrap_or(0);
+        let chosen = read().position(is_asked_for).or_else(|| {
+            let first = read().position(fits)?;
+            // Of a site's logs one may be of a format that fits nearly anything.
+            let site = |at: usize| self.pipelines[at].sites.first().map(|site| site.id);
+            let own = read().enumerate().filter(|(at, way)| site(*at) == site(first) && fits(*way)).map(|(at, _)| at);
+            own.min_by_key(|at| std::cmp::Reverse(self.pipelines[*at].format.specificity()))
+        });
+        let chosen = chosen.unwrap_or(0);
         let (pipeline, entry) = (&self.pipelines[chosen], entries.swap_remove(chosen));
         let misfit = pipeline.format.misfit_in(&before[chosen], line.bytes);
         let mut taken = if line.bytes.len() > self.max_line {

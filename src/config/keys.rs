@@ -333,8 +333,8 @@ pub const SITE: Section = Section {
             "list of paths or globs",
             Needed,
             "[\"/var/log/nginx/*.access.log\"]",
-            "The live logs; rotated siblings are found by themselves. Sites may share a log if each names `hosts` and the \
-             format has the host.",
+            "The live logs, by whole paths (others begin where silktail is started); rotated siblings are found by themselves. \
+             Sites may share a log if each names `hosts` and the format has the host.",
         ),
         key(
             "format",

@@ -178,6 +178,7 @@ mod tests {
             url: "https://example.com/downloaded-file.pdf".to_owned(),
             properties: vec![("plan".to_owned(), "gold".to_owned())],
             time: None,
+            offset: None,
             origin: Origin { site: SiteId(1), log: LogId(1), line: Span { start: 0, end: 1 } },
         };
         let batch = Batch::of(0, event);
@@ -214,6 +215,7 @@ mod tests {
                 url: url.clone(),
                 properties: vec![(format!("{property}."), value.clone())],
                 time: None,
+                offset: None,
                 origin: Origin { site: SiteId(1), log: LogId(1), line: Span { start: 0, end: 1 } },
             };
             let mut batcher = crate::batch::Batcher::new(2);

@@ -40,13 +40,18 @@ fn each_path(pattern: &str, trouble: &mut impl FnMut(&Path, io::Error), take: &m
         let paths = glob::glob(pattern).into_iter().flatten().flatten();
         return paths.filter(|path| !path.is_dir()).for_each(take);
     }
-    let mut list = |directory: &Path| match fs::read_dir(directory) {
+    // A bare name lies where the program was started.
+    let there = |directory: &Path| {
+        if directory.as_os_str().is_empty() { Path::new(".").to_path_buf() } else { directory.to_path_buf() }
+    };
+    let mut list = |directory: &Path| match fs::read_dir(there(directory)) {
         Ok(entries) => {
             for entry in entries.flatten().filter(|entry| wanted.matches(&entry.file_name().to_string_lossy())) {
                 let name = entry.file_name();
                 // As long as it gets: there may be ten thousand of them.
                 let mut path = PathBuf::with_capacity(directory.as_os_str().len() + 1 + name.len());
-                path.extend([directory.as_os_str(), &name]);
+                path.push(directory);
+                path.push(&name);
                 // What the directory says of an entry costs nothing; a link has to be followed.
                 let is_folder = match entry.file_type() {
                     Ok(kind) if !kind.is_symlink() => kind.is_dir(),

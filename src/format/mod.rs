@@ -315,7 +315,7 @@ impl Format {
     }
 
     /// How much a format means: the number of fields, then its length.
-    fn specificity(&self) -> (usize, usize) {
+    pub(crate) fn specificity(&self) -> (usize, usize) {
         (self.inner.fields.len() + self.inner.extra.len(), self.inner.text.len())
     }
 }

@@ -113,6 +113,8 @@ pub(super) fn all(db: &Connection, site: Option<&str>) -> rusqlite::Result<Vec<R
                 url,
                 properties,
                 time,
+                // Only a backfill's summary asks for it.
+                offset: None,
                 origin,
             },
         }))

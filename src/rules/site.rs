@@ -139,7 +139,9 @@ impl SiteContext {
     pub fn own_url(&self, entry: &Entry<'_>, room: String) -> Option<String> {
         let path = entry.path.as_deref().filter(|path| path.starts_with(b"/"))?;
         let base = &self.base_url[..Position::BeforePath];
-        let host = entry.host.as_deref().map(lossy).filter(|host| self.hosts.contains(host));
+        // nginx logs `*.example.org` for its name where that is how it calls the server.
+        let is_ours = |host: &Cow<'_, str>| !host.contains('*') && self.hosts.contains(host);
+        let host = entry.host.as_deref().map(lossy).filter(is_ours);
         let query = entry.query.as_deref().filter(|_| self.keep_query != KeepQuery::Only(Vec::new()));
         let mut text = room;
         // Nearly always nothing is to be done to it: the base URL is as parsing left it, and parsing would leave the path.

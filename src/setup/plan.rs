@@ -143,12 +143,38 @@ pub(super) fn plan(setups: &[Setup]) -> Plan {
     }
     let mut forms = Forms::default();
     enter(&mut drafts, &mut forms, &mut troubles);
-    let mut drafts = tell_apart(drafts, &forms, &mut troubles);
+    let drafts = tell_apart(drafts, &forms, &mut troubles);
     // Of sites that a host fits, the first wins: those that take whatever comes stand last.
+    let mut drafts = in_precedence(drafts);
     drafts.sort_by_key(|draft| draft.names.is_empty());
     // As one would go through the files; what has no place is about several.
     troubles.sort_by_key(|trouble| (trouble.place.is_none(), trouble.place.clone()));
     write(drafts, &forms, troubles)
+}
+
+/// As nginx chooses a server: by an exact name before a wildcard, and by a longer wildcard before a shorter one
+/// (`ngx_http_core_module`, `server_name`); else as they stood. Apache goes by their order anyway.
+fn in_precedence(mut left: Vec<Draft<'_>>) -> Vec<Draft<'_>> {
+    let covers = |wildcard: &str, name: &str| {
+        let Some(domain) = wildcard.strip_prefix('*') else { return false };
+        name != wildcard && name.strip_prefix('*').unwrap_or(name).ends_with(domain)
+    };
+    let goes_before = |one: &Draft<'_>, other: &Draft<'_>| {
+        let both_nginx = one.server == Server::Nginx && other.server == Server::Nginx;
+        let wildcards = || other.names.iter().filter(|name| name.starts_with("*."));
+        both_nginx && wildcards().any(|wildcard| one.names.iter().any(|name| covers(wildcard, name)))
+    };
+    let mut ordered = Vec::with_capacity(left.len());
+    while !left.is_empty() {
+        let is_next = |at: &usize| {
+            let others = left.iter().enumerate().filter(|(other, _)| other != at);
+            !others.into_iter().any(|(_, other)| goes_before(other, &left[*at]))
+        };
+        // Where each has a wildcard for the other's name there is no order that is right for both.
+        let next = (0..left.len()).find(is_next).unwrap_or(0);
+        ordered.push(left.remove(next));
+    }
+    ordered
 }
 
 /// Virtual hosts of one name are one site; its main name is that of the TLS one.
@@ -725,6 +751,18 @@ mod tests {
                 "further names are hosts",
                 "server { server_name a.example b.example *.c.example; access_log /l/a; }",
                 vec!["a.example http://a.example [/l/a] combined [a.example b.example *.c.example]"],
+            ),
+            (
+                "names before wildcards, long ones before short ones",
+                &format!(
+                    "{HOST} access_log /l/s v; server {{ server_name *.example.org; }} server {{ server_name \
+                     *.docs.example.org; }} server {{ server_name docs.example.net docs.example.org; }}"
+                ),
+                vec![
+                    "*.docs.example.org http://? [/l/s] v [*.docs.example.org]",
+                    "docs.example.net http://docs.example.net [/l/s] v [docs.example.net docs.example.org]",
+                    "*.example.org http://? [/l/s] v [*.example.org]",
+                ],
             ),
             (
                 "a shared log with the host",

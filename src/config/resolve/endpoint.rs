@@ -38,8 +38,16 @@ impl Resolver<'_> {
             ("retry_max", &mut settings.retry_max),
             ("max_age", &mut settings.max_age),
         ] {
-            if let Some(duration) = self.duration(&mut table, source, name) {
-                *place = duration;
+            let span = table.key_span(name);
+            match self.duration(&mut table, source, name) {
+                // A POST that may take no time is never answered, and one that is tried again at once is so for ever.
+                Some(Duration::ZERO) if matches!(name, "timeout" | "retry_max") => {
+                    let help = Some("leave it out for the default".to_owned());
+                    let span = span.unwrap_or_default();
+                    self.walk(source).error(span, format!("`{name}` can't be nothing"), "a duration is needed", help);
+                }
+                Some(duration) => *place = duration,
+                None => {}
             }
         }
         let mut count = |resolver: &mut Self, name, least| {

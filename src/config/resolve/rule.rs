@@ -84,7 +84,8 @@ impl Resolver<'_> {
             Some(list) if list.iter().any(|(text, _)| text == "any") => None,
             Some(list) => {
                 for (text, span) in list.iter().filter(|(text, _)| text.bytes().any(|b| b.is_ascii_lowercase())) {
-                    let help = Some(format!("write `{}`", text.to_ascii_uppercase()));
+                    let upper = text.to_ascii_uppercase();
+                    let help = Some(if upper == "ANY" { "write `any`".to_owned() } else { format!("write `{upper}`") });
                     self.walk(source).warning(span.clone(), "methods are upper case", "fits no request", help);
                 }
                 Some(list.into_iter().map(|(text, _)| text).collect())
