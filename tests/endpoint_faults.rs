@@ -364,6 +364,8 @@ fn a_quiet_log_that_is_rotated_while_its_site_waits_is_named_before_and_after_it
     for status in [403, 503] {
         let endpoint = Endpoint::scripted(move |_, _| Answer::Status(status));
         let (sandbox, daemon) = started(endpoint.port, QUICK, 5);
+        // What is rotated before anybody has looked is nobody's.
+        says(&daemon, "ready");
         let in_it = fs::metadata(sandbox.path("access.log")).unwrap().len();
         fs::rename(sandbox.path("access.log"), sandbox.path("access.log.1")).unwrap();
         sandbox.append("access.log", &lines(5..7));
