@@ -186,8 +186,9 @@ pub struct Follower<S> {
     looking_stored: Option<Instant>,
     /// Whether something may have happened that nobody will tell.
     look_again: bool,
-    /// When that was last done, and whether a file that isn't open has been written to since.
+    /// When that was last done, how long it took, and whether a file that isn't open has been written to since.
     looked_at: Instant,
+    look_took: Duration,
     wants_to_look: bool,
     /// Files that aren't logs; forgotten at each look.
     unconcerned: HashSet<PathBuf>,
@@ -329,6 +330,7 @@ impl<S: Sink> Follower<S> {
             look_again: false,
             known_before: BTreeMap::new(),
             looked_at: Instant::now(),
+            look_took: Duration::ZERO,
             wants_to_look: false,
             unconcerned: HashSet::new(),
             unopened: HashMap::new(),
@@ -645,10 +647,15 @@ impl<S: Sink> Follower<S> {
             poll = poll.min(unsent::EVERY);
         }
         if self.wants_to_look {
-            poll = poll.min(LOOK_EVERY);
+            poll = poll.min(self.look_every());
         }
         let leaving = self.sources.iter().any(|source| source.leaving.is_some());
         if leaving || !self.truncated.is_empty() { poll.min(QUIET / 5) } else { poll }
+    }
+
+    /// How often names are looked at for the sake of files that aren't open: a tenth of the time at most goes into it.
+    fn look_every(&self) -> Duration {
+        LOOK_EVERY.max(self.look_took.saturating_mul(9))
     }
 
     /// Waits for a wake, and takes all that have come; not at all where there is `more` to read.
@@ -694,10 +701,11 @@ impl<S: Sink> Follower<S> {
             self.look_again = true;
             return Ok(Flow::On);
         }
-        look |= self.wants_to_look && self.looked_at.elapsed() >= LOOK_EVERY;
+        look |= self.wants_to_look && self.looked_at.elapsed() >= self.look_every();
         if look || self.watches.missed() {
             self.look_again = false;
             self.look()?;
+            self.look_took = self.looked_at.elapsed();
             if !self.new_patterns.is_empty() {
                 self.know_patterns()?;
             }

@@ -18,7 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
@@ -36,6 +36,8 @@ use crate::visitor::repeats::{Kept, Key, Touch};
 
 /// A commit reaches the disk after this long at most.
 const SYNC_AFTER: Duration = Duration::from_secs(1);
+/// How long opening is tried where SQLite can't open what lies there.
+const OPENING: Duration = Duration::from_secs(2);
 /// Advances that may wait for the writer before reading stops.
 const QUEUE: usize = 64;
 
@@ -373,6 +375,21 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`]: nothing is guessed around.
     pub fn open(state_dir: &Path, role: Role) -> Result<Self, LedgerError> {
+        let began = Instant::now();
+        loop {
+            match Self::open_now(state_dir, role) {
+                // Whoever closes it last removes what lies beside it, and who opens it in that moment may miss that.
+                Err(LedgerError::Database { error, .. })
+                    if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) && began.elapsed() < OPENING =>
+                {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn open_now(state_dir: &Path, role: Role) -> Result<Self, LedgerError> {
         let trouble = |error| LedgerError::Directory { path: state_dir.to_path_buf(), error };
         if !state_dir.exists() {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(trouble)?;
