@@ -478,44 +478,44 @@ fn nobody_to_ask() -> Failure {
     Failure::Usage("nobody can be asked here: say --yes, or look first with --dry-run".to_owned())
 }
 
-/// A directory's files; what a pattern that the shell left alone matches; else the path itself.
-/// The logs that the configuration names, by their names and by what they are.
-struct Logs {
-    sites: Vec<Vec<PathBuf>>,
-    inodes: HashMap<(u64, u64), PathBuf>,
-}
+/// A log's name, and its device and inode, if it is there.
+type Named = (PathBuf, Option<(u64, u64)>);
+
+/// The logs that the configuration names, by site.
+struct Logs(Vec<Vec<Named>>);
 
 impl Logs {
     fn of(config: &Config) -> Self {
-        let of_site =
-            |site: &crate::config::Site| site.logs.iter().flat_map(|pattern| discover::expand(pattern)).collect();
-        let sites: Vec<Vec<PathBuf>> = config.sites.iter().map(of_site).collect();
-        let mut inodes = HashMap::new();
-        for log in sites.iter().flatten() {
-            if let Ok(inode) = file::inode(log) {
-                inodes.entry(inode).or_insert_with(|| log.clone());
-            }
-        }
-        Self { sites, inodes }
+        let with_inode = |log: PathBuf| {
+            let inode = file::inode(&log).ok();
+            (log, inode)
+        };
+        let of_site = |site: &config::Site| {
+            site.logs.iter().flat_map(|pattern| discover::expand(pattern)).map(with_inode).collect()
+        };
+        Self(config.sites.iter().map(of_site).collect())
     }
 
     /// Which of them a path is: by another spelling, or through a link, it is the same one, to which a server writes.
     fn find(&self, path: &Path, absolute: &Path) -> Option<&Path> {
-        let by_name = self.sites.iter().flatten().find(|log| **log == *absolute || **log == *path);
-        by_name.or_else(|| self.inodes.get(&file::inode(path).ok()?)).map(PathBuf::as_path)
+        let all = || self.0.iter().flatten();
+        let by_name = all().find(|(log, _)| *log == *absolute || *log == *path);
+        let inode = || file::inode(path).ok();
+        let found = by_name.or_else(|| inode().and_then(|inode| all().find(|(_, known)| *known == Some(inode))));
+        found.map(|(log, _)| log.as_path())
     }
 
     /// Whether a path is one of a site's logs, or a rotated one beside it.
     fn are_read_by(&self, site: usize, path: &Path) -> bool {
-        let is_its = |log: &PathBuf| {
-            log == path
-                || discover::siblings(log).iter().any(|sibling| sibling == path)
-                || file::inode(log).is_ok_and(|inode| self.inodes.get(&inode).is_some_and(|known| known == path))
+        let inode = file::inode(path).ok();
+        let is_its = |(log, known): &Named| {
+            log == path || (known.is_some() && *known == inode) || discover::siblings(log).iter().any(|one| one == path)
         };
-        self.sites.get(site).is_some_and(|logs| logs.iter().any(is_its))
+        self.0.get(site).is_some_and(|logs| logs.iter().any(is_its))
     }
 }
 
+/// A directory's files; what a pattern that the shell left alone matches; else the path itself.
 fn spread(path: &Path) -> Vec<PathBuf> {
     if path.is_dir() {
         let entries = std::fs::read_dir(path).into_iter().flatten().flatten();

@@ -232,24 +232,15 @@ impl<S: Sink> Follower<S> {
                 .is_some_and(|target| known.contains(&target.site.id) || new.contains(&target.site.id))
         };
         let all: Vec<usize> = (0..self.targets.len()).filter(is_its).collect();
-        let sites = self.sites_of(&all);
         let mut source = self.sources.remove(index);
-        let at = source.own_offset();
-        self.park(&mut source);
-        let log_path = Arc::clone(&source.path);
-        let log = Log { id: source.row.id, path: &log_path, size: source.file.size().unwrap_or(at) };
-        source.readers.push(self.reader(None, None, log, at)?);
-        for (index, site) in sites.iter().enumerate() {
-            source.readers.push(self.reader(Some(index), Some(site.id), log, at)?);
-        }
-        let names: Vec<&str> = sites.iter().map(|site| site.name.as_str()).collect();
+        let format = source.pipeline.format.clone();
+        self.hand_over(&mut source, format, &all)?;
+        let names: Vec<&str> = source.pipeline.sites.iter().map(|site| site.name.as_str()).collect();
         tracing::info!(
             sites = names.join(","), path = %source.path.display(), other = %path.display(),
             "one file has two names, following it once for the sites of both"
         );
-        let pipeline = self.pipeline(source.pipeline.format.clone(), sites);
-        warn_of_a_missing_host(&pipeline, &source.path);
-        source.go_on_with(pipeline);
+        warn_of_a_missing_host(&source.pipeline, &source.path);
         self.sources.insert(index, source);
         Ok(())
     }

@@ -450,22 +450,29 @@ impl<S: Sink> Follower<S> {
             let decided = decide_format(choice, source.row.format.as_deref(), &first);
             let format = decided.map_or_else(|| source.pipeline.format.clone(), |decided| decided.format);
             source.row.format = Some(format.shared_name());
-            let at = source.own_offset();
-            self.park(&mut source);
-            let (id, path) = (source.row.id, Arc::clone(&source.path));
-            let log = Log { id, path: &path, size: source.file.size().unwrap_or(at) };
-            let sites = self.sites_of(&targets);
-            source.readers.push(self.reader(None, None, log, at)?);
-            for (index, site) in sites.iter().enumerate() {
-                source.readers.push(self.reader(Some(index), Some(site.id), log, at)?);
-            }
-            let pipeline = self.pipeline(format, sites);
-            source.go_on_with(pipeline);
+            self.hand_over(&mut source, format, &targets)?;
             self.sink.update(source.row.clone());
             self.sources.push(source);
         }
         // What comes back after it wasn't followed for a while, may have been rotated.
         self.look_at_all(&before)
+    }
+
+    /// From now on a log is read for other sites, or by another format: who read it goes on where it was, who is new begins
+    /// where the log stands.
+    fn hand_over(&mut self, source: &mut Source, format: Format, targets: &[usize]) -> Result<(), LedgerError> {
+        let at = source.own_offset();
+        self.park(source);
+        let (id, path) = (source.row.id, Arc::clone(&source.path));
+        let log = Log { id, path: &path, size: source.file.size().unwrap_or(at) };
+        let sites = self.sites_of(targets);
+        source.readers.push(self.reader(None, None, log, at)?);
+        for (index, site) in sites.iter().enumerate() {
+            source.readers.push(self.reader(Some(index), Some(site.id), log, at)?);
+        }
+        let pipeline = self.pipeline(format, sites);
+        source.go_on_with(pipeline);
+        Ok(())
     }
 
     /// Takes a log's readers out of use; they go on from where they are, should they be wanted again.
