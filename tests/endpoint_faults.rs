@@ -516,6 +516,54 @@ fn a_wrong_set_up_is_found_out_also_where_events_come_one_by_one() {
 }
 
 #[test]
+fn one_event_that_something_before_the_endpoint_dislikes_holds_up_no_other() {
+    for status in [403, 404, 418] {
+        let endpoint = Endpoint::scripted(move |_, body| {
+            Answer::Status(if body.to_string().contains("/3.pdf") { status } else { 200 })
+        });
+        let (sandbox, daemon) = started(endpoint.port, QUICK, 10);
+        endpoint.wait_delivered(9);
+        sandbox.append("access.log", &lines(10..20));
+        endpoint.wait_delivered(19);
+        // Alone with it, after a restart, until another comes.
+        daemon.stop();
+        let daemon = sandbox.start("said");
+        let tries = endpoint.post_count();
+        wait_for("another try", SOON, || endpoint.post_count() > tries);
+        sandbox.append("access.log", &lines(20..25));
+        endpoint.wait_delivered(24);
+        assert!(rejected(&sandbox).is_empty(), "it may be taken yet");
+        endpoint.set_script(|_, _| Answer::Status(200));
+        endpoint.wait_delivered(25);
+        daemon.stop();
+        assert_eq!(endpoint.delivered(), urls(0..25), "{status}");
+    }
+}
+
+#[test]
+fn a_score_of_refused_events_holds_up_no_other() {
+    let refuses = |below: u32| {
+        let urls = urls(0..below);
+        move |_: usize, body: &Value| {
+            let url = body["events"][0]["url"].as_str().unwrap();
+            Answer::Status(if urls.iter().any(|refused| refused == url) { 400 } else { 200 })
+        }
+    };
+    let endpoint = Endpoint::scripted(refuses(25));
+    let (sandbox, daemon) = started(endpoint.port, "linger = \"1s\"\nretry_max = \"100ms\"", 40);
+    endpoint.wait_delivered(15);
+    wait_for("the rejections", SOON, || rejected(&sandbox).len() == 25);
+    daemon.stop();
+    assert_eq!(endpoint.delivered().len(), 15);
+    // So it is with those that are tried again: what is taken by now is reached, whatever stands before it.
+    endpoint.set_script(refuses(22));
+    for _ in 0..2 {
+        sandbox.run(&["rejected", "retry"]).expect_code(1);
+    }
+    assert_eq!((endpoint.delivered().len(), rejected(&sandbox).len()), (18, 22));
+}
+
+#[test]
 fn a_captive_portal_is_taken_at_its_word_and_said_once() {
     let endpoint = Endpoint::scripted(|_, _| {
         Answer::Raw(

@@ -587,7 +587,7 @@ impl Patience {
             *self = Self { open: left, since: Instant::now() };
         }
         let snapshot = delivery.snapshot();
-        let stuck = |id: &SiteId| snapshot.iter().any(|site| site.id == *id && site.state == "misconfigured");
+        let stuck = |id: &SiteId| snapshot.iter().any(|site| site.id == *id && site.is_set_up_wrongly());
         if open.iter().all(stuck) {
             let error = snapshot.iter().find(|site| stuck(&site.id)).and_then(|site| site.last_error.clone());
             return Some(format!(

@@ -1,6 +1,5 @@
 //! `silktail rejected`: the events that the endpoint refused for good, to look at, to send again, to forget.
 
-use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,10 +11,9 @@ use super::{Failure, load, print, printable, say};
 use crate::backfill::PATIENCE;
 use crate::batch::Batch;
 use crate::daemon::delivery_site;
-use crate::deliver::{Delivery, Outcome, Settle, Settlement};
+use crate::deliver::{Delivery, Outcome, Settle, Settlement, SiteSnapshot};
 use crate::journal;
 use crate::ledger::{Ledger, Rejected, Role};
-use crate::offsets::Origin;
 
 /// The arguments of `rejected`.
 #[derive(Debug, clap::Args)]
@@ -164,7 +162,6 @@ fn list(rejected: &[Rejected], json: bool) -> Result<(), Failure> {
 /// Takes what became of events that were in the state as rejected.
 struct Retried {
     ledger: Ledger,
-    ids: HashMap<Origin, i64>,
     /// Delivered, refused again.
     counts: Mutex<(usize, usize)>,
     changed: tokio::sync::Notify,
@@ -172,11 +169,12 @@ struct Retried {
 
 impl Settle for Retried {
     async fn settle(&self, settlement: Settlement) {
+        // By its number: one line's event may be there twice.
+        let id = settlement.batch.number.cast_signed();
         for event in settlement.batch.events() {
-            let Some(id) = self.ids.get(&event.origin) else { continue };
             let kept = match &settlement.outcome {
-                Outcome::Delivered => self.ledger.rejected_was_delivered(*id, event.origin.site),
-                Outcome::Rejected { status, reason } => self.ledger.rejected_again(*id, *status, reason),
+                Outcome::Delivered => self.ledger.rejected_was_delivered(id, event.origin.site),
+                Outcome::Rejected { status, reason } => self.ledger.rejected_again(id, *status, reason),
             };
             if let Err(error) = kept {
                 say(&format!("error: {error}; event {id} may be sent again by the next retry"));
@@ -194,7 +192,7 @@ impl Settle for Retried {
     }
 }
 
-fn retry(config: &crate::config::Config, ledger: &Ledger, rejected: Vec<Rejected>) -> Result<(), Failure> {
+fn retry(config: &crate::config::Config, ledger: &Ledger, mut rejected: Vec<Rejected>) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| Failure::from_error(error);
     let all = rejected.len();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
@@ -210,15 +208,14 @@ fn retry(config: &crate::config::Config, ledger: &Ledger, rejected: Vec<Rejected
             settings.endpoint.max_age = std::time::Duration::ZERO;
             sites.push(settings);
         }
-        let retried = Arc::new(Retried {
-            ledger: ledger.clone(),
-            ids: rejected.iter().map(|rejected| (rejected.event.origin, rejected.id)).collect(),
-            counts: Mutex::default(),
-            changed: tokio::sync::Notify::new(),
-        });
+        let retried =
+            Arc::new(Retried { ledger: ledger.clone(), counts: Mutex::default(), changed: tokio::sync::Notify::new() });
         let delivery = Delivery::start(sites, Arc::clone(&retried)).map_err(|error| failed(&error))?;
-        for Rejected { event, .. } in rejected {
-            delivery.submit_batch(Batch::of(0, event));
+        // Those first that were tried longest ago: where the set-up is blamed for a score of them, the next retry begins with
+        // others.
+        rejected.sort_by_key(|rejected| (rejected.at, rejected.id));
+        for Rejected { id, event, .. } in rejected {
+            delivery.submit_batch(Batch::of(id.cast_unsigned(), event));
         }
         let counts = || *retried.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let mut stopped = false;
@@ -228,7 +225,7 @@ fn retry(config: &crate::config::Config, ledger: &Ledger, rejected: Vec<Rejected
             // Sites that are set up wrongly keep theirs; the others are finished first.
             let sites = delivery.snapshot();
             let mut left = sites.iter().filter(|site| site.waiting + site.in_flight > 0).peekable();
-            let stuck = left.peek().is_some() && left.all(|site| site.in_flight == 0 && site.state == "misconfigured");
+            let stuck = left.peek().is_some() && left.all(SiteSnapshot::is_set_up_wrongly);
             if delivered + refused > taken.0 {
                 taken = (delivered + refused, Instant::now());
             }

@@ -36,6 +36,8 @@ use verdict::{Verdict, verdict};
 
 /// After this many failures in a row the whole site pauses.
 const SITE_PAUSES_AFTER: u32 = 5;
+/// Refusals in a row of one POST after the other by which a site is given up where nobody waits for it to be mended.
+const SURE_AFTER: u32 = 4;
 /// After this many refusals in a row, with nothing delivered, it is the set-up and not the events.
 const SETUP_IS_WRONG_AFTER: usize = 20;
 
@@ -150,6 +152,16 @@ pub struct SiteSnapshot {
     pub delivered_at: Option<Timestamp>,
     /// For how long it hasn't been `sending`.
     pub troubled_for: Option<Duration>,
+    /// Tries in a row that were refused as the set-up's fault.
+    pub tries: u32,
+}
+
+impl SiteSnapshot {
+    /// Whether it waits for its set-up to be mended, and several POSTs have shown that: one may be refused for what it
+    /// holds.
+    pub fn is_set_up_wrongly(&self) -> bool {
+        self.state == "misconfigured" && self.in_flight == 0 && self.tries >= SURE_AFTER
+    }
 }
 
 /// Upper bounds of the histogram of POSTs' durations, in seconds.
@@ -241,6 +253,25 @@ struct Post {
 impl Post {
     fn new(batch: Batch) -> Self {
         Self { batch, failures: 0, since: None, sent: None, delivered_then: 0, endpoint: 0 }
+    }
+
+    /// It has failed once more; `delivered`: deliveries of its site so far.
+    fn failed(&mut self, now: Instant, delivered: u64) {
+        self.failures += 1;
+        if self.since.is_none() {
+            (self.since, self.delivered_then) = (Some(now), delivered);
+        }
+    }
+
+    /// Deliveries of its site since it first failed: where there are some, it is this POST that isn't wanted.
+    fn delivered_meanwhile(&self, delivered: u64) -> u64 {
+        if self.since.is_some() { delivered - self.delivered_then } else { 0 }
+    }
+
+    /// Whether it is given up: see [`backoff::is_poison`].
+    fn is_poison(&self, now: Instant, delivered: u64) -> bool {
+        let failing_for = self.since.map(|since| now.duration_since(since)).unwrap_or_default();
+        backoff::is_poison(self.failures, failing_for, self.delivered_meanwhile(delivered))
     }
 }
 
@@ -344,6 +375,14 @@ impl Ready {
 
     fn pop_front(&mut self) -> Option<Post> {
         let post = self.posts.pop_front()?;
+        self.events -= post.batch.len();
+        Some(post)
+    }
+
+    /// The one that was tried longest ago, or never: it tells most about the set-up.
+    fn pop_for_a_try(&mut self) -> Option<Post> {
+        let (at, _) = self.posts.iter().enumerate().min_by_key(|(_, post)| post.sent)?;
+        let post = self.posts.remove(at)?;
         self.events -= post.batch.len();
         Some(post)
     }
@@ -562,12 +601,12 @@ impl<S: Settle> Dispatcher<S> {
         site.ready.push_back(Post::new(batch));
     }
 
-    /// Starts what may start, a site after the other, so that none waits for another's backlog.
     /// Whether it is too late to begin a POST.
     fn is_closing(&self, now: Instant) -> bool {
         self.last_start.is_some_and(|last_start| now >= last_start)
     }
 
+    /// Starts what may start, a site after the other, so that none waits for another's backlog.
     fn start_posts(&mut self, now: Instant) {
         if self.is_closing(now) {
             return;
@@ -602,13 +641,14 @@ impl<S: Settle> Dispatcher<S> {
         let endpoint = &mut self.endpoints[site.endpoint];
         let may = match site.health {
             Health::Sending => true,
-            // One tries for all; at a stop nobody waits for a pause.
+            // One tries for all.
             Health::Pausing(until) | Health::Misconfigured(until) => now >= until && site.in_flight == 0,
         };
         if !may || endpoint.busy >= endpoint.limit.allowed() || now < endpoint.next_start {
             return false;
         }
-        let Some(mut post) = site.ready.pop_front() else { return false };
+        let next = if site.health == Health::Sending { site.ready.pop_front() } else { site.ready.pop_for_a_try() };
+        let Some(mut post) = next else { return false };
         endpoint.busy += 1;
         post.endpoint = site.endpoint;
         if let Some(too_old) = too_old(&post.batch, &endpoint.settings) {
@@ -724,13 +764,9 @@ impl<S: Settle> Dispatcher<S> {
             Verdict::Retry => {
                 self.leave(post.endpoint);
                 let site = &mut self.sites[index];
-                post.failures += 1;
+                post.failed(now, site.delivered);
                 self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner).retries += 1;
-                if post.since.is_none() {
-                    (post.since, post.delivered_then) = (Some(now), site.delivered);
-                }
-                let failing_for = post.since.map(|since| now.duration_since(since)).unwrap_or_default();
-                if backoff::is_poison(post.failures, failing_for, site.delivered - post.delivered_then) {
+                if post.is_poison(now, site.delivered) {
                     self.reject(index, post, status, text);
                     return;
                 }
@@ -754,6 +790,11 @@ impl<S: Settle> Dispatcher<S> {
                     site.ready.push_front(Post::new(post.batch));
                     return;
                 }
+                post.failed(now, site.delivered);
+                if post.delivered_meanwhile(site.delivered) > 0 {
+                    self.reject(index, post, status, text);
+                    return;
+                }
                 site.refused_in_a_row += 1;
                 let is_news = site.is_news(&post);
                 site.suspects.push((post, status.unwrap_or(0), text));
@@ -772,8 +813,21 @@ impl<S: Settle> Dispatcher<S> {
             }
             Verdict::Misconfigured => {
                 self.leave(post.endpoint);
-                let is_news = self.sites[index].is_news(&post);
-                self.sites[index].ready.push_front(post);
+                let site = &mut self.sites[index];
+                post.failed(now, site.delivered);
+                if post.is_poison(now, site.delivered) {
+                    self.reject(index, post, status, text);
+                    return;
+                }
+                // Others of the site were taken since: something before the endpoint dislikes this one (a firewall that reads
+                // user agents and paths), and nobody else waits for it.
+                if post.delivered_meanwhile(site.delivered) > 0 {
+                    let pause = backoff::pause(post.failures, retry_max, None, chance);
+                    site.delayed.push((now + pause, post));
+                    return;
+                }
+                let is_news = site.is_news(&post);
+                site.ready.push_front(post);
                 if is_news {
                     self.misconfigured(index, status, now, chance);
                 }
@@ -828,7 +882,11 @@ impl<S: Settle> Dispatcher<S> {
             }
             let endpoint = &self.endpoints[site.endpoint];
             match site.health {
-                Health::Pausing(until) | Health::Misconfigured(until) if site.in_flight == 0 => sooner(until),
+                // An answer wakes it.
+                _ if endpoint.busy >= endpoint.limit.allowed() => {}
+                Health::Pausing(until) | Health::Misconfigured(until) if site.in_flight == 0 => {
+                    sooner(until.max(endpoint.next_start));
+                }
                 Health::Sending if endpoint.next_start > Instant::now() => sooner(endpoint.next_start),
                 _ => {}
             }
@@ -843,6 +901,7 @@ impl<S: Settle> Dispatcher<S> {
         wake
     }
 
+    /// At a stop nobody waits for a pause.
     fn nothing_more_can_be_sent(&self, now: Instant) -> bool {
         let closing = self.is_closing(now);
         self.sites.iter().all(|site| {
@@ -871,6 +930,7 @@ impl<S: Settle> Dispatcher<S> {
             last_error: site.last_error.clone(),
             remedy: site.remedy,
             delivered_at: site.delivered_at,
+            tries: if matches!(site.health, Health::Misconfigured(_)) { site.pauses } else { 0 },
             troubled_for: site.troubled_since.map(|since| now.duration_since(since)),
         });
         *self.shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = sites.collect();
