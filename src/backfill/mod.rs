@@ -26,6 +26,7 @@ use crate::event::Event;
 use crate::follow::file::{self, Opened};
 use crate::follow::identity::{self, Who};
 use crate::follow::known::Known;
+use crate::follow::rewritten;
 use crate::follow::source::{self, Reader, Sink};
 use crate::follow::{self, FormatChoice};
 use crate::format::{Format, Reading};
@@ -846,7 +847,14 @@ impl Work<'_> {
                 };
                 break (newer.unwrap_or_else(|| LogRow::clone(&known)), decided);
             }
+            if self.was_changed(job, &path, &opened, (&decided.format, &first_lines))? {
+                return Ok(Opening::Empty);
+            }
             if let Some(row) = self.add(&path, &opened, decided.format.name())? {
+                if let Some(ledger) = self.ledger() {
+                    let first = rewritten::first_requests(&decided.format, &first_lines, ledger.secret());
+                    ledger.keep_first(row.id, &first)?;
+                }
                 self.known.put(row.clone());
                 break (row, decided);
             }
@@ -884,6 +892,35 @@ impl Work<'_> {
             waiting: Vec::new(),
             left: None,
         })))
+    }
+
+    /// Whether a file that nobody knows is a log that these sites' readers have read, and whose bytes were changed since.
+    fn was_changed(
+        &mut self,
+        job: &Job,
+        path: &Path,
+        opened: &Opened,
+        lines: (&Format, &[u8]),
+    ) -> Result<bool, Trouble> {
+        let Outlet::Send { ledger, .. } = self.collector.outlet else { return Ok(false) };
+        if self.options.again || path == Path::new("-") {
+            return Ok(false);
+        }
+        let related = self.known.related(path);
+        let Some((_, row)) = rewritten::which(path, opened, lines, ledger, related)? else {
+            return Ok(false);
+        };
+        for site in &job.sites {
+            if !ledger.has_read(site.id, row.id)? {
+                return Ok(false);
+            }
+        }
+        tracing::warn!(
+            path = %path.display(), log = %row.path.display(),
+            hint = "`--again` sends it all; with `--until`, what is older than what was read",
+            "a log was changed after it was read, passing it over"
+        );
+        Ok(true)
     }
 
     /// Takes a new log in; `None`: there is a newer one than the newest that was known.

@@ -9,9 +9,10 @@ use jiff::Timestamp;
 use super::file::{self, Opened};
 use super::identity::{self, Who};
 use super::known::Known;
+use super::rewritten::Read;
 use super::scan::Scan;
 use super::source::{Reader, Sink, Source};
-use super::{Adopted, Follower, Looking, Open, Start, decide_format, discover, first_bytes};
+use super::{Adopted, DETECT_BYTES, Follower, Looking, Open, Start, decide_format, discover, first_bytes};
 use crate::format::Format;
 use crate::ledger::{Fingerprint, LedgerError, LogRow, MARK_MAX, Mark};
 use crate::lines::Cutter;
@@ -75,7 +76,7 @@ impl<S: Sink> Follower<S> {
             }
             Err(opened) => opened,
         };
-        if opened.file.is_packed() && self.finished.contains(&(opened.dev, opened.ino, opened.modified)) {
+        if self.finished.contains(&(opened.dev, opened.ino, opened.modified)) {
             return Ok(());
         }
         let known = match known {
@@ -134,6 +135,7 @@ impl<S: Sink> Follower<S> {
                 open.logs.insert(source.row.id);
                 self.sources.push(*source);
             }
+            Adopted::ReadBefore => {}
             Adopted::NotYet => drop(self.unopened.entry(inode).or_insert_with(|| (path.to_path_buf(), None))),
             Adopted::Outrun => {
                 looking.known = None;
@@ -258,9 +260,10 @@ impl<S: Sink> Follower<S> {
         targets: &[usize],
     ) -> Result<Adopted, LedgerError> {
         let row = match &who {
-            Who::Known(index) | Who::CutBack(index, _) => known.rows().get(*index).map(AsRef::as_ref),
+            Who::Known(index) | Who::CutBack(index, _) => known.rows().get(*index).cloned(),
             Who::New | Who::Copy => None,
         };
+        let row = row.as_deref();
         let Some(choice) = targets.first().and_then(|index| self.targets.get(*index)).map(|target| &target.format)
         else {
             return Ok(Adopted::NotYet);
@@ -304,7 +307,15 @@ impl<S: Sink> Follower<S> {
         }
         let sites = self.sites_of(targets);
         let fresh = self.is_fresh(targets);
+        let rewritten = if who == Who::New { self.rewritten(path, &opened, &decided.format, known)? } else { None };
+        let read_before = rewritten.map(|rewritten| rewritten.read);
+        if read_before == Some(Read::All) {
+            tracing::info!(path = %path.display(), "a log was changed after it was read, not reading it again");
+            self.finished.insert((opened.dev, opened.ino, opened.modified));
+            return Ok(Adopted::ReadBefore);
+        }
         let start = match (&who, self.start) {
+            _ if let Some(Read::Before(offset)) = read_before => offset,
             (Who::CutBack(_, offset), _) => *offset,
             (Who::New | Who::Known(_), Start::End) if fresh && !opened.file.is_packed() => {
                 match file::after_last_newline(&opened.file, opened.size) {
@@ -352,8 +363,9 @@ impl<S: Sink> Follower<S> {
             readers.push(self.reader(Some(index), Some(site.id), log, followed_to)?);
         }
         let offset = readers.iter().map(|reader| reader.cutter.offset()).min().unwrap_or(start);
-        let from = match who {
-            Who::New => "start",
+        let from = match (&who, read_before) {
+            (Who::New, Some(Read::Before(_))) => "where it was read to before it was changed",
+            (Who::New, _) => "start",
             _ => "checkpoint",
         };
         let names: Vec<String> = sites.iter().map(|site| site.name.clone()).collect();
@@ -361,6 +373,19 @@ impl<S: Sink> Follower<S> {
             sites = names.join(","), path = %path.display(), from, offset, format = decided.format.name(),
             "following file"
         );
+        if read_before == Some(Read::Unknown) {
+            let hint = "change rotated logs while silktail runs: it knows then how far it has read them";
+            tracing::warn!(
+                path = %path.display(), hint,
+                "a log was changed after it was read, and the place is gone to which that was: reading it again from its beginning"
+            );
+        }
+        if let Some(Read::Before(_)) = read_before {
+            self.ledger.was_read_before(row.id)?;
+        }
+        if let Some(rewritten) = rewritten {
+            self.goes_on_in_another(rewritten.index, known)?;
+        }
         let pipeline = self.pipeline(decided.format, sites);
         warn_of_a_missing_host(&pipeline, path);
         self.left_over.remove(&row.id);
@@ -381,6 +406,8 @@ impl<S: Sink> Follower<S> {
             scan: Scan::default(),
             size: opened.size,
             behind_since: None,
+            // What was read of it in an earlier run is known from there.
+            outline_at: if offset >= DETECT_BYTES as u64 { u64::MAX } else { 1 },
             seen: None,
         })))
     }

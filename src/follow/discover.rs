@@ -184,6 +184,11 @@ pub fn are_related(one: &Path, other: &Path) -> bool {
         && (is_sibling(one, other) || is_sibling(other, one) || unrotated_name(one) == unrotated_name(other))
 }
 
+/// What names have in common that rotation may have made of the same one: their directory, and what it left of it.
+pub fn family(path: &Path) -> (Option<&Path>, String) {
+    (path.parent(), unrotated_name(path))
+}
+
 /// The name without compression, and without the numbers and dates of rotation.
 fn unrotated_name(path: &Path) -> String {
     fn without_numbers(text: &str) -> &str {

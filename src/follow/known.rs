@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+use super::discover;
 use crate::ledger::{Ledger, LedgerError, LogRow};
 use crate::offsets::LogId;
 
@@ -20,6 +21,8 @@ pub struct Known {
     by_id: HashTable<usize>,
     by_inode: HashTable<usize>,
     by_name: HashTable<usize>,
+    /// Made when it is asked for, which is seldom. Of a row that has another name now, the old one's place is left.
+    by_family: Option<HashTable<usize>>,
     hasher: DefaultHashBuilder,
     newest: i64,
 }
@@ -70,6 +73,24 @@ impl Known {
         self.at(&self.by_name, self.hasher.hash_one(name)).filter(move |(_, row)| *row.path == *name)
     }
 
+    /// Those whose names rotation may have made of the same one as this (see [`discover::are_related`]).
+    pub fn related(&mut self, path: &Path) -> Vec<(usize, Arc<LogRow>)> {
+        let Self { rows, by_family, hasher, .. } = self;
+        let of = |place: &usize| hasher.hash_one(discover::family(&rows[*place].path));
+        let families = by_family.get_or_insert_with(|| {
+            let mut families = HashTable::with_capacity(rows.len());
+            for place in 0..rows.len() {
+                families.insert_unique(of(&place), place, of);
+            }
+            families
+        });
+        let mut places: Vec<usize> = families.iter_hash(hasher.hash_one(discover::family(path))).copied().collect();
+        places.sort_unstable();
+        places.dedup();
+        let all = places.into_iter().map(|place| (place, Arc::clone(&rows[place])));
+        all.filter(|(_, row)| *row.path == *path || discover::are_related(path, &row.path)).collect()
+    }
+
     /// Rows whose places a table has under a hash, in their order.
     fn at(&self, table: &HashTable<usize>, hash: u64) -> impl Iterator<Item = (usize, &LogRow)> {
         let mut places: Vec<usize> = table.iter_hash(hash).copied().collect();
@@ -79,7 +100,7 @@ impl Known {
 
     /// Takes in what is known of a log by now.
     pub fn put(&mut self, row: LogRow) {
-        let Self { rows, by_id, by_inode, by_name, hasher, newest } = self;
+        let Self { rows, by_id, by_inode, by_name, by_family, hasher, newest } = self;
         *newest = row.id.0.max(*newest);
         let of_id = |row: &LogRow| hasher.hash_one(row.id);
         let of_inode = |row: &LogRow| hasher.hash_one((row.dev, row.ino));
@@ -103,6 +124,10 @@ impl Known {
                 place
             }
         };
+        if let Some(families) = by_family {
+            let of = |place: &usize| hasher.hash_one(discover::family(&rows[*place].path));
+            families.insert_unique(of(&place), place, of);
+        }
         by_inode.insert_unique(of_inode(&rows[place]), place, |place| of_inode(&rows[*place]));
         by_name.insert_unique(of_name(&rows[place]), place, |place| of_name(&rows[*place]));
     }
@@ -135,6 +160,11 @@ mod tests {
         assert_eq!(ids(known.named(Path::new("/b")).collect()), [(2, 9)]);
         assert_eq!(ids(known.named(Path::new("/c")).collect()), [(1, 8)]);
         assert_eq!(known.rows().len(), 3);
+        for (id, name) in [(10, "/logs/a.log"), (11, "/logs/a.log.2"), (12, "/logs/b.log")] {
+            known.put(row(id, name, 20 + u64::try_from(id).unwrap()));
+            let related = known.related(Path::new("/logs/a.log.1.gz")).into_iter().map(|(_, row)| row.id.0);
+            assert_eq!(related.collect::<Vec<_>>(), [10, 11][..usize::try_from(id.min(11) - 9).unwrap()]);
+        }
         assert!(known.holds(&row(8, "/c", 10)) && !known.holds(&row(8, "/b", 11)) && !known.holds(&row(1, "/c", 10)));
     }
 }

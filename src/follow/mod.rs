@@ -10,6 +10,7 @@ pub mod file;
 pub mod identity;
 pub(crate) mod known;
 mod moment;
+pub(crate) mod rewritten;
 mod rotated;
 pub mod scan;
 pub mod source;
@@ -25,6 +26,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
+use jiff::Timestamp;
 
 use crate::format::{self, Format};
 use crate::ledger::{Ledger, LedgerError};
@@ -156,6 +158,8 @@ pub struct Follower<S> {
     start: Start,
     max_line: usize,
     rest: Duration,
+    /// When this run began.
+    began: Timestamp,
     ledger: Ledger,
     repeats: Repeats,
     sink: S,
@@ -175,7 +179,7 @@ pub struct Follower<S> {
     /// Readers whose site or log isn't followed any more: their place is known better than the ledger knows it, for what
     /// they have read may still wait to be sent.
     parked: HashMap<(LogId, Option<SiteId>), Reader>,
-    /// Archives that were read to their end, or aren't to be read: nobody writes into them any more.
+    /// Archives that were read to their end, and files that aren't to be read: nobody writes into them any more.
     finished: HashSet<Archive>,
     /// When the names were last looked at, by the clock as it goes now.
     looked: Option<Moment>,
@@ -236,6 +240,8 @@ enum Adopted {
     Source(Box<Source>),
     /// Its format can't be decided yet, or it can't be read.
     NotYet,
+    /// It is a known log whose bytes were changed after all of it was read.
+    ReadBefore,
     /// A backfill has taken a log in meanwhile, and it may be this one.
     Outrun,
 }
@@ -312,6 +318,7 @@ impl<S: Sink> Follower<S> {
             start,
             max_line,
             rest,
+            began: Timestamp::now(),
             ledger,
             repeats,
             sink,
@@ -381,7 +388,7 @@ impl<S: Sink> Follower<S> {
             let unreadable = self.troubles.values().filter(is_there).count();
             self.sink.happened(Happened::Turn { files: self.sources.len(), unreadable });
             match self.passing(|this| this.wait(more))? {
-                Some(Flow::Stop) => return Ok(()),
+                Some(Flow::Stop) => return self.passing(|this| this.outline_ends()).map(|_| ()),
                 Some(Flow::Quiet) => buffers.release(),
                 Some(Flow::On) | None => {}
             }
@@ -532,8 +539,13 @@ impl<S: Sink> Follower<S> {
                 // It is written to still.
                 source.leaving = Some(Instant::now());
             }
+            let has_read = source.progress() != before;
             let behind = matches!(turn, Ok(Turn::More | Turn::Full) | Err(_));
             self.sink.stands(source.row.id, source.place(behind));
+            if has_read && turn.is_ok() {
+                self.outline(index)?;
+            }
+            let source = &mut self.sources[index];
             match turn {
                 Ok(Turn::More) => {
                     more = true;
@@ -884,7 +896,7 @@ impl<S: Sink> Follower<S> {
                     source.leaving = Some(Instant::now());
                     self.sources.push(*source);
                 }
-                Adopted::NotYet => {}
+                Adopted::NotYet | Adopted::ReadBefore => {}
                 Adopted::Outrun => self.truncated.push(truncated),
             }
         }

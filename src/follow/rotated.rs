@@ -341,6 +341,8 @@ impl<S: Sink> Follower<S> {
                 is_unsure = true;
                 continue;
             }
+            // It may be what has become of one of them.
+            missing.retain(|index| !known.rows()[*index].ended || self.left_over.contains(&known.rows()[*index].id));
             if let Some(index) = index {
                 missing.retain(|missing| *missing != index);
                 self.cut.remove(&known.rows()[index].id);

@@ -6,6 +6,7 @@
 
 mod ends;
 mod fingerprint;
+pub mod outline;
 mod recent;
 mod rejected;
 mod store;

@@ -9,6 +9,8 @@ CREATE TABLE log (
     id INTEGER PRIMARY KEY AUTOINCREMENT, path BLOB NOT NULL, dev INTEGER NOT NULL, ino INTEGER NOT NULL,
     fingerprint TEXT NOT NULL, format TEXT, last_read INTEGER, ended INTEGER NOT NULL DEFAULT 0
 );
+-- The first requests of a log, and the last ones before the place to which it was read, as hashes.
+CREATE TABLE outline (log INTEGER PRIMARY KEY, first BLOB NOT NULL DEFAULT x'', last BLOB NOT NULL DEFAULT x'');
 -- What was read: site 0 is the log's own row. until_offset is NULL where `run` follows: all from from_offset on is its.
 -- digest is that of the rules and settings by which a backfill read it; NULL: they don't matter (`run`, the log's own row).
 CREATE TABLE range (

@@ -29,6 +29,7 @@ use state::{VERSION, beside, connect, forget_if_possible, give_to_owner, is_ther
 use writing::Writing;
 
 use super::ends;
+use super::outline::{self, Request};
 use super::rejected::{self, Rejection};
 use super::{Advance, Counts, Fingerprint, recent};
 use crate::offsets::{LogId, Origin, SiteId, Span};
@@ -592,6 +593,47 @@ impl Ledger {
         })
     }
 
+    /// A log's first requests, and the last ones before the place to which it was read, as far as they are known.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn outline(&self, log: LogId) -> Result<(Vec<Request>, Vec<Request>), LedgerError> {
+        let read = |row: &rusqlite::Row<'_>| {
+            let requests =
+                |index| row.get_ref(index).map(|blob| outline::from_bytes(blob.as_blob().unwrap_or_default()));
+            Ok((requests(0)?, requests(1)?))
+        };
+        let query = "SELECT first, last FROM outline WHERE log = ?1";
+        self.ask(|db| db.prepare_cached(query)?.query_row([log.0], read).optional()).map(Option::unwrap_or_default)
+    }
+
+    /// Stores a log's first requests.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn keep_first(&self, log: LogId, first: &[Request]) -> Result<(), LedgerError> {
+        let store = "INSERT INTO outline (log, first) VALUES (?1, ?2) ON CONFLICT (log) DO UPDATE SET first = ?2";
+        self.ask(|db| db.prepare_cached(store)?.execute(params![log.0, outline::to_bytes(first)])).map(|_| ())
+    }
+
+    /// Stores logs' last requests before the places to which they were read.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn keep_last(&self, logs: &[(LogId, Vec<Request>)]) -> Result<(), LedgerError> {
+        self.ask(|db| {
+            let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for (log, last) in logs {
+                change
+                    .prepare_cached(
+                        "INSERT INTO outline (log, last) VALUES (?1, ?2) ON CONFLICT (log) DO UPDATE SET last = ?2",
+                    )?
+                    .execute(params![log.0, outline::to_bytes(last)])?;
+            }
+            change.commit()
+        })
+    }
+
     /// Stores what is known of a log, in order with its advances.
     pub fn update_log(&self, row: LogRow) {
         let mut queue = lock(&self.shared.queue);
@@ -710,6 +752,16 @@ impl Ledger {
             ))?;
             let rows = query.query_map([], |row| row.get(0))?;
             rows.map(|id| id.map(LogId)).collect()
+        })
+    }
+
+    /// What stands before the place from which a new log is followed was read in another one: it is no backfill's.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn was_read_before(&self, log: LogId) -> Result<(), LedgerError> {
+        self.ask(|db| {
+            db.execute("UPDATE range SET from_offset = 0 WHERE log = ?1 AND until_offset IS NULL", [log.0]).map(|_| ())
         })
     }
 
@@ -1364,7 +1416,7 @@ mod tests {
             drop(ledger);
             let db = Connection::open(folder.path().join("silktail.db")).unwrap();
             db.execute_batch(
-                "DROP TRIGGER keep_totals; DROP INDEX rejected_of; DROP TABLE recent;
+                "DROP TABLE outline; DROP TRIGGER keep_totals; DROP INDEX rejected_of; DROP TABLE recent;
                  ALTER TABLE range DROP COLUMN delivered;
                  ALTER TABLE site ADD COLUMN rejected INTEGER NOT NULL DEFAULT 0;
                  UPDATE site SET delivered = 7, rejected = 3;

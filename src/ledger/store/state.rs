@@ -15,7 +15,7 @@ use super::{LedgerError, NO_STATE, READER_CACHE, database_error};
 /// else the machine does in the middle of one.
 const BUSY: Duration = Duration::from_secs(60);
 /// The layout that this version writes.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 /// Bytes of the smallest page that a SQLite database may have (its file format, section 1.3.2).
 const LEAST_PAGE: u64 = 512;
 /// Logs that are done with are forgotten this long after they were last read: a backfill would read them again.
@@ -115,14 +115,20 @@ pub(super) fn prepare(db: &mut Connection, path: &Path) -> Result<[u8; 16], Ledg
     db.query_row("SELECT value FROM meta WHERE key = 'secret'", [], |row| row.get(0)).map_err(wrong)
 }
 
-/// Gives a state of layout 1 what it lacks.
+/// What a layout lacks of the next one, from layout 1 on.
+const STEPS: [&str; 2] = [include_str!("../from-1-to-2.sql"), include_str!("../from-2-to-3.sql")];
+
+/// Gives a state of an older layout what it lacks.
 fn bring_up_to_date(db: &mut Connection) -> rusqlite::Result<()> {
     let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // Another process may have been quicker.
-    if change.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? < VERSION {
-        change.execute_batch(include_str!("../from-1-to-2.sql"))?;
-        change.pragma_update(None, "user_version", VERSION)?;
+    // As it is now: another process may have been quicker.
+    let version = change.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))?;
+    for (step, layout) in STEPS.iter().zip(1..) {
+        if version <= layout {
+            change.execute_batch(step)?;
+        }
     }
+    change.pragma_update(None, "user_version", VERSION.max(version))?;
     change.commit()
 }
 
@@ -152,6 +158,7 @@ pub(super) fn forget(db: &Connection, now: Timestamp, most: i64) -> rusqlite::Re
     if forgotten > 0 {
         db.execute("DELETE FROM range WHERE log NOT IN (SELECT id FROM log)", [])?;
         db.execute("DELETE FROM sent WHERE range NOT IN (SELECT id FROM range)", [])?;
+        db.execute("DELETE FROM outline WHERE log NOT IN (SELECT id FROM log)", [])?;
         tracing::debug!(logs = forgotten, "forgot logs that were done with long ago");
     }
     Ok(())

@@ -1,0 +1,189 @@
+//! Rotated logs whose content was changed after they were read: scripts that make addresses anonymous, or take lines out,
+//! leave a file that no fingerprint knows. Its requests tell which log it is, and what was read isn't read again.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::archive::Content;
+use super::file::{self, Opened};
+use super::known::Known;
+use super::source::{Sink, Source};
+use super::{Follower, discover, first_bytes};
+use crate::format::{Format, Reading};
+use crate::ledger::outline::{self, FIRST, LAST, Request, Search, Seen};
+use crate::ledger::{Ledger, LedgerError, LogRow};
+
+/// Bytes before a log's place in which its last requests are looked for.
+const ENDS: usize = 16 * 1024;
+/// Bytes of a log that are read at a time where its place is looked for.
+const BLOCK: usize = 256 * 1024;
+
+/// A log that was changed after it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rewritten {
+    /// Which, by its place among those that are known.
+    pub(super) index: usize,
+    /// What of the changed file was read before.
+    pub(super) read: Read,
+}
+
+/// What of a changed file was read before it was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Read {
+    /// All.
+    All,
+    /// What is before an offset.
+    Before(u64),
+    /// That can't be told.
+    Unknown,
+}
+
+/// The first requests that some lines show.
+pub fn first_requests(format: &Format, bytes: &[u8], secret: [u8; 16]) -> Vec<Request> {
+    seen(format, bytes, secret).take(FIRST).map(|(seen, _)| seen.request).collect()
+}
+
+/// Which of some logs a file is that begins so, where its bytes have been changed since; logs by their places.
+///
+/// # Errors
+/// Those of the ledger.
+pub fn which(
+    path: &Path,
+    opened: &Opened,
+    (format, first_lines): (&Format, &[u8]),
+    ledger: &Ledger,
+    mut related: Vec<(usize, Arc<LogRow>)>,
+) -> Result<Option<(usize, Arc<LogRow>)>, LedgerError> {
+    let secret = ledger.secret();
+    let mut lines: Option<Vec<Seen>> = None;
+    // The newest is the likeliest.
+    related.sort_by_key(|(_, row)| std::cmp::Reverse(row.id));
+    for (index, row) in related {
+        let (first, _) = ledger.outline(row.id)?;
+        if first.is_empty() {
+            continue;
+        }
+        let lines =
+            lines.get_or_insert_with(|| seen(format, first_lines, secret).take(FIRST).map(|(seen, _)| seen).collect());
+        // What stands under a log's own name, or in its own file, may be another that was asked for the same.
+        let is_another_file = (row.dev, row.ino) != (opened.dev, opened.ino);
+        let only_masked = !(is_another_file && discover::has_a_rotated_name(path));
+        if outline::is_of(&first, lines, only_masked) {
+            return Ok(Some((index, row)));
+        }
+    }
+    Ok(None)
+}
+
+/// The lines of some bytes that show a request, with their ends.
+fn seen<'b>(format: &'b Format, bytes: &'b [u8], secret: [u8; 16]) -> impl Iterator<Item = (Seen, usize)> + 'b {
+    let mut reading = Reading::default();
+    let whole = memchr::memrchr(b'\n', bytes).map_or(0, |end| end + 1);
+    let mut at = 0;
+    bytes[..whole].split_inclusive(|byte| *byte == b'\n').filter_map(move |line| {
+        at += line.len();
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        Some((Seen::of(&format.parse_in(&mut reading, line)?, secret)?, at))
+    })
+}
+
+/// The last requests before a log's place.
+fn last_requests(file: &Content, format: &Format, at: u64, secret: [u8; 16]) -> std::io::Result<Vec<Request>> {
+    let before = file::read_before(file, at, ENDS)?;
+    let begins =
+        if before.len() as u64 == at { 0 } else { memchr::memchr(b'\n', &before).map_or(before.len(), |end| end + 1) };
+    let mut last: Vec<Request> = seen(format, &before[begins..], secret).map(|(seen, _)| seen.request).collect();
+    last.drain(..last.len().saturating_sub(LAST));
+    Ok(last)
+}
+
+/// Where a file stands that was read up to these requests.
+fn place(file: &Content, format: &Format, last: &[Request], secret: [u8; 16]) -> std::io::Result<Option<u64>> {
+    let mut at = 0;
+    let mut search = Search::new(last);
+    let mut buffer = vec![0; BLOCK];
+    loop {
+        let filled = file::read_at(file, &mut buffer, at)?;
+        let Some(end) = memchr::memrchr(b'\n', &buffer[..filled]) else { break };
+        seen(format, &buffer[..=end], secret).for_each(|(seen, end)| search.take(seen, at + end as u64));
+        at += end as u64 + 1;
+    }
+    Ok(search.found())
+}
+
+impl<S: Sink> Follower<S> {
+    /// Which known log a new file is, if its content was changed after it was read.
+    pub(super) fn rewritten(
+        &self,
+        path: &Path,
+        opened: &Opened,
+        format: &Format,
+        known: &mut Known,
+    ) -> Result<Option<Rewritten>, LedgerError> {
+        let related = known.related(path);
+        if related.is_empty() {
+            return Ok(None);
+        }
+        // What can't be read now is asked again when it is read.
+        let Ok(first) = first_bytes(opened) else { return Ok(None) };
+        let found = which(path, opened, (format, &first), &self.ledger, related)?;
+        let Some((index, row)) = found else { return Ok(None) };
+        let open = self.sources.iter().find(|source| source.row.id == row.id);
+        // It was read to its end and is changed in place.
+        let was_cut = self.cut.get(&row.id) == Some(&0);
+        // Nobody writes to it any more, unless it has a log's own name.
+        if (open.is_some() || row.ended || was_cut) && (path != &*row.path || discover::has_a_rotated_name(path)) {
+            return Ok(Some(Rewritten { index, read: Read::All }));
+        }
+        let secret = self.ledger.secret();
+        let last = match open {
+            Some(source) => {
+                let size = source.file.size().unwrap_or(0).max(source.own_offset());
+                last_requests(&source.file, &source.pipeline.format, size, secret).unwrap_or_default()
+            }
+            None => self.ledger.outline(row.id)?.1,
+        };
+        let place = place(&opened.file, format, &last, secret).ok().flatten();
+        Ok(Some(Rewritten { index, read: place.map_or(Read::Unknown, Read::Before) }))
+    }
+
+    /// A log isn't looked for any more: it goes on in a file that was made of it.
+    pub(super) fn goes_on_in_another(&mut self, index: usize, known: &mut Known) -> Result<(), LedgerError> {
+        let Some(mut row) = known.rows().get(index).map(|row| LogRow::clone(row)) else { return Ok(()) };
+        if row.ended || self.sources.iter().any(|source| source.row.id == row.id) {
+            return Ok(());
+        }
+        self.left_over.remove(&row.id);
+        self.cut.remove(&row.id);
+        self.ledger.give_up(row.id)?;
+        row.ended = true;
+        known.put(row);
+        Ok(())
+    }
+
+    /// Keeps what a log can be told by when it is changed, as soon as there is some of it, and again when there is more.
+    pub(super) fn outline(&mut self, index: usize) -> Result<(), LedgerError> {
+        let Some(source) = self.sources.get_mut(index).filter(|source| source.read_to() >= source.outline_at) else {
+            return Ok(());
+        };
+        let first = source.first_bytes().unwrap_or_default();
+        let requests = first_requests(&source.pipeline.format, &first, self.ledger.secret());
+        // Beyond its first bytes there is nothing more to come.
+        let is_whole = requests.len() == FIRST || first.len() >= super::DETECT_BYTES;
+        source.outline_at = if is_whole { u64::MAX } else { source.read_to().max(1) * 2 };
+        self.ledger.keep_first(source.row.id, &requests)
+    }
+
+    /// Keeps by what the places will be found to which the logs were read in this run, should one of them be changed before
+    /// the next.
+    pub(super) fn outline_ends(&self) -> Result<(), LedgerError> {
+        let secret = self.ledger.secret();
+        let was_read = |source: &&Source| source.row.last_read.is_some_and(|at| at >= self.began);
+        let last = |source: &Source| {
+            let last = last_requests(&source.file, &source.pipeline.format, source.own_offset(), secret);
+            Some((source.row.id, last.ok()?))
+        };
+        let logs: Vec<_> = self.sources.iter().filter(was_read).filter_map(last).collect();
+        if logs.is_empty() { Ok(()) } else { self.ledger.keep_last(&logs) }
+    }
+}
