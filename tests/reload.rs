@@ -78,6 +78,43 @@ fn sites_come_and_go_and_keep_their_place() {
 }
 
 #[test]
+fn what_was_read_of_a_rotated_log_and_not_sent_is_not_looked_for_again() {
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+    sandbox.configure_with(
+        endpoint.port,
+        "linger = \"20ms\"\nretry_max = \"100ms\"",
+        &site("docs", "access.log").replace("combined", "auto"),
+    );
+    let rename = |from: &str, to: &str| fs::rename(sandbox.path(from), sandbox.path(to)).unwrap();
+    sandbox.write("access.log", &lines(0..10));
+    let daemon = sandbox.start("said");
+    endpoint.wait_delivered(10);
+    daemon.stop();
+    // Rotated and compressed while it is stopped, and read to its end while the endpoint is away.
+    sandbox.append("access.log", &lines(10..60));
+    let packed = flate2::read::GzEncoder::new(fs::File::open(sandbox.path("access.log")).unwrap(), Default::default());
+    std::io::copy(&mut { packed }, &mut fs::File::create(sandbox.path("access.log.1.gz")).unwrap()).unwrap();
+    sandbox.write("access.log", "");
+    endpoint.set_script(|_, _| Answer::Status(503));
+    let daemon = sandbox.start("said");
+    wait_for("all to be read", SOON, || daemon.stderr().contains("endpoint unavailable"));
+    reload(&daemon, APPLIED);
+    rename("access.log.1.gz", "access.log.2.gz");
+    rename("access.log", "access.log.1");
+    // It is looked for while nothing has come yet under the name.
+    sandbox.write("access.log", "");
+    daemon.hang_up();
+    wait_for("a look", SOON, || daemon.stderr().matches(APPLIED).count() == 2);
+    sandbox.append("access.log", &lines(60..61));
+    endpoint.set_script(|_, _| Answer::Status(200));
+    sandbox.run(&["backfill", "--yes"]).expect_code(0);
+    endpoint.wait_delivered(61);
+    let said = daemon.stop();
+    assert_eq!(endpoint.delivered(), sorted(urls("docs", 0..61)));
+    assert!(!said.contains("unaccounted"), "{said}");
+}
+
+#[test]
 fn a_wrong_configuration_is_refused_whole_with_its_diagnostics() {
     let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
     sandbox.configure(endpoint.port, &site("docs", "docs.log"));

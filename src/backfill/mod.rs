@@ -460,7 +460,7 @@ const ENDS: usize = 64 * 1024;
 pub fn extent(input: &Input, choice: &FormatChoice) -> io::Result<Extent> {
     let opened = input.open()?;
     let (bytes, _) = opened.file.on_disk();
-    let mut first = follow::first_bytes(&opened)?;
+    let mut first = follow::first_bytes(&opened.file)?;
     if !first.contains(&b'\n') {
         first.push(b'\n');
     }
@@ -829,7 +829,7 @@ impl Work<'_> {
         if others.any(|other| other.row.fingerprint.head_len > 0 && other.row.fingerprint.agrees_head(&head)) {
             return Ok(Opening::Later);
         }
-        let mut first_lines = follow::first_bytes(&opened)?;
+        let mut first_lines = follow::first_bytes(&opened.file)?;
         if !live && !first_lines.contains(&b'\n') {
             first_lines.push(b'\n');
         }

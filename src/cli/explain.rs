@@ -181,7 +181,7 @@ impl Explainer {
             for path in logs {
                 let decide = || {
                     let opened = file::open(path).ok()?;
-                    let first = first_bytes(&opened).ok()?;
+                    let first = first_bytes(&opened.file).ok()?;
                     let decided = decide_format(&choice, None, &first).filter(|decided| decided.fits)?;
                     // The lines are taken for such as follow the log's last.
                     let reading = directives_before(&opened.file, &decided.format, opened.size).unwrap_or_default();

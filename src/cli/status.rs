@@ -36,7 +36,7 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     let config = load(config_path)?;
     let names: Vec<String> = config.sites.iter().map(|site| site.name.clone()).collect();
     let patterns: Vec<&String> = config.sites.iter().flat_map(|site| &site.logs).collect();
-    let is_followed = |path: &Path| patterns.iter().any(|pattern| discover::matches(pattern, path));
+    let is_followed = |path: &Path| patterns.iter().any(|pattern| discover::is_for(pattern, path));
     let status = || {
         let live = live::read(&config.state_dir);
         picture(&config.state_dir, &names, live.as_ref(), is_followed).map_err(|error| Failure::from_error(&error))

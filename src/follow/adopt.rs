@@ -6,13 +6,16 @@ use std::time::{Instant, SystemTime};
 
 use jiff::Timestamp;
 
+use super::decide::{DETECT_BYTES, decide_format, first_bytes};
 use super::file::{self, Opened};
 use super::identity::{self, Who};
 use super::known::Known;
+use super::look::{Looking, Open};
 use super::rewritten::Read;
 use super::scan::Scan;
 use super::source::{Reader, Sink, Source};
-use super::{Adopted, DETECT_BYTES, Follower, Looking, Open, Start, decide_format, discover, first_bytes};
+use super::wishes::Start;
+use super::{Adopted, Follower, discover};
 use crate::format::Format;
 use crate::ledger::{Fingerprint, LedgerError, LogRow, MARK_MAX, Mark};
 use crate::lines::Cutter;
@@ -234,16 +237,15 @@ impl<S: Sink> Follower<S> {
                 .is_some_and(|target| known.contains(&target.site.id) || new.contains(&target.site.id))
         };
         let all: Vec<usize> = (0..self.targets.len()).filter(is_its).collect();
-        let mut source = self.sources.remove(index);
-        let format = source.pipeline.format.clone();
-        self.hand_over(&mut source, format, &all)?;
+        let format = self.sources[index].pipeline.format.clone();
+        self.hand_over(index, format, &all)?;
+        let source = &self.sources[index];
         let names: Vec<&str> = source.pipeline.sites.iter().map(|site| site.name.as_str()).collect();
         tracing::info!(
             sites = names.join(","), path = %source.path.display(), other = %path.display(),
             "one file has two names, following it once for the sites of both"
         );
         warn_of_a_missing_host(&source.pipeline, &source.path);
-        self.sources.insert(index, source);
         Ok(())
     }
 
@@ -272,7 +274,7 @@ impl<S: Sink> Follower<S> {
         // Without its first bytes, where it was decided before.
         let decided = match decide_format(choice, stored, &[]) {
             Some(decided) => Some(decided),
-            None => match first_bytes(&opened) {
+            None => match first_bytes(&opened.file) {
                 Ok(first) => decide_format(choice, stored, &first),
                 Err(error) => {
                     self.say_trouble(path, &error);
@@ -356,12 +358,7 @@ impl<S: Sink> Follower<S> {
         row.format = Some(decided.format.shared_name());
         let followed_to = self.ledger.position(None, row.id)?.map_or(start, |position| position.watermark);
         let log = Log { id: row.id, path, size: opened.size };
-        // None to spare: there are thousands of them.
-        let mut readers = Vec::with_capacity(1 + sites.len());
-        readers.push(self.reader(None, None, log, start)?);
-        for (index, site) in sites.iter().enumerate() {
-            readers.push(self.reader(Some(index), Some(site.id), log, followed_to)?);
-        }
+        let readers = self.readers(&sites, log, start, followed_to)?;
         let offset = readers.iter().map(|reader| reader.cutter.offset()).min().unwrap_or(start);
         let from = match (&who, read_before) {
             (Who::New, Some(Read::Before(_))) => "where it was read to before it was changed",

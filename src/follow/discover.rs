@@ -73,15 +73,6 @@ fn each_path(pattern: &str, trouble: &mut impl FnMut(&Path, io::Error), take: &m
     }
 }
 
-/// Whether a pattern matches a path, whether that exists or not.
-pub fn matches(pattern: &str, path: &Path) -> bool {
-    if !is_glob(pattern) {
-        return Path::new(pattern) == path;
-    }
-    let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
-    glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches_path_with(path, options))
-}
-
 /// Every path that any pattern matches, with the indices of the patterns that match it; directories that can't be read
 /// now are told to `trouble`.
 ///
@@ -113,14 +104,15 @@ pub fn paths(patterns: &[String], mut trouble: impl FnMut(&Path, io::Error)) -> 
     found
 }
 
-/// Whether a pattern is for a path, whether anything lies there or not.
+/// Whether a pattern matches a path, whether anything lies there or not.
 pub fn is_for(pattern: &str, path: &Path) -> bool {
     if !is_glob(pattern) {
         return Path::new(pattern) == path;
     }
-    let whole_names = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::default() };
-    // A bad pattern was refused with the configuration.
-    glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches_with(&path.to_string_lossy(), whole_names))
+    // Its default takes `Acme` for `acme`.
+    let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
+    // A bad pattern was refused with the configuration. Names that aren't UTF-8 are matched as they are shown.
+    glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches_with(&path.to_string_lossy(), options))
 }
 
 /// The directory in which something must happen before a pattern matches other files: its longest part without wildcards.
@@ -404,6 +396,7 @@ mod tests {
         assert_eq!(expand(&pattern), want);
         for path in &want {
             assert!(is_for(&pattern, path), "{path:?}");
+            assert!(!is_for(&pattern.to_uppercase(), path), "{path:?}");
         }
         assert!(!is_for(&pattern, &folder.path().join("sub/a.log")));
         let mut said = Vec::new();

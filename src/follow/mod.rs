@@ -5,152 +5,50 @@
 
 mod adopt;
 pub mod archive;
+pub mod decide;
 pub mod discover;
 pub mod file;
 pub mod identity;
 pub(crate) mod known;
+mod look;
 mod moment;
+mod reload;
 pub(crate) mod rewritten;
 mod rotated;
 pub mod scan;
 pub mod source;
+mod truncated;
+mod turns;
 mod unsent;
 pub mod watch;
+pub mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
 
-use hashbrown::{DefaultHashBuilder, HashTable};
 use jiff::Timestamp;
 
-use crate::format::{self, Format};
 use crate::ledger::{Ledger, LedgerError};
 use crate::offsets::{LogId, SiteId};
-use crate::pipeline::Site;
 use crate::visitor::repeats::Repeats;
-use adopt::Log;
-use file::{Opened, Stamp};
-use identity::Who;
+pub use decide::{Decided, decide_format, first_bytes};
 use known::Known;
 use moment::Moment;
-use source::{Buffers, Happened, Reader, Sink, Source, Turn};
+use reload::{Parked, Wanted, new_patterns};
+use source::{Buffers, Happened, Sink, Source};
+use truncated::Truncated;
 use unsent::AllUnsent;
 use watch::{Wake, Watches};
+pub use wishes::{FormatChoice, Start, Target, Wishes};
 
 /// How long a renamed file must have been quiet before its handle is closed: the server writes on until it reopens.
 const QUIET: Duration = Duration::from_secs(5);
-/// Writes to files that aren't open, but may be logs, are followed by a look at all names so often at most.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Other files in the logs' directories that are known to be none.
-const UNCONCERNED: usize = 1_024;
 /// An archive that ends in the middle is taken for finished when it hasn't been written to for this long.
 const SETTLED: Duration = Duration::from_secs(60);
-/// Bytes of a log's beginning from which `auto` decides.
-const DETECT_BYTES: usize = 64 * 1024;
-/// Lines from which `auto` decides.
-const DETECT_LINES: usize = 100;
-
-/// How a site's lines are read.
-#[derive(Debug, Clone)]
-pub enum FormatChoice {
-    /// The most specific of these that fits the log.
-    Auto(Vec<Format>),
-    /// This one.
-    Fixed(Format),
-}
-
-/// A site's wish to follow what matches a pattern.
-#[derive(Debug, Clone)]
-pub struct Target {
-    /// A path or a glob.
-    pub pattern: String,
-    /// Who reads it.
-    pub site: Arc<Site>,
-    /// How.
-    pub format: FormatChoice,
-}
-
-/// Where to begin in logs that match a pattern when it is first run with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Start {
-    /// After the last newline.
-    #[default]
-    End,
-    /// At the first byte.
-    Beginning,
-}
-
-/// What is to be followed, and how.
-#[derive(Debug, Clone)]
-pub struct Wishes {
-    /// Who reads what.
-    pub targets: Vec<Target>,
-    /// Where to begin in logs of new patterns.
-    pub start: Start,
-    /// Longest line, in bytes.
-    pub max_line: usize,
-    /// How long it may take from a line to its event where lines come one after the other: see [`Wishes::rest_for`].
-    pub rest: Duration,
-}
-
-impl Wishes {
-    /// How long the follower rests after it has read all there was, where events linger for so long anyway: a busy log's
-    /// lines are read by the hundred then, for less effort. The first line after a quiet while isn't kept
-    /// waiting.
-    pub fn rest_for(linger: Duration) -> Duration {
-        /// Nobody sees it in events that linger for seconds.
-        const MAX: Duration = Duration::from_millis(50);
-        (linger / 20).min(MAX)
-    }
-}
-
-/// Decides how a log's lines are read, by its first lines; `None` while it has no complete line.
-pub fn decide_format(choice: &FormatChoice, stored: Option<&str>, first_bytes: &[u8]) -> Option<Decided> {
-    let candidates = match choice {
-        FormatChoice::Fixed(format) => return Some(Decided { format: format.clone(), fits: true }),
-        FormatChoice::Auto(candidates) => candidates,
-    };
-    // A decision holds for the file's life, so that a restart in the middle of garbage doesn't change it.
-    if let Some(format) = stored.and_then(|name| candidates.iter().find(|format| format.name() == name)) {
-        return Some(Decided { format: format.clone(), fits: true });
-    }
-    let end = memchr::memrchr(b'\n', first_bytes)?;
-    let lines: Vec<&[u8]> =
-        first_bytes[..end].split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).take(DETECT_LINES).collect();
-    match format::detect(candidates, &lines) {
-        Some(format) => Some(Decided { format, fits: true }),
-        None => candidates
-            .iter()
-            .find(|format| format.name() == "combined")
-            .or(candidates.first())
-            .map(|format| Decided { format: format.clone(), fits: false }),
-    }
-}
-
-/// A format, and whether the lines at hand fit it.
-#[derive(Debug, Clone)]
-pub struct Decided {
-    /// The format.
-    pub format: Format,
-    /// `false`: nothing fitted, and this is the guess that will show as `unparsed`.
-    pub fits: bool,
-}
-
-/// The bytes from which [`decide_format`] decides.
-///
-/// # Errors
-/// Those of reading the file.
-pub fn first_bytes(opened: &Opened) -> std::io::Result<Vec<u8>> {
-    let mut bytes = vec![0; DETECT_BYTES];
-    let filled = file::read_at(&opened.file, &mut bytes, 0)?;
-    bytes.truncate(filled);
-    Ok(bytes)
-}
+/// The clock that a file system stamps with is a tick or so behind.
+const TICK: Duration = Duration::from_millis(20);
 
 /// The follower and all the logs it holds.
 pub struct Follower<S> {
@@ -178,7 +76,9 @@ pub struct Follower<S> {
     real_paths: BTreeMap<PathBuf, PathBuf>,
     /// Readers whose site or log isn't followed any more: their place is known better than the ledger knows it, for what
     /// they have read may still wait to be sent.
-    parked: HashMap<(LogId, Option<SiteId>), Reader>,
+    parked: Parked,
+    /// A configuration that couldn't be taken up yet.
+    wanted: Option<Wanted>,
     /// Archives that were read to their end, and files that aren't to be read: nobody writes into them any more.
     finished: HashSet<Archive>,
     /// When the names were last looked at, by the clock as it goes now.
@@ -225,16 +125,6 @@ pub struct Follower<S> {
     known: Option<Known>,
 }
 
-/// A file that was truncated in place.
-struct Truncated {
-    /// The name under which it was followed.
-    name: Arc<Path>,
-    /// A handle of its own.
-    file: std::fs::File,
-    /// When that was noticed.
-    noticed: Instant,
-}
-
 /// What became of an opened file.
 enum Adopted {
     Source(Box<Source>),
@@ -244,52 +134,6 @@ enum Adopted {
     ReadBefore,
     /// A backfill has taken a log in meanwhile, and it may be this one.
     Outrun,
-}
-
-/// What is known while names are looked at.
-struct Looking {
-    /// What the ledger knows, with what was added since it was asked.
-    known: Option<Known>,
-    /// What is open; `None`: nobody has asked yet, as at nearly all looks.
-    open: Option<Open>,
-}
-
-/// What is open.
-struct Open {
-    /// Its files.
-    inodes: HashSet<(u64, u64)>,
-    /// Its logs.
-    logs: HashSet<LogId>,
-}
-
-impl Open {
-    fn of(sources: &[Source]) -> Self {
-        let (inodes, logs) = sources.iter().map(|source| ((source.row.dev, source.row.ino), source.row.id)).unzip();
-        Self { inodes, logs }
-    }
-}
-
-/// The names of open logs that have them still, found by their sources' places: a set of names would be several times as
-/// large.
-struct OpenNames {
-    places: HashTable<usize>,
-    hasher: DefaultHashBuilder,
-}
-
-impl OpenNames {
-    fn of(sources: &[Source]) -> Self {
-        let (mut places, hasher) = (HashTable::with_capacity(sources.len()), DefaultHashBuilder::default());
-        let hash = |place: &usize| hasher.hash_one(&*sources[*place].path);
-        for place in (0..sources.len()).filter(|place| sources[*place].leaving.is_none()) {
-            places.insert_unique(hash(&place), place, hash);
-        }
-        Self { places, hasher }
-    }
-
-    /// Whether a name is among them; sources may have been added since.
-    fn hold(&self, name: &Path, sources: &[Source]) -> bool {
-        self.places.find(self.hasher.hash_one(name), |place| *sources[*place].path == *name).is_some()
-    }
 }
 
 /// Descriptors that are left for connections, the state and the system.
@@ -329,7 +173,8 @@ impl<S: Sink> Follower<S> {
             troubles: BTreeMap::new(),
             found: 0,
             real_paths: BTreeMap::new(),
-            parked: HashMap::new(),
+            parked: Parked::new(),
+            wanted: None,
             finished: HashSet::new(),
             looked: None,
             set_back: Duration::ZERO,
@@ -420,93 +265,6 @@ impl<S: Sink> Follower<S> {
         self.find_what_was_rotated_away(names)
     }
 
-    /// From now on these patterns aren't new; but those are of which nothing may be read yet: `start` holds for what lies there
-    /// when that is mended.
-    fn know_patterns(&mut self) -> Result<(), LedgerError> {
-        let forbidden: Vec<&PathBuf> =
-            self.troubles.iter().filter(|(_, why)| why.contains("Permission denied")).map(|(path, _)| path).collect();
-        let is_hidden = |pattern: &String| {
-            let is_its = |path: &&&PathBuf| discover::is_for(pattern, path) || Path::new(pattern).starts_with(path);
-            forbidden.iter().any(|path| is_its(&path))
-                && !self.sources.iter().any(|source| discover::is_for(pattern, &source.row.path))
-        };
-        let (hidden, known) = std::mem::take(&mut self.new_patterns).into_iter().partition(is_hidden);
-        self.new_patterns = hidden;
-        for pattern in &known as &BTreeSet<String> {
-            self.ledger.add_pattern(pattern)?;
-        }
-        Ok(())
-    }
-
-    /// Goes on with another configuration: logs and sites that stay keep their place, and what was read stays read.
-    fn reload(&mut self, wishes: Wishes) -> Result<(), LedgerError> {
-        self.new_patterns = new_patterns(&wishes.targets, &self.ledger)?;
-        self.remember_looking(true)?;
-        let before: BTreeSet<String> = self.targets.iter().map(|target| target.pattern.clone()).collect();
-        Wishes { targets: self.targets, start: self.start, max_line: self.max_line, rest: self.rest } = wishes;
-        for mut source in std::mem::take(&mut self.sources) {
-            let targets = self.matching(&source.row.path);
-            let choice = targets.first().and_then(|index| self.targets.get(*index)).map(|target| &target.format);
-            let Some(choice) = choice else {
-                tracing::info!(path = %source.path.display(), offset = source.read_to(), "file isn't followed any more");
-                self.sink.left(source.row.id);
-                self.park(&mut source);
-                continue;
-            };
-            let first = source.first_bytes().unwrap_or_default();
-            let decided = decide_format(choice, source.row.format.as_deref(), &first);
-            let format = decided.map_or_else(|| source.pipeline.format.clone(), |decided| decided.format);
-            source.row.format = Some(format.shared_name());
-            self.hand_over(&mut source, format, &targets)?;
-            self.sink.update(source.row.clone());
-            self.sources.push(source);
-        }
-        // What comes back after it wasn't followed for a while, may have been rotated.
-        self.look_at_all(&before)
-    }
-
-    /// From now on a log is read for other sites, or by another format: who read it goes on where it was, who is new begins
-    /// where the log stands.
-    fn hand_over(&mut self, source: &mut Source, format: Format, targets: &[usize]) -> Result<(), LedgerError> {
-        let at = source.own_offset();
-        self.park(source);
-        let (id, path) = (source.row.id, Arc::clone(&source.path));
-        let log = Log { id, path: &path, size: source.file.size().unwrap_or(at) };
-        let sites = self.sites_of(targets);
-        source.readers.push(self.reader(None, None, log, at)?);
-        for (index, site) in sites.iter().enumerate() {
-            source.readers.push(self.reader(Some(index), Some(site.id), log, at)?);
-        }
-        let pipeline = self.pipeline(format, sites);
-        source.go_on_with(pipeline);
-        Ok(())
-    }
-
-    /// Takes a log's readers out of use; they go on from where they are, should they be wanted again.
-    fn park(&mut self, source: &mut Source) {
-        for reader in source.readers.drain(..) {
-            let site = reader.site.and_then(|index| source.pipeline.sites.get(index)).map(|site| site.id);
-            self.parked.insert((source.row.id, site), reader);
-        }
-    }
-
-    /// The targets whose pattern a path matches, whether it exists or not.
-    fn matching(&self, path: &Path) -> Vec<usize> {
-        let fits = |target: &Target| discover::matches(&target.pattern, path);
-        (0..self.targets.len()).filter(|index| fits(&self.targets[*index])).collect()
-    }
-
-    /// The sites of some targets, each once, in file order.
-    fn sites_of(&self, targets: &[usize]) -> Vec<Arc<Site>> {
-        let mut sites: Vec<Arc<Site>> = Vec::new();
-        for target in targets.iter().filter_map(|index| self.targets.get(*index)) {
-            if !sites.iter().any(|site| site.id == target.site.id) {
-                sites.push(Arc::clone(&target.site));
-            }
-        }
-        sites
-    }
-
     /// Does something that needs the ledger; `None` where the state can't be written now: it is tried again.
     fn passing<T>(&mut self, act: impl FnOnce(&mut Self) -> Result<T, LedgerError>) -> Result<Option<T>, LedgerError> {
         match act(self) {
@@ -521,134 +279,6 @@ impl<S: Sink> Follower<S> {
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// One turn for each log with unread bytes. `true`: some have more.
-    fn turns(&mut self, buffers: &mut Buffers) -> Result<bool, LedgerError> {
-        let mut more = false;
-        let mut truncated = Vec::new();
-        let mut replaced = Vec::new();
-        for index in 0..self.sources.len() {
-            let source = &mut self.sources[index];
-            if !source.due {
-                continue;
-            }
-            let before = source.progress();
-            let turn = source.turn(buffers, &mut self.repeats, &self.sink);
-            if source.leaving.is_some() && !source.file.is_packed() && source.progress() != before {
-                // It is written to still.
-                source.leaving = Some(Instant::now());
-            }
-            let has_read = source.progress() != before;
-            let behind = matches!(turn, Ok(Turn::More | Turn::Full) | Err(_));
-            self.sink.stands(source.row.id, source.place(behind));
-            if has_read && turn.is_ok() {
-                self.outline(index)?;
-            }
-            let source = &mut self.sources[index];
-            match turn {
-                Ok(Turn::More) => {
-                    more = true;
-                    if let Some(since) = &mut source.leaving {
-                        *since = Instant::now();
-                    }
-                }
-                Ok(Turn::End) => {
-                    source.due = false;
-                    if let Some(damage) = source.file.damage() {
-                        // Perhaps it is still being written; what it holds so far is read, and not again.
-                        let written = source.modified.and_then(|at| at.elapsed().ok());
-                        if written.is_none_or(|ago| ago > SETTLED) {
-                            tracing::warn!(path = %source.path.display(), %damage, "an archive can't be read to its end");
-                            self.sink.happened(Happened::GivenUp { path: &source.row.path, unread: source.unread() });
-                            self.finished.insert((source.row.dev, source.row.ino, source.modified));
-                        } else {
-                            let since = source.modified.unwrap_or(SystemTime::UNIX_EPOCH);
-                            let known = self.search.entry(source.row.path.to_path_buf()).or_insert(since);
-                            *known = since.min(*known);
-                        }
-                        replaced.push(index);
-                    } else if source.leaving.is_some_and(|since| source.file.is_packed() || since.elapsed() >= QUIET) {
-                        source.finish(buffers, &mut self.repeats, &self.sink).unwrap_or_else(|error| {
-                            tracing::warn!(path = %source.path.display(), %error, "can't read the last line");
-                            self.sink.happened(Happened::GivenUp { path: &source.row.path, unread: source.unread() });
-                        });
-                        source.row.ended = true;
-                        self.sink.update(source.row.clone());
-                        if source.file.is_packed() {
-                            self.finished.insert((source.row.dev, source.row.ino, source.modified));
-                        }
-                        replaced.push(index);
-                    }
-                }
-                Ok(Turn::Full) => {
-                    source.due = false;
-                    if source.leaving.is_some() && self.waiting.insert(source.row.id) {
-                        tracing::warn!(
-                            path = %source.path.display(), unread = source.backlog(), offset = source.read_to(),
-                            hint = "keep rotated logs until the endpoint takes events again (logrotate's `rotate`)",
-                            "a rotated log can't be sent now; what is unsent of it is lost if it is removed before a restart"
-                        );
-                    }
-                }
-                Ok(Turn::Truncated) => {
-                    self.sink.happened(Happened::Truncation(&source.row.path));
-                    let inodes = self.sources.iter().map(|source| (source.row.dev, source.row.ino));
-                    let held: HashSet<(u64, u64)> = inodes.collect();
-                    let source = &mut self.sources[index];
-                    let handle = source.file.plain().and_then(|file| file.try_clone().ok());
-                    let name = source.row.path.clone();
-                    self.truncated.extend(handle.map(|file| Truncated { name, file, noticed: Instant::now() }));
-                    match copy_of(source).filter(|(_, copy)| !held.contains(&(copy.dev, copy.ino))) {
-                        Some((path, copy)) => {
-                            tracing::info!(
-                                path = %source.path.display(), copy = %path.display(),
-                                "file truncated or overwritten, reading the rest of its copy and then its new content"
-                            );
-                            source.continue_in(path.into(), copy);
-                            truncated.push(source.row.clone());
-                            more = true;
-                        }
-                        None => {
-                            tracing::info!(
-                                path = %source.path.display(), offset = source.read_to(),
-                                "file truncated or overwritten, reading its new content"
-                            );
-                            // It may be on its way to another name, or be compressed just now.
-                            self.cut.insert(source.row.id, source.unread());
-                            truncated.push(source.row.clone());
-                            replaced.push(index);
-                        }
-                    }
-                }
-                Err(error) => {
-                    // Tried again at the next poll.
-                    source.due = false;
-                    self.troubles.entry(source.path.to_path_buf()).or_insert_with(|| {
-                        tracing::warn!(path = %source.path.display(), %error, "can't read file, will keep trying");
-                        error.to_string()
-                    });
-                }
-            }
-        }
-        for row in &truncated {
-            self.search_after_truncation(row);
-        }
-        if !truncated.is_empty() || !replaced.is_empty() {
-            for index in replaced.into_iter().rev() {
-                let source = self.sources.remove(index);
-                self.waiting.remove(&source.row.id);
-                if source.row.ended {
-                    self.watch_what_is_unsent(&source);
-                }
-                self.sink.left(source.row.id);
-                self.remember_reading(&source)?;
-            }
-            self.look()?;
-            // What was found now waits for nothing.
-            more |= self.sources.iter().any(|source| source.due);
-        }
-        Ok(more)
     }
 
     fn patience(&self) -> Duration {
@@ -670,11 +300,6 @@ impl<S: Sink> Follower<S> {
         }
         let leaving = self.sources.iter().any(|source| source.leaving.is_some());
         if leaving || !self.truncated.is_empty() { poll.min(QUIET / 5) } else { poll }
-    }
-
-    /// How often names are looked at for the sake of files that aren't open: a tenth of the time at most goes into it.
-    fn look_every(&self) -> Duration {
-        LOOK_EVERY.max(self.look_took.saturating_mul(9))
     }
 
     /// Waits for a wake, and takes all that have come; not at all where there is `more` to read.
@@ -700,10 +325,7 @@ impl<S: Sink> Follower<S> {
         while let Some(wake) = next {
             match wake {
                 Wake::Stop => return Ok(Flow::Stop),
-                Wake::Reload(wishes) => {
-                    self.reload(*wishes)?;
-                    tracing::info!(files = self.sources.len(), "following by the new configuration");
-                }
+                Wake::Reload(wishes) => self.want(*wishes),
                 Wake::Renamed => look = true,
                 Wake::Room => self.sources.iter_mut().for_each(|source| source.due = true),
                 Wake::Written(paths) => {
@@ -720,6 +342,7 @@ impl<S: Sink> Follower<S> {
             self.look_again = true;
             return Ok(Flow::On);
         }
+        self.reload()?;
         look |= self.wants_to_look && self.looked_at.elapsed() >= self.look_every();
         if look || self.watches.missed() {
             self.look_again = false;
@@ -731,176 +354,6 @@ impl<S: Sink> Follower<S> {
             self.is_stuck = false;
         }
         Ok(flow)
-    }
-
-    /// `false`: no log of that name is open.
-    fn mark_due(&mut self, path: &Path) -> bool {
-        let path = self.real_paths.get(path).map_or(path, PathBuf::as_path);
-        let mut known = false;
-        let (whole, name) = (path.as_os_str(), path.file_name());
-        for source in &mut self.sources {
-            // A path is compared part by part; of ten thousand, nearly all differ in their last one.
-            let same = source.path.as_os_str() == whole || (source.path.file_name() == name && *source.path == *path);
-            source.due |= same || source.leaving.is_some();
-            // What is written under the name of a log that is leaving is its successor's.
-            known |= same && source.leaving.is_none();
-        }
-        known
-    }
-
-    /// Whether what is written to a file that isn't open may be a log's: error logs lie in the same directory.
-    fn concerns(&mut self, path: &Path) -> bool {
-        let path = self.real_paths.get(path).map_or(path, PathBuf::as_path);
-        if self.unconcerned.contains(path) {
-            return false;
-        }
-        let is_its = |source: &&Source| discover::is_plainly_rotated(path, &source.row.path);
-        if let Some(of) = self.sources.iter().find(is_its).map(|source| Arc::clone(&source.row.path)) {
-            // Perhaps it was closed already. It was written to just now, but that may have been heard late.
-            let since = SystemTime::now().checked_sub(SETTLED).unwrap_or(SystemTime::UNIX_EPOCH);
-            self.search_again(&of, since);
-            return true;
-        }
-        if self.targets.iter().any(|target| discover::is_for(&target.pattern, path)) {
-            return true;
-        }
-        if self.unconcerned.len() < UNCONCERNED {
-            self.unconcerned.insert(path.to_path_buf());
-        }
-        false
-    }
-
-    /// Holds the open files against the names there are now.
-    fn look(&mut self) -> Result<(), LedgerError> {
-        let began = Moment::now();
-        self.looked_at = Instant::now();
-        self.wants_to_look = false;
-        self.unconcerned.clear();
-        self.allow_for_the_clock(&began);
-        let patterns: Vec<String> = self.targets.iter().map(|target| target.pattern.clone()).collect();
-        let mut unlisted = Vec::new();
-        let found = discover::paths(&patterns, |directory, error| unlisted.push((directory.to_path_buf(), error)));
-        self.troubles.retain(|path, _| {
-            found.contains_key(path)
-                || unlisted.iter().any(|(directory, _)| directory == path)
-                || !path.is_dir() && path.symlink_metadata().is_ok()
-        });
-        for (directory, error) in unlisted {
-            self.say_trouble(&directory, &error);
-        }
-        // Under its name nothing tells any more whether a log that is leaving is written to.
-        self.sources.iter_mut().for_each(|source| source.due |= source.leaving.is_some());
-        let unread = self.sources.iter().filter(|source| self.unread.contains(&source.row.id));
-        let mut moved: BTreeSet<PathBuf> = unread.map(|source| source.row.path.to_path_buf()).collect();
-        for source in self.sources.iter_mut().filter(|source| source.leaving.is_none()) {
-            let there = std::fs::metadata(&source.path).ok();
-            let there = there.filter(|meta| (meta.dev(), meta.ino()) == (source.row.dev, source.row.ino));
-            if let Some(meta) = there {
-                // Whether anybody has told of it or not.
-                source.due |= source.seen != Some(Stamp::of(&meta));
-            } else {
-                tracing::info!(path = %source.path.display(), "file renamed or removed, reading it to its end");
-                self.sink.happened(Happened::Rotation(&source.row.path));
-                source.leaving = Some(Instant::now());
-                source.due = true;
-                moved.insert(source.path.to_path_buf());
-            }
-        }
-        let open = OpenNames::of(&self.sources);
-        let new = found.keys().filter(|path| !open.hold(path, &self.sources)).count();
-        let mut looking = self.looking();
-        // At once: a vector that grows by and by leaves holes as large as itself.
-        self.sources.reserve_exact(new);
-        for (path, targets) in &found {
-            if open.hold(path, &self.sources) {
-                continue;
-            }
-            // At the first look nothing is known to have moved; a copy of each name would only lie between the logs.
-            if self.looked.is_some() {
-                moved.insert(path.clone());
-            }
-            self.open(path, targets, &mut looking)?;
-        }
-        self.keep(looking);
-        self.find_what_was_rotated_since_the_last_look(&moved, &found)?;
-        self.read_what_has_lost_its_name()?;
-        self.looked = Some(began);
-        // The first look of a run, or by a new configuration, isn't all: what was rotated before is searched for after it.
-        if self.looking_stored.is_some() {
-            self.remember_looking(new > 0 || !moved.is_empty())?;
-        }
-        let unread = self.sources.iter().filter(|source| source.row.fingerprint.marks.is_empty());
-        self.unread = unread.map(|source| source.row.id).collect();
-        // Where every name still has its file, no link leads elsewhere now.
-        let mut names = DefaultHasher::new();
-        found.keys().for_each(|path| path.hash(&mut names));
-        let names = names.finish();
-        if new > 0 || !moved.is_empty() || names != self.found {
-            self.real_paths = found
-                .keys()
-                .filter_map(|path| Some((std::fs::canonicalize(path).ok()?, path.clone())))
-                .filter(|(real, path)| real != path)
-                .collect();
-            self.found = names;
-        }
-        let mut directories: BTreeSet<PathBuf> =
-            patterns.iter().map(|pattern| discover::watched_directory(pattern)).collect();
-        // By their order those of one directory mostly come one after the other.
-        let mut last = None;
-        let folders = found.keys().filter_map(|path| path.parent());
-        directories.extend(folders.filter(|folder| last.replace(*folder) != Some(*folder)).map(Path::to_path_buf));
-        directories.extend(self.real_paths.keys().filter_map(|path| path.parent().map(Path::to_path_buf)));
-        if self.watches.set(directories) {
-            // A file that came before its directory was watched is seen by looking once more.
-            self.look_again = true;
-        }
-        Ok(())
-    }
-
-    /// What was written to a log after it was truncated, and is in no directory any more.
-    fn read_what_has_lost_its_name(&mut self) -> Result<(), LedgerError> {
-        use std::os::unix::fs::MetadataExt;
-        for truncated in std::mem::take(&mut self.truncated) {
-            // What can't be asked for its state can't be read either.
-            let Ok(meta) = truncated.file.metadata() else { continue };
-            let held = self.sources.iter().any(|source| (source.row.dev, source.row.ino) == (meta.dev(), meta.ino()));
-            if held || meta.nlink() > 0 {
-                continue;
-            }
-            let handle = truncated.file.try_clone().and_then(archive::Content::of);
-            let Ok(file) = handle else { continue };
-            let (name, modified) = (&truncated.name, meta.modified().ok());
-            let opened = Opened { file, dev: meta.dev(), ino: meta.ino(), size: meta.len(), modified };
-            if !first_bytes(&opened).is_ok_and(|first| first.contains(&b'\n')) {
-                // The server may still have it open.
-                self.truncated.extend((truncated.noticed.elapsed() < QUIET).then_some(truncated));
-                continue;
-            }
-            // Compressed before it was removed: it is found where it is now.
-            let others = discover::related(name).into_iter().filter_map(|path| file::open(&path).ok());
-            if others.into_iter().any(|other| identity::begin_alike(&opened, &other).unwrap_or(false)) {
-                continue;
-            }
-            // Its archive may have been opened and moved on while these were listed.
-            let mut archives = self
-                .sources
-                .iter()
-                .filter(|source| source.file.is_packed() && discover::are_related(name, &source.path));
-            if archives.any(|archive| identity::holds_the_same(&opened, &archive.file).unwrap_or(false)) {
-                continue;
-            }
-            let mut known = self.known()?;
-            let targets = self.matching(name);
-            match self.adopt(name, name, opened, Who::New, &mut known, &targets)? {
-                Adopted::Source(mut source) => {
-                    source.leaving = Some(Instant::now());
-                    self.sources.push(*source);
-                }
-                Adopted::NotYet | Adopted::ReadBefore => {}
-                Adopted::Outrun => self.truncated.push(truncated),
-            }
-        }
-        Ok(())
     }
 }
 
@@ -915,25 +368,6 @@ fn open_max() -> usize {
     }
     let files = limit.current.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
     files.saturating_sub(DESCRIPTORS_SPARED).max(1)
-}
-
-/// The patterns that no earlier run had.
-fn new_patterns(targets: &[Target], ledger: &Ledger) -> Result<BTreeSet<String>, LedgerError> {
-    let known = ledger.patterns()?;
-    Ok(targets.iter().map(|target| target.pattern.clone()).filter(|pattern| !known.contains_key(pattern)).collect())
-}
-
-/// What `copytruncate` has copied a log to before it cut it.
-fn copy_of(source: &Source) -> Option<(PathBuf, Opened)> {
-    // Under a glob it may have been rotated since, and be known by its new name.
-    let mut copies = discover::related(&source.row.path);
-    copies.retain(|path| **path != *source.row.path);
-    // What can't be read is no copy that would help.
-    copies.into_iter().rev().find_map(|path| {
-        let opened = file::open(&path).ok()?;
-        let continues = identity::continues(&opened, &source.row.fingerprint).unwrap_or(false);
-        continues.then_some((path, opened))
-    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -953,10 +387,15 @@ mod tests {
 
     use jiff::tz::TimeZone;
 
+    use super::file::Stamp;
     use super::*;
     use crate::event::Event;
+    use crate::format::Format;
     use crate::ledger::{Advance, LogRow, Role};
+    use crate::pipeline::Site;
     use crate::rules::{Hosts, KeepQuery, PageSource, Rules, SiteContext};
+    use std::path::Path;
+    use std::sync::Arc;
 
     const MAX_LINE: usize = 64 * 1024;
 

@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::archive::Content;
+use super::decide::{DETECT_BYTES, first_bytes};
 use super::file::{self, Opened};
 use super::known::Known;
 use super::source::{Sink, Source};
-use super::{Follower, discover, first_bytes};
+use super::{Follower, discover};
 use crate::format::{Format, Reading};
 use crate::ledger::outline::{self, FIRST, LAST, Request, Search, Seen};
 use crate::ledger::{Ledger, LedgerError, LogRow};
@@ -125,7 +126,7 @@ impl<S: Sink> Follower<S> {
             return Ok(None);
         }
         // What can't be read now is asked again when it is read.
-        let Ok(first) = first_bytes(opened) else { return Ok(None) };
+        let Ok(first) = first_bytes(&opened.file) else { return Ok(None) };
         let found = which(path, opened, (format, &first), &self.ledger, related)?;
         let Some((index, row)) = found else { return Ok(None) };
         let open = self.sources.iter().find(|source| source.row.id == row.id);
@@ -162,16 +163,19 @@ impl<S: Sink> Follower<S> {
     }
 
     /// Keeps what a log can be told by when it is changed, as soon as there is some of it, and again when there is more.
-    pub(super) fn outline(&mut self, index: usize) -> Result<(), LedgerError> {
+    pub(super) fn outline(&mut self, index: usize) {
         let Some(source) = self.sources.get_mut(index).filter(|source| source.read_to() >= source.outline_at) else {
-            return Ok(());
+            return;
         };
-        let first = source.first_bytes().unwrap_or_default();
+        let first = first_bytes(&source.file).unwrap_or_default();
         let requests = first_requests(&source.pipeline.format, &first, self.ledger.secret());
         // Beyond its first bytes there is nothing more to come.
-        let is_whole = requests.len() == FIRST || first.len() >= super::DETECT_BYTES;
-        source.outline_at = if is_whole { u64::MAX } else { source.read_to().max(1) * 2 };
-        self.ledger.keep_first(source.row.id, &requests)
+        let is_whole = requests.len() == FIRST || first.len() >= DETECT_BYTES;
+        match self.ledger.keep_first(source.row.id, &requests) {
+            Ok(()) => source.outline_at = if is_whole { u64::MAX } else { source.read_to().max(1) * 2 },
+            // Kept when it is next read: nothing depends on it until then.
+            Err(error) => tracing::debug!(%error, "what a log is told by isn't kept yet"),
+        }
     }
 
     /// Keeps by what the places will be found to which the logs were read in this run, should one of them be changed before

@@ -1,7 +1,7 @@
 //! Finds what rotation did to a followed log while nobody looked: its rest under another name, also compressed, and
 //! whole files that came and went between two looks, or between two runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -10,14 +10,12 @@ use super::discover::{self, Directories, Sibling};
 use super::file::{self, Opened};
 use super::identity::{self, Who};
 use super::known::Known;
+use super::look::{Found, Looking, Open};
 use super::moment::Moment;
 use super::source::{Happened, Sink, Source};
-use super::{Adopted, Follower, Looking, Open};
+use super::{Adopted, Follower, TICK};
 use crate::ledger::{LedgerError, LogRow};
 use crate::offsets::{LogId, SiteId};
-
-/// The clock that a file system stamps with is a tick or so behind.
-const TICK: Duration = Duration::from_millis(20);
 
 /// What was written to after this, wasn't there to be read when the log was.
 fn last_read(row: &LogRow) -> SystemTime {
@@ -90,7 +88,9 @@ impl<S: Sink> Follower<S> {
         &mut self,
         names: Vec<(Arc<Path>, SystemTime)>,
     ) -> Result<(), LedgerError> {
-        let held: BTreeSet<LogId> = self.sources.iter().map(|source| source.row.id).collect();
+        // Those that are open, and those that were read to their end in this run: what isn't settled of them is on its way.
+        let mut held: BTreeSet<LogId> = self.sources.iter().map(|source| source.row.id).collect();
+        held.extend(self.read_to.keys().map(|(_, log)| *log));
         let sites: Vec<SiteId> = self.targets.iter().map(|target| target.site.id).collect();
         self.left_over = self.ledger.left_over(&sites)?.into_iter().filter(|id| !held.contains(id)).collect();
         let mut directories = Directories::since(self.looked);
@@ -138,13 +138,18 @@ impl<S: Sink> Follower<S> {
     pub(super) fn find_what_was_rotated_since_the_last_look(
         &mut self,
         moved: &BTreeSet<PathBuf>,
-        found: &BTreeMap<PathBuf, Arc<[usize]>>,
+        found: &Found,
     ) -> Result<(), LedgerError> {
         let Some(looked) = self.looked else { return Ok(()) };
         let mut directories = Directories::since(self.looked);
         let mut looking = self.looking();
-        for (name, since) in std::mem::take(&mut self.search) {
-            self.search(&name, since, &mut directories, &mut looking)?;
+        let mut pending = std::mem::take(&mut self.search);
+        while let Some((name, since)) = pending.pop_first() {
+            if let Err(error) = self.search(&name, since, &mut directories, &mut looking) {
+                pending.insert(name, since);
+                pending.into_iter().for_each(|(name, since)| self.search_again(&name, since));
+                return Err(error);
+            }
             // While names move on, one may have been missed, also where nothing that is known is missing.
             if !directories.has_all_siblings(&name) {
                 self.search_again(&name, since);
@@ -173,25 +178,20 @@ impl<S: Sink> Follower<S> {
     }
 
     /// A source is let go; what it has read is on its way, and isn't read again in this run.
-    pub(super) fn remember_reading(&mut self, source: &Source) -> Result<(), LedgerError> {
+    pub(super) fn remember_reading(&mut self, source: &Source) {
         for reader in &source.readers {
             let site = reader.site.map(|site| source.pipeline.sites[site].id);
             self.read_to.insert((site, source.row.id), reader.cutter.offset());
         }
         if self.read_to.len() >= self.read_to_checked * 2 {
-            // What is settled is known to the ledger.
-            let mut settled = Vec::new();
-            for ((site, log), at) in &self.read_to {
-                if self.ledger.position(*site, *log)?.is_none_or(|position| position.watermark >= *at) {
-                    settled.push((*site, *log));
-                }
-            }
-            for key in settled {
-                self.read_to.remove(&key);
-            }
+            // What is settled is known to the ledger; where that can't be asked now, it is kept.
+            let ledger = &self.ledger;
+            self.read_to.retain(|(site, log), at| match ledger.position(*site, *log) {
+                Ok(position) => position.is_some_and(|position| position.watermark < *at),
+                Err(_) => true,
+            });
             self.read_to_checked = self.read_to.len().max(512);
         }
-        Ok(())
     }
 
     pub(super) fn remember_unopened(&mut self, path: &Path) {

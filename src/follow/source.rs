@@ -311,17 +311,6 @@ impl Source {
         own.map_or_else(|| self.read_to(), |reader| reader.cutter.offset())
     }
 
-    /// The bytes from which the format is decided.
-    ///
-    /// # Errors
-    /// Those of reading the file.
-    pub fn first_bytes(&self) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; super::DETECT_BYTES];
-        let filled = file::read_at(&self.file, &mut bytes, 0)?;
-        bytes.truncate(filled);
-        Ok(bytes)
-    }
-
     /// Other sites or another format hold from here on.
     pub fn go_on_with(&mut self, pipeline: Arc<Pipeline>) {
         self.pipeline = pipeline;
