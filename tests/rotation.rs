@@ -1460,14 +1460,27 @@ fn a_log_that_is_replaced_by_a_longer_copy_of_itself_goes_on_in_it() {
     play.expect_each_once("replaced");
 }
 
+/// Waits until a file is older than the clock of file systems may be behind.
+fn was_there(path: &Path) {
+    let made = fs::metadata(path).unwrap().created().unwrap();
+    common::wait_for("a file to be older", SOON, || made.elapsed().is_ok_and(|ago| ago > Duration::from_millis(50)));
+}
+
 #[test]
 fn other_logs_beside_it_are_not_taken_for_rotated_ones() {
-    for (log, other) in
-        [("example.com", "example.com-ssl_log"), ("example.com", "example.com.au"), ("access.log", "access.log.json")]
-    {
+    for (log, other) in [
+        ("example.com", "example.com-ssl_log"),
+        ("example.com", "example.com.au"),
+        ("access.log", "access.log.json"),
+        // By its name it may have been rotated; but it was there before.
+        ("access.log", "access.log.2"),
+        ("access.log", "access.2.log"),
+        ("access.log", "access-8080.log"),
+    ] {
         let mut play = Play::new(log);
         play.append(log, 5);
         play.append_bytes(other, lines(900..905).as_bytes());
+        was_there(&play.path(other));
         play.start();
         play.settle();
         let rotated = format!("{log}.1");
@@ -1484,6 +1497,34 @@ fn other_logs_beside_it_are_not_taken_for_rotated_ones() {
         play.stop();
         play.expect_each_once(other);
     }
+}
+
+#[test]
+fn what_lay_beside_a_log_before_and_what_is_cut_out_of_it_is_not_read() {
+    let mut play = Play::new(EXACT);
+    play.append_bytes("access.log.1", lines(900..905).as_bytes());
+    play.append("access.log", 5);
+    was_there(&play.path("access.log.1"));
+    play.start();
+    play.settle();
+    // An old process of the server still has it open.
+    play.append_bytes("access.log.1", lines(905..906).as_bytes());
+    for name in ["access.log.old", "access.log.bak", "access.log.1.txt", "access-10.log"] {
+        play.append_bytes(name, lines(0..3).as_bytes());
+    }
+    play.append("access.log", 1);
+    play.settle();
+    play.rename("access.log.1", "access.log.2");
+    play.rename("access.log", "access.log.1");
+    play.append("access.log", 1);
+    play.settle();
+    play.stop();
+    play.append_bytes("access.log.2", lines(906..907).as_bytes());
+    play.start();
+    play.append("access.log", 1);
+    play.settle();
+    play.stop();
+    play.expect_each_once("what was there before");
 }
 
 #[test]

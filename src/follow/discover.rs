@@ -142,21 +142,50 @@ pub fn is_sibling(path: &Path, of: &Path) -> bool {
         && matches!(rest, Some([b'.' | b'-' | b'_', digit, ..]) if digit.is_ascii_digit())
 }
 
-/// Whether a name that may be a rotated log's says so itself: `access.log.1`, `access.log-20261110.gz`, `access.log.old`.
-/// Beside `example.com` lie `example.com-ssl_log` and `example.com.au`, which are logs of their own.
-pub fn is_plainly_rotated(path: &Path, of: &Path) -> bool {
-    /// What is appended by hand, or by Windows' tools.
-    const WORDS: [&[u8]; 5] = [b"old", b"bak", b"prev", b"orig", b"save"];
+/// What rotation, or whoever did it by hand, has put into a log's name to make another of it, its separator included; `None`:
+/// nothing, or something else.
+fn mark_of_rotation(path: &Path, of: &Path) -> Option<Vec<u8>> {
     if !is_sibling(path, of) {
-        return false;
+        return None;
     }
     let unpacked = unpacked_name(path).unwrap_or_else(|| path.to_path_buf());
-    let (Some(name), Some(of_name)) = (unpacked.file_name(), of.file_name()) else { return false };
-    match name.as_encoded_bytes().strip_prefix(of_name.as_encoded_bytes()) {
-        // Before the extension there is a number, or it is no sibling.
-        None | Some([]) => true,
+    let name = unpacked.file_name()?.as_encoded_bytes();
+    // Behind the name, or before its extension.
+    let behind = name.strip_prefix(of.file_name()?.as_encoded_bytes());
+    let before = || unpacked.file_stem()?.as_encoded_bytes().strip_prefix(of.file_stem()?.as_encoded_bytes());
+    behind.or_else(before).map(<[u8]>::to_vec)
+}
+
+/// Whether a name that may be a rotated log's says so itself: `access.log.1`, `access.log-20261110.gz`, `access.log.old`.
+/// Beside `example.com` lie `example.com-ssl_log` and `example.com.au`, which are logs of their own.
+pub fn may_be_rotated(path: &Path, of: &Path) -> bool {
+    /// What is appended by hand, or by Windows' tools.
+    const WORDS: [&[u8]; 5] = [b"old", b"bak", b"prev", b"orig", b"save"];
+    match mark_of_rotation(path, of).as_deref() {
+        None => false,
+        // Packed as it is.
+        Some([]) => true,
         Some([_, digit, ..]) if digit.is_ascii_digit() => true,
         Some([_, word @ ..]) => WORDS.iter().any(|known| word.eq_ignore_ascii_case(known)),
+    }
+}
+
+/// Whether a name is one that a rotation gives, and hardly anybody else: a small number behind a dot, or a date. A file that
+/// nobody knows is taken for a log's by that alone, and beside `access.log` may lie `access-8080.log`, `access.log.bak` and
+/// what an administrator has cut out of it.
+pub fn is_plainly_rotated(path: &Path, of: &Path) -> bool {
+    let Some(mark) = mark_of_rotation(path, of) else { return false };
+    let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    match mark.as_slice() {
+        [] => true,
+        [b'.', number @ ..] if (1..=3).contains(&number.len()) => digits(number) == number.len(),
+        [_, date @ ..] => {
+            let is_date = digits(date) >= 6
+                || digits(date) == 4
+                    && date.get(4).is_some_and(|byte| b"-_.".contains(byte))
+                    && digits(&date[5..]) >= 2;
+            is_date && date.iter().all(|byte| byte.is_ascii_digit() || b"-_.T:+Z".contains(byte))
+        }
     }
 }
 
@@ -209,6 +238,8 @@ fn unpacked_name(path: &Path) -> Option<PathBuf> {
 pub struct Sibling {
     /// When it was last written to.
     pub modified: Option<SystemTime>,
+    /// When it was made, where the file system keeps that.
+    pub born: Option<SystemTime>,
     /// Its name.
     pub path: PathBuf,
     /// Device and inode.
@@ -300,7 +331,8 @@ fn list(folder: &Path) -> Listing {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let file = |entry: fs::DirEntry| {
         let meta = entry.metadata().ok().filter(fs::Metadata::is_file)?;
-        Some(Sibling { modified: meta.modified().ok(), path: entry.path(), inode: (meta.dev(), meta.ino()) })
+        let (modified, born) = (meta.modified().ok(), meta.created().ok());
+        Some(Sibling { modified, born, path: entry.path(), inode: (meta.dev(), meta.ino()) })
     };
     let mut files: Vec<Sibling> = entries.filter_map(file).collect();
     files.sort_unstable_by(|one, other| one.name().cmp(other.name()));
@@ -336,6 +368,34 @@ mod tests {
     }
 
     use super::*;
+
+    #[test]
+    fn a_name_says_of_itself_that_rotation_gave_it_or_it_does_not() {
+        for (name, plainly, perhaps) in [
+            ("access.log.1", true, true),
+            ("access.log.365.gz", true, true),
+            ("access.1.log", true, true),
+            ("access.log.gz", true, true),
+            ("access.log-20261110", true, true),
+            ("access.log-20261110-1762819200.zst", true, true),
+            ("access.log.2026-11-10", true, true),
+            ("access-2026-11-10_13.log.gz", true, true),
+            ("access.log_20261110.1", true, true),
+            ("access.log.old", false, true),
+            ("access.log.1.anon", false, true),
+            ("access.log.8443", false, true),
+            ("access-8080.log", false, true),
+            ("access-1.log", false, true),
+            ("access.log-443", false, true),
+            ("access.log.json", false, false),
+            ("access-ssl.log", false, false),
+            ("access2.log", false, false),
+        ] {
+            let path = |name| Path::new("/var/log").join(name);
+            let got = |says: fn(&Path, &Path) -> bool| says(&path(name), &path("access.log"));
+            assert_eq!((got(is_plainly_rotated), got(may_be_rotated)), (plainly, perhaps), "{name}");
+        }
+    }
 
     #[test]
     fn globs_and_plain_paths_are_told_apart() {

@@ -12,6 +12,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use super::file::Stamp;
 use super::known::Known;
 use super::moment::Moment;
+use super::rotated::Since;
 use super::source::{Happened, Sink, Source};
 use super::{Follower, SETTLED, TICK, discover};
 use crate::ledger::LedgerError;
@@ -87,7 +88,7 @@ impl<S: Sink> Follower<S> {
             Ok(new) => new,
             Err(error) => {
                 // What can't be remembered now is looked for again, all of it.
-                let since = self.looked.map(|looked| looked.wall - TICK);
+                let since = self.looked.map(|looked| Since::all(looked.wall - TICK));
                 since.into_iter().for_each(|since| moved.iter().for_each(|name| self.search_again(name, since)));
                 return Err(error);
             }
@@ -217,11 +218,12 @@ impl<S: Sink> Follower<S> {
         if self.unconcerned.contains(path) {
             return false;
         }
-        let is_its = |source: &&Source| discover::is_plainly_rotated(path, &source.row.path);
+        let is_its = |source: &&Source| discover::may_be_rotated(path, &source.row.path);
         if let Some(of) = self.sources.iter().find(is_its).map(|source| Arc::clone(&source.row.path)) {
             // Perhaps it was closed already. It was written to just now, but that may have been heard late.
-            let since = SystemTime::now().checked_sub(SETTLED).unwrap_or(SystemTime::UNIX_EPOCH);
-            self.search_again(&of, since);
+            let now = SystemTime::now();
+            let written = now.checked_sub(SETTLED).unwrap_or(SystemTime::UNIX_EPOCH);
+            self.search_again(&of, Since { written, made: now });
             return true;
         }
         if self.targets.iter().any(|target| discover::is_for(&target.pattern, path)) {

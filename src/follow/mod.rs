@@ -37,6 +37,7 @@ pub use decide::{Decided, decide_format, first_bytes};
 use known::Known;
 use moment::Moment;
 use reload::{Parked, Wanted, new_patterns};
+use rotated::Since;
 use source::{Buffers, Happened, Sink, Source};
 use truncated::Truncated;
 use unsent::AllUnsent;
@@ -100,7 +101,7 @@ pub struct Follower<S> {
     /// then), by device and inode.
     unopened: HashMap<(u64, u64), (PathBuf, Option<LogId>)>,
     /// Followed names some of whose rotated siblings couldn't be read: what was written since then is searched for.
-    search: BTreeMap<PathBuf, SystemTime>,
+    search: BTreeMap<PathBuf, Since>,
     /// Logs that were truncated, as far as it was noticed: what is under their name now is another. With the bytes of
     /// them that were known to be unread then.
     cut: BTreeMap<LogId, u64>,

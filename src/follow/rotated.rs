@@ -1,7 +1,7 @@
 //! Finds what rotation did to a followed log while nobody looked: its rest under another name, also compressed, and
 //! whole files that came and went between two looks, or between two runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -16,6 +16,21 @@ use super::source::{Happened, Sink, Source};
 use super::{Adopted, Follower, TICK};
 use crate::ledger::{LedgerError, LogRow};
 use crate::offsets::{LogId, SiteId};
+
+/// From when on files are looked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Since {
+    /// What was written to since then, of known logs.
+    pub(super) written: SystemTime,
+    /// What was made and written to since then, of files that nobody knows: those from before were there to be seen.
+    pub(super) made: SystemTime,
+}
+
+impl Since {
+    pub(super) fn all(at: SystemTime) -> Self {
+        Self { written: at, made: at }
+    }
+}
 
 /// What was written to after this, wasn't there to be read when the log was.
 fn last_read(row: &LogRow) -> SystemTime {
@@ -68,7 +83,7 @@ impl<S: Sink> Follower<S> {
             return Ok(());
         }
         // What is still searched for isn't known.
-        let at = self.search.values().copied().fold(looked.wall, SystemTime::min);
+        let at = self.search.values().map(|since| since.made).fold(looked.wall, SystemTime::min);
         let Ok(at) = jiff::Timestamp::try_from(at) else { return Ok(()) };
         let now = Instant::now();
         // What was found must be known before it is said that all is: else a kill in between leaves it alone for good.
@@ -96,24 +111,25 @@ impl<S: Sink> Follower<S> {
         let mut directories = Directories::since(self.looked);
         let mut looking = self.looking();
         for (name, read) in names {
-            self.search(&name, read, &mut directories, &mut looking)?;
+            let since = Since::all(read);
+            self.search(&name, since, &mut directories, &mut looking)?;
             if !directories.has_all_siblings(&name) {
-                self.search_again(&name, read);
+                self.search_again(&name, since);
             }
         }
         Ok(())
     }
 
     /// What was written under a name since then wasn't all seen: it is looked for at the next look, too.
-    pub(super) fn search_again(&mut self, name: &Path, since: SystemTime) {
+    pub(super) fn search_again(&mut self, name: &Path, since: Since) {
         let known = self.search.entry(name.to_path_buf()).or_insert(since);
-        *known = since.min(*known);
+        *known = Since { written: known.written.min(since.written), made: known.made.min(since.made) };
     }
 
     /// What was read of a log isn't there any more. Its rest may be in a copy, and what stands there now may have another
     /// name by now.
     pub(super) fn search_after_truncation(&mut self, row: &LogRow) {
-        self.search_again(&row.path, last_read(row) - self.set_back);
+        self.search_again(&row.path, Since::all(last_read(row) - self.set_back));
     }
 
     /// Where the clock was set back since the last look, all that was known of times is earlier by that.
@@ -125,7 +141,9 @@ impl<S: Sink> Follower<S> {
         }
         tracing::info!(back = format!("{back:.1?}"), "the clock was set back");
         *looked = looked.earlier_by(back);
-        self.search.values_mut().for_each(|since| *since -= back);
+        self.search
+            .values_mut()
+            .for_each(|since| (since.written, since.made) = (since.written - back, since.made - back));
         let back = jiff::SignedDuration::try_from(back).unwrap_or(jiff::SignedDuration::MAX);
         for source in &mut self.sources {
             // It is what the next search goes by.
@@ -159,9 +177,9 @@ impl<S: Sink> Follower<S> {
             let is_there = |path: &Path| file::inode(path).is_ok_and(|there| there == *inode);
             is_there(name) || directories.siblings(name).iter().any(|sibling| sibling.inode == *inode)
         });
-        let since = looked.wall - TICK;
+        let since = Since::all(looked.wall - TICK);
         for name in moved {
-            let is_new = |sibling: &Sibling| sibling.modified.is_none_or(|written| written >= since);
+            let is_new = |sibling: &Sibling| sibling.modified.is_none_or(|written| written >= since.written);
             let news = directories.siblings(name).into_iter().any(|sibling| {
                 (is_new(&sibling) || self.unopened.contains_key(&sibling.inode))
                     && !found.contains_key(&sibling.path)
@@ -239,7 +257,7 @@ impl<S: Sink> Follower<S> {
     fn search(
         &mut self,
         name: &Path,
-        since: SystemTime,
+        since: Since,
         directories: &mut Directories,
         looking: &mut Looking,
     ) -> Result<(), LedgerError> {
@@ -254,6 +272,8 @@ impl<S: Sink> Follower<S> {
             Some(known) => known,
             none => none.insert(self.known()?),
         };
+        // As they were before anything is found.
+        let own: HashSet<(u64, u64)> = known.named(name).map(|(_, row)| (row.dev, row.ino)).collect();
         let mut missing = Vec::new();
         // Logs that may still be what lies under the name, which can't be read: or it was cut, and its copy is a sibling.
         let mut hidden = Vec::new();
@@ -279,12 +299,12 @@ impl<S: Sink> Follower<S> {
         let mut is_unsure = !missing.is_empty() && !directories.has_all_siblings(name);
         is_unsure |= self.troubles.contains_key(name) && name.symlink_metadata().is_ok();
         for sibling in directories.siblings(name) {
-            let Sibling { path, inode, modified } = sibling;
+            let Sibling { path, inode, modified, born } = sibling;
             let followed_itself = self.targets.iter().any(|target| discover::is_for(&target.pattern, &path));
             if inodes.contains(&inode) || self.finished.contains(&(inode.0, inode.1, modified)) {
                 continue;
             }
-            let is_news = modified.is_none_or(|written| written >= since) || self.unopened.contains_key(&inode);
+            let is_news = modified.is_none_or(|written| written >= since.written) || self.unopened.contains_key(&inode);
             // An old one can only be what is missing.
             if !is_news && missing.is_empty() {
                 continue;
@@ -326,7 +346,15 @@ impl<S: Sink> Follower<S> {
                 Who::Known(index) if is_news && hidden.contains(index) => true,
                 Who::Known(index) if is_news && self.has_grown(&known.rows()[*index], &opened)? => true,
                 Who::Known(index) | Who::CutBack(index, _) => missing.contains(index),
-                Who::New => is_news && !followed_itself && discover::is_plainly_rotated(&path, name),
+                // What was there before all was known, was left alone then, and a server may go on writing to it; but for a
+                // log's own file, which holds something else where it was cut.
+                Who::New => {
+                    let is_since = |at: Option<SystemTime>| at.is_none_or(|at| at >= since.made);
+                    let is_made_since = (is_since(modified) && is_since(born))
+                        || self.unopened.contains_key(&inode)
+                        || own.contains(&inode);
+                    is_news && is_made_since && !followed_itself && discover::is_plainly_rotated(&path, name)
+                }
                 Who::Copy => false,
             };
             if !wanted {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Instant, SystemTime};
 
+use super::rotated::Since;
 use super::source::{Buffers, Happened, Sink, Turn};
 use super::truncated::{Truncated, copy_of};
 use super::{Follower, QUIET, SETTLED};
@@ -126,7 +127,7 @@ impl<S: Sink> Follower<S> {
             } else {
                 let since = source.modified.unwrap_or(SystemTime::UNIX_EPOCH);
                 let path = path.to_path_buf();
-                self.search_again(&path, since);
+                self.search_again(&path, Since::all(since));
             }
             return Next::LetGo;
         }
