@@ -109,14 +109,14 @@ fn the_same_log_packed_in_any_way_gives_the_same_events_and_a_second_time_none()
         let first = sandbox.run(&["backfill", "--yes", "--json"]).expect_code(0).json();
         assert_eq!(endpoint.delivered(), urls(0..300), "{packing}");
         summaries.push(fates(&first));
-        for name in ["access.log.old", "access.log.renamed"] {
+        for name in ["access.log.old", "access.log.prev"] {
             fs::rename(sandbox.path("access.log.old"), sandbox.path(name)).unwrap();
             let again = sandbox.run(&["backfill", "--yes", "--json"]).expect_code(0).json();
             assert_eq!((&again["event"], &again["already_sent"]), (&json!(0), &json!(300)), "{packing} {name}");
         }
         // The same log packed in another way is the same log.
         for other in PACKINGS {
-            write(&sandbox.path("access.log.renamed"), &pack(&log, other));
+            write(&sandbox.path("access.log.prev"), &pack(&log, other));
             let again = sandbox.run(&["backfill", "--yes", "--json"]).expect_code(0).json();
             assert_eq!((&again["event"], &again["already_sent"]), (&json!(0), &json!(300)), "{packing} as {other}");
         }
@@ -323,9 +323,10 @@ fn what_was_rotated_and_packed_while_nobody_looked_is_read_to_its_end() {
             let daemon = sandbox.start("said");
             endpoint.wait_delivered(50);
             daemon.stop();
-            // Twice: the first of them was followed, the second was never seen.
-            write(&sandbox.path("access.log.2.x"), &pack(&lines(0..60), packing));
-            write(&sandbox.path("access.log.1.x"), &pack(&lines(60..70), packing));
+            // Twice: the first of them was followed, the second was never seen. What they hold counts, not what they are
+            // called.
+            write(&sandbox.path("access.log.2.gz"), &pack(&lines(0..60), packing));
+            write(&sandbox.path("access.log.1.gz"), &pack(&lines(60..70), packing));
             sandbox.write("access.log", &lines(70..75));
             let daemon = sandbox.start("said");
             endpoint.wait_delivered(75);

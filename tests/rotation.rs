@@ -1460,6 +1460,30 @@ fn a_log_that_is_replaced_by_a_longer_copy_of_itself_goes_on_in_it() {
     play.expect_each_once("replaced");
 }
 
+#[test]
+fn a_log_that_came_and_went_under_a_glob_while_nobody_looked_is_read() {
+    let mut play = Play::new("*.log");
+    play.append_bytes("old.log.1", lines(900..905).as_bytes());
+    was_there(&play.path("old.log.1"));
+    play.append("access.log", 5);
+    play.start();
+    play.settle();
+    play.stop();
+    play.append("new.log", 5);
+    play.rename("new.log", "new.log.1");
+    play.start();
+    play.settle();
+    play.append("new.log", 1);
+    play.settle();
+    play.stop();
+    play.expect_each_once("a log that came and went");
+    // A backfill takes what lies there all the same.
+    play.sandbox.run(&["backfill", "--yes"]).expect_code(0);
+    let old: Vec<String> = urls(900..905);
+    let got = play.endpoint.delivered();
+    assert!(old.iter().all(|url| got.contains(url)) && got.len() == 16, "{got:#?}");
+}
+
 /// Waits until a file is older than the clock of file systems may be behind.
 fn was_there(path: &Path) {
     let made = fs::metadata(path).unwrap().created().unwrap();

@@ -384,7 +384,9 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
         let mut directories = discover::Directories::default();
         for (index, site) in config.sites.iter().enumerate().filter(|(index, _)| only.is_none_or(|only| only == *index))
         {
-            for path in site.logs.iter().flat_map(|pattern| discover::expand(pattern)) {
+            let mut names: Vec<PathBuf> = site.logs.iter().flat_map(|pattern| discover::expand(pattern)).collect();
+            names.extend(site.logs.iter().flat_map(|pattern| directories.absent(pattern)));
+            for path in names {
                 let place = *places.entry(path).or_insert_with_key(|path| {
                     paths.push((path.clone(), Vec::new()));
                     paths.len() - 1
@@ -397,7 +399,8 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
         }
         for (path, sites) in paths {
             for sibling in directories.siblings(&path).into_iter().map(|sibling| sibling.path) {
-                if places.contains_key(&sibling) {
+                // Other logs lie beside it, too, whose visitors are nobody's business here.
+                if places.contains_key(&sibling) || !discover::is_rotated(&sibling, &path) {
                     continue;
                 }
                 chosen.push(Chosen { input: Input::File { path: sibling, live: false }, sites: sites.clone() });

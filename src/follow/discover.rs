@@ -170,6 +170,12 @@ pub fn may_be_rotated(path: &Path, of: &Path) -> bool {
     }
 }
 
+/// Whether a name is one that rotation gives, or somebody who moves a log out of the way.
+pub fn is_rotated(path: &Path, of: &Path) -> bool {
+    let by_hand = || mark_of_rotation(path, of).is_some_and(|mark| !mark.get(1).is_some_and(u8::is_ascii_digit));
+    is_plainly_rotated(path, of) || by_hand() && may_be_rotated(path, of)
+}
+
 /// Whether a name is one that a rotation gives, and hardly anybody else: a small number behind a dot, or a date. A file that
 /// nobody knows is taken for a log's by that alone, and beside `access.log` may lie `access-8080.log`, `access.log.bak` and
 /// what an administrator has cut out of it.
@@ -312,6 +318,27 @@ impl Directories {
         found
     }
 
+    /// The names that a pattern matches and under which nothing lies but rotated siblings.
+    pub fn absent(&mut self, pattern: &str) -> Vec<PathBuf> {
+        let as_path = Path::new(pattern);
+        let (Some(parent), true) = (as_path.parent(), is_glob(pattern)) else { return Vec::new() };
+        let folders = match parent.to_string_lossy() {
+            folders if is_glob(&folders) => glob::glob(&folders).into_iter().flatten().flatten().collect(),
+            _ => vec![parent.to_path_buf()],
+        };
+        let mut absent = BTreeSet::new();
+        for folder in folders {
+            let files = self.listing(&folder.join("any")).map(|listing| listing.files.as_slice()).unwrap_or_default();
+            for file in files.iter().filter(|file| !is_for(pattern, &file.path)) {
+                let name = file.path.with_file_name(unrotated_name(&file.path));
+                if is_for(pattern, &name) && is_plainly_rotated(&file.path, &name) {
+                    absent.insert(name);
+                }
+            }
+        }
+        absent.into_iter().filter(|name| name.symlink_metadata().is_err()).collect()
+    }
+
     /// Whether no sibling can have been missed: nothing was renamed, made or removed meanwhile.
     pub fn has_all_siblings(&mut self, path: &Path) -> bool {
         // By a clock that was just set forward, a directory that changes now seems to have been quiet for long.
@@ -395,6 +422,18 @@ mod tests {
             let got = |says: fn(&Path, &Path) -> bool| says(&path(name), &path("access.log"));
             assert_eq!((got(is_plainly_rotated), got(may_be_rotated)), (plainly, perhaps), "{name}");
         }
+    }
+
+    #[test]
+    fn names_under_which_only_rotated_logs_lie_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.log", "a.log.1", "b.log.1", "b.log.2.gz", "c.log-20261110", "d.txt.1", "e-8080.log.old"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        let pattern = folder.path().join("*.log");
+        let want = ["b.log", "c.log"].map(|name| folder.path().join(name));
+        assert_eq!(Directories::default().absent(&pattern.to_string_lossy()), want);
+        assert!(Directories::default().absent(&folder.path().join("b.log").to_string_lossy()).is_empty());
     }
 
     #[test]
