@@ -7,10 +7,9 @@ mod common;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
-use common::{Answer, Done, Endpoint, SOON, Sandbox, combined, wait_for};
+use common::{Answer, Endpoint, SOON, Sandbox, combined, wait_for, with_input};
 use serde_json::{Value, json};
 
 const SITE: &str = r#"
@@ -71,27 +70,6 @@ fn fates(summary: &Value) -> Value {
     let mut fates = summary.clone();
     fates["elapsed_seconds"] = json!(0);
     fates
-}
-
-fn with_input(sandbox: &Sandbox, args: &[&str], input: &[u8]) -> Done {
-    let mut child = sandbox
-        .silktail()
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.to_vec();
-    let writer = std::thread::spawn(move || stdin.write_all(&input).unwrap());
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap();
-    Done {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
 }
 
 #[test]

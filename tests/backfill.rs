@@ -281,3 +281,44 @@ fn under_changed_rules_a_log_is_read_again_and_only_what_was_not_sent_is_sent() 
     want.sort();
     assert_eq!(files(&endpoint), want);
 }
+
+#[test]
+fn one_site_of_a_shared_log_is_sent_its_own_lines_alone() {
+    let site = |name: &str, key: char, hosts: &str| {
+        format!(
+            "[[site]]\nname = \"{name}\"\nbase_url = \"https://{name}.example.org\"\n\
+             property_key = \"{}\"\nlogs = [\"LOGS/access.log\"]\nformat = \"vhost_combined\"\n\
+             hosts = [\"{hosts}\"]\n\n",
+            String::from(key).repeat(32)
+        )
+    };
+    // The second takes what the first, which comes before it, leaves.
+    let sites = site("docs", 'd', "docs.example.org") + &site("all", 'a', "*.example.org");
+    let hosts = ["docs.example.org", "shop.example.org", "elsewhere.example.com"];
+    let log: String = (0..30_usize).map(|n| format!("{} {}", hosts[n % 3], at(1, 0, &n.to_string()))).collect();
+    for how in ["without a path", "with a path", "from standard input"] {
+        let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+        sandbox.configure(endpoint.port, &sites);
+        sandbox.write("access.log", &log);
+        let path = sandbox.path("access.log").display().to_string();
+        let one = match how {
+            "with a path" => summary(&sandbox, &["--site", "all", &path]),
+            "from standard input" => {
+                let all = ["backfill", "--yes", "--json", "--site", "all", "-"];
+                common::with_input(&sandbox, &all, log.as_bytes()).expect_code(0).json()
+            }
+            _ => summary(&sandbox, &["--site", "all"]),
+        };
+        let key = |post: &common::Post| post.body["propertyKey"].as_str().unwrap().chars().next();
+        let got = |name: char| {
+            let posts = endpoint.posts();
+            let of = posts.iter().filter(|post| key(post) == Some(name));
+            of.flat_map(common::Post::urls).collect::<Vec<_>>()
+        };
+        assert_eq!((got('a').len(), got('d').len(), &one["event"]), (10, 0, &json!(10)), "{how}");
+        let rest = summary(&sandbox, &[]);
+        assert_eq!((got('a').len(), got('d').len(), &rest["event"]), (10, 10, &json!(10)), "{how}");
+        let counts = sandbox.run(&["status", "--json"]).expect_code(0).json()["logs"][0]["counts"].clone();
+        assert_eq!((&counts["lines"], &counts["excluded"]), (&json!(30), &json!(10)), "{how}: {counts}");
+    }
+}

@@ -169,7 +169,7 @@ fn hundreds_of_logs_of_one_time_are_not_all_open_at_once() {
 
 #[test]
 fn a_backfill_that_is_told_to_stop_says_that_something_is_left() {
-    for files in 2..5 {
+    for (files, signal) in [(2, Signal::TERM), (3, Signal::HUP), (4, Signal::QUIT)] {
         let (sandbox, endpoint) =
             (Sandbox::new(), Endpoint::scripted(|_, _| Answer::Slow(200, Duration::from_millis(20))));
         sandbox.configure_with(endpoint.port, "max_in_flight = 1", SITE);
@@ -181,7 +181,7 @@ fn a_backfill_that_is_told_to_stop_says_that_something_is_left() {
         let said = fs::File::create(sandbox.path("said")).unwrap();
         let mut child = command.args(["backfill", "--yes"]).stdout(Stdio::null()).stderr(said).spawn().unwrap();
         endpoint.wait_delivered(3);
-        common::signal(&child, Signal::TERM);
+        common::signal(&child, signal);
         let ended = common::wait_with_deadline(&mut child, SOON).unwrap();
         let said = fs::read_to_string(sandbox.path("said")).unwrap();
         assert_eq!(ended.code(), Some(1), "{files} files: {said}");

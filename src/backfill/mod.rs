@@ -203,12 +203,27 @@ pub struct Progress {
 pub struct Job {
     /// What to read.
     pub input: Input,
-    /// In file order.
+    /// In file order: all of them, since they say whose each line is.
     pub sites: Vec<Arc<Site>>,
+    /// Only this one's lines are read; `None`: all.
+    pub only: Option<SiteId>,
     /// How.
     pub format: FormatChoice,
     /// When its first line was written, if that is known.
     pub first: Option<Timestamp>,
+}
+
+impl Job {
+    /// Who reads it: places in its sites, and `None` for the log's own count.
+    fn readers(&self) -> impl Iterator<Item = Option<usize>> {
+        let wanted = |index: &usize| self.only.is_none_or(|only| self.sites[*index].id == only);
+        std::iter::once(None).chain((0..self.sites.len()).filter(wanted).map(Some))
+    }
+
+    /// The sites whose lines are read.
+    fn wanted(&self) -> impl Iterator<Item = &Arc<Site>> {
+        self.readers().flatten().map(|index| &self.sites[index])
+    }
 }
 
 /// Why a backfill couldn't go on.
@@ -783,7 +798,7 @@ impl Work<'_> {
         {
             return Ok(false);
         }
-        for site in job.sites.iter().map(|site| site.id) {
+        for site in job.wanted().map(|site| site.id) {
             let is_known = match self.ledger() {
                 Some(ledger) => ledger.has_read(site, row.id)?,
                 None => self.seen.contains_key(&(Some(site), row.id)),
@@ -865,10 +880,10 @@ impl Work<'_> {
         let live = live && !opened.file.is_packed();
         let size = if live { file::after_last_newline(&opened.file, opened.size)? } else { opened.size };
         let meant = self.meant(&opened, &decided.format, size)?;
-        let ranges = self.ranges(&row, &job.sites, size, &meant, &decided.format)?;
-        let repeated = if self.options.again { self.covered(&row, &job.sites, size, &meant)? } else { Ranges::new() };
+        let ranges = self.ranges(&row, job, size, &meant, &decided.format)?;
+        let repeated = if self.options.again { self.covered(&row, job, size, &meant)? } else { Ranges::new() };
         let passed = ranges.keys().chain(repeated.keys()).copied().collect();
-        self.count_passed_over(&opened, passed, &meant, (&row, &job.sites))?;
+        self.count_passed_over(&opened, passed, &meant, (&row, job))?;
         let new = ranges.into_iter().map(|range| (true, range));
         let again = repeated.into_iter().map(|range| (false, range));
         let max_line = self.options.max_line;
@@ -910,7 +925,7 @@ impl Work<'_> {
         let Some((_, row)) = rewritten::which(path, opened, lines, ledger, related)? else {
             return Ok(false);
         };
-        for site in &job.sites {
+        for site in job.wanted() {
             if !ledger.has_read(site.id, row.id)? {
                 return Ok(false);
             }
@@ -1007,13 +1022,14 @@ impl Work<'_> {
     fn ranges(
         &self,
         row: &LogRow,
-        sites: &[Arc<Site>],
+        job: &Job,
         size: u64,
         meant: &[(u64, u64)],
         format: &Format,
     ) -> Result<Ranges, Trouble> {
         let mut ranges = Ranges::new();
-        for index in std::iter::once(None).chain((0..sites.len()).map(Some)) {
+        let sites = &job.sites;
+        for index in job.readers() {
             let seen_to = self.seen_to(index.map(|index| sites[index].id), row.id);
             let Some(ledger) = self.ledger() else {
                 for stretch in overlaps(meant, seen_to, u64::MAX) {
@@ -1048,11 +1064,11 @@ impl Work<'_> {
     }
 
     /// What earlier runs have settled, to be sent again.
-    fn covered(&self, row: &LogRow, sites: &[Arc<Site>], size: u64, meant: &[(u64, u64)]) -> Result<Ranges, Trouble> {
+    fn covered(&self, row: &LogRow, job: &Job, size: u64, meant: &[(u64, u64)]) -> Result<Ranges, Trouble> {
         let mut ranges = Ranges::new();
         let Some(ledger) = self.ledger() else { return Ok(ranges) };
-        for index in std::iter::once(None).chain((0..sites.len()).map(Some)) {
-            let site = index.map(|index| sites[index].id);
+        for index in job.readers() {
+            let site = index.map(|index| job.sites[index].id);
             for (from, until) in ledger.covered(site, row.id)? {
                 for stretch in overlaps(meant, from.max(self.seen_to(site, row.id)), until.min(size)) {
                     ranges.entry(stretch).or_default().push((index, BTreeSet::new()));
@@ -1069,12 +1085,12 @@ impl Work<'_> {
         opened: &Opened,
         mut read: Vec<(u64, u64)>,
         meant: &[(u64, u64)],
-        (row, sites): (&LogRow, &[Arc<Site>]),
+        (row, job): (&LogRow, &Job),
     ) -> Result<(), Trouble> {
         read.sort_unstable();
         let mut settled_to = u64::MAX;
         if let Some(ledger) = self.ledger() {
-            for site in sites {
+            for site in job.wanted() {
                 let position = ledger.position(Some(site.id), row.id)?;
                 settled_to = position.map_or(settled_to, |position| settled_to.min(position.watermark));
             }

@@ -1,6 +1,6 @@
 //! `silktail backfill`: which files, which sites, the question before the first POST, the summary.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -181,12 +181,14 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
             Arc::new(pipeline_site(site, id))
         })
         .collect();
+    let only = args.site.as_ref().and_then(|name| ids.get(name).copied());
     let jobs: Vec<Job> = chosen
         .into_iter()
         .filter_map(|(chosen, extent)| {
-            let format = choices.get(*chosen.sites.first()?)?.clone();
+            let first = chosen.sites.iter().find(|index| only.is_none_or(|only| sites[**index].id == only));
+            let format = choices.get(*first?)?.clone();
             let sites = chosen.sites.iter().filter_map(|index| sites.get(*index).map(Arc::clone)).collect();
-            Some(Job { input: chosen.input, sites, format, first: extent.first })
+            Some(Job { input: chosen.input, sites, only, format, first: extent.first })
         })
         .collect();
 
@@ -382,8 +384,7 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
         // There may be thousands of both: none is looked for among all others, and each directory is listed once.
         let mut places: HashMap<PathBuf, usize> = HashMap::new();
         let mut directories = discover::Directories::default();
-        for (index, site) in config.sites.iter().enumerate().filter(|(index, _)| only.is_none_or(|only| only == *index))
-        {
+        for (index, site) in config.sites.iter().enumerate() {
             let mut names: Vec<PathBuf> = site.logs.iter().flat_map(|pattern| discover::expand(pattern)).collect();
             names.extend(site.logs.iter().flat_map(|pattern| directories.absent(pattern)));
             for path in names {
@@ -398,6 +399,10 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
             }
         }
         for (path, sites) in paths {
+            // Who else reads it says which of its lines are this site's.
+            if only.is_some_and(|only| !sites.contains(&only)) {
+                continue;
+            }
             for sibling in directories.siblings(&path).into_iter().map(|sibling| sibling.path) {
                 // Other logs lie beside it, too, whose visitors are nobody's business here.
                 if places.contains_key(&sibling) || !discover::is_rotated(&sibling, &path) {
@@ -423,8 +428,11 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
         let log = if stdin { None } else { logs.find(path, &absolute) };
         let absolute = log.map_or(absolute, Path::to_path_buf);
         let readers = |index: usize| logs.are_read_by(index, &absolute);
+        let readers: Vec<usize> =
+            if stdin { Vec::new() } else { (0..config.sites.len()).filter(|index| readers(*index)).collect() };
         let sites: Vec<usize> = match only {
-            Some(only) => vec![only],
+            Some(only) if readers.contains(&only) => readers,
+            Some(only) => logs.shared_with(only),
             None if stdin => {
                 if config.sites.len() == 1 {
                     vec![0]
@@ -432,7 +440,7 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
                     Vec::new()
                 }
             }
-            None => (0..config.sites.len()).filter(|index| readers(*index)).collect(),
+            None => readers,
         };
         if sites.is_empty() {
             let shown = printable(&path.display().to_string());
@@ -506,6 +514,14 @@ impl Logs {
         let inode = || file::inode(path).ok();
         let found = by_name.or_else(|| inode().and_then(|inode| all().find(|(_, known)| *known == Some(inode))));
         found.map(|(log, _)| log.as_path())
+    }
+
+    /// The sites that read a log of this one's, itself among them.
+    fn shared_with(&self, site: usize) -> Vec<usize> {
+        let own: HashSet<&Path> = self.0.get(site).into_iter().flatten().map(|(log, _)| log.as_path()).collect();
+        let shares =
+            |index: &usize| *index == site || self.0[*index].iter().any(|(log, _)| own.contains(log.as_path()));
+        (0..self.0.len()).filter(shares).collect()
     }
 
     /// Whether a path is one of a site's logs, or a rotated one beside it.
@@ -594,10 +610,12 @@ fn confirm(chosen: &[(Chosen, Extent)], args: &Args) -> Result<(), Failure> {
     Err(Failure::Failed("nothing was sent".to_owned()))
 }
 
-/// The first signal finishes what is in flight, the second ends the process.
+/// The first signal finishes what is in flight, the second ends the process. A terminal that is closed is one; whoever
+/// says `nohup` wants to be spared that.
 fn count_stops(stops: &Arc<AtomicUsize>, again: bool) -> std::io::Result<()> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+    let all = [SIGTERM, SIGINT, SIGQUIT, SIGHUP].into_iter().filter(|signal| *signal != SIGHUP || !is_ignored(SIGHUP));
+    let mut signals = signal_hook::iterator::Signals::new(all)?;
     let stops = Arc::clone(stops);
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
@@ -611,4 +629,12 @@ fn count_stops(stops: &Arc<AtomicUsize>, again: bool) -> std::io::Result<()> {
         }
     })?;
     Ok(())
+}
+
+/// Whether whoever started this process has it ignore a signal.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    ignored >> (signal - 1) & 1 == 1
 }
