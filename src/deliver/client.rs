@@ -152,13 +152,18 @@ impl Client {
                         Err(error) => error,
                     }
                 }
-                Way::Shared(mut shared) => match shared.sender.try_send_request(request).await {
-                    Ok(response) => return Ok(self.answered(response, None)),
-                    Err(error) => {
-                        self.0.forget(shared.number);
-                        error
-                    }
-                },
+                Way::Shared(mut shared) => {
+                    let unanswered = Unanswered { client: &self.0, number: shared.number };
+                    let error = match shared.sender.try_send_request(request).await {
+                        Ok(response) => {
+                            std::mem::forget(unanswered);
+                            return Ok(self.answered(response, None));
+                        }
+                        Err(error) => error,
+                    };
+                    drop(unanswered);
+                    error
+                }
             };
             if !(was_kept && never_arrived(&error)) {
                 return Err(error.into_error().into());
@@ -169,6 +174,19 @@ impl Client {
     fn answered(&self, response: http::Response<Incoming>, own: Option<Box<Own>>) -> Response {
         let (head, body) = response.into_parts();
         Response { status: head.status, headers: head.headers, body, own, client: Arc::clone(&self.0) }
+    }
+}
+
+/// A request on a shared connection that has no answer yet. Where none is waited for any more, nothing else is begun on
+/// that connection: whoever is at its other end may keep it open and never say a word.
+struct Unanswered<'c> {
+    client: &'c Inner,
+    number: u64,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.client.forget(self.number);
     }
 }
 

@@ -302,6 +302,33 @@ mod tests {
         assert_eq!((posts.load(Ordering::Relaxed), connections.load(Ordering::Relaxed)), (17, 1));
     }
 
+    #[tokio::test]
+    async fn a_shared_connection_that_has_gone_silent_is_replaced() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (tls, pem) = tls();
+        let posts = Arc::new(AtomicUsize::new(0));
+        let served = Arc::clone(&posts);
+        let folder = tempfile::tempdir().unwrap();
+        let client = client(&format!("https://localhost:{port}/v1/events"), None, Some((folder.path(), &pem)));
+        // The first connection's stream is taken, its pings are answered, and that is all.
+        let silence = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut silent = h2::server::handshake(tls.accept(stream).await.unwrap()).await.unwrap();
+            let stream = silent.accept().await.unwrap().unwrap();
+            (silent, stream)
+        };
+        let held = tokio::select! { answer = status(&client) => panic!("{answer:?}"), held = silence => held };
+        // That POST was given up; the next one finds another connection.
+        let serving = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            serve(stream, tls.clone(), served).await;
+        };
+        tokio::select! { answer = status(&client) => assert_eq!(answer, Some(202)), () = serving => {} }
+        drop(held);
+        assert_eq!(posts.load(Ordering::Relaxed), 1);
+    }
+
     #[test]
     fn what_an_answer_quotes_of_the_visitor_is_not_shown() {
         for (name, text, want) in [
