@@ -35,6 +35,9 @@ pub(super) struct Looking {
     pub(super) open: Option<Open>,
 }
 
+/// Files that are remembered to be done with.
+const FINISHED: usize = 65_536;
+
 /// What is open.
 pub(super) struct Open {
     /// Its files.
@@ -80,6 +83,10 @@ impl<S: Sink> Follower<S> {
         self.looked_at = Instant::now();
         self.wants_to_look = false;
         self.unconcerned.clear();
+        if self.finished.len() > FINISHED {
+            // What lies there still is looked into once more.
+            self.finished.clear();
+        }
         self.allow_for_the_clock(&began);
         let patterns: Vec<String> = self.targets.iter().map(|target| target.pattern.clone()).collect();
         let found = self.list(&patterns);

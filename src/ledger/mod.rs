@@ -143,6 +143,11 @@ impl Progress {
         self.steps.iter().filter_map(|step| step.open).filter(|line| !self.settled.contains(&line.end)).count()
     }
 
+    /// Whether all that was read is settled, and nothing else.
+    pub fn has_nothing_open(&self) -> bool {
+        self.steps.is_empty() && self.settled.is_empty()
+    }
+
     /// The counts and window entries of the lines that have fallen below the watermark since the last call.
     pub fn take_released(&mut self) -> (Counts, Vec<Touch>) {
         let Step { counts, touches, .. } = std::mem::take(&mut self.released);

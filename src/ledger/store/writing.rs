@@ -24,6 +24,11 @@ const KEPT_MAX: i64 = 262_144;
 /// before they are sorted into their tables: each lies anywhere in those, and a commit writes every page that it has touched.
 pub(super) const RECENT_MAX: usize = 8_192 * recent::ENTRY;
 
+/// How often rejected events that are too old are looked for, where there are new ones.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// Logs that are remembered to have ended while something of them is open.
+const ENDED_MAX: usize = 16_384;
+
 struct Open {
     row: i64,
     from: u64,
@@ -47,6 +52,8 @@ pub(super) struct Writing {
     db: Connection,
     ranges: HashMap<(i64, LogId), Vec<Open>>,
     dirty: HashSet<(i64, LogId)>,
+    /// Logs that nobody reads any more.
+    ended: HashSet<LogId>,
     touches: Vec<Touch>,
     logs: Vec<LogRow>,
     rejections: Vec<Rejection>,
@@ -61,6 +68,8 @@ pub(super) struct Writing {
     /// When there are so many.
     sort_at: usize,
     stored_touches: i64,
+    /// When rejected events that are too old were last looked for: all of them are, one by one.
+    swept: Option<Instant>,
 }
 
 impl Writing {
@@ -72,6 +81,7 @@ impl Writing {
             db,
             ranges: HashMap::new(),
             dirty: HashSet::new(),
+            ended: HashSet::new(),
             touches: Vec::new(),
             logs: Vec::new(),
             rejections: Vec::new(),
@@ -81,7 +91,9 @@ impl Writing {
             used,
             recent,
             sort_at: RECENT_MAX,
-            stored_touches: 0,
+            // What earlier runs have left over the bound goes with the first that are sorted in.
+            stored_touches: KEPT_MAX / 8,
+            swept: None,
         }
     }
 
@@ -241,6 +253,42 @@ impl Writing {
         self.commit()
     }
 
+    /// What is in memory is in the state now. What has nothing open, and gets nothing more, is let go: if it does after all,
+    /// it is loaded again.
+    fn let_go(&mut self) {
+        let mut newly_ended = false;
+        for row in &self.logs {
+            newly_ended |= row.ended && self.ended.insert(row.id);
+            if !row.ended {
+                self.ended.remove(&row.id);
+            }
+        }
+        let mut asked: Vec<(i64, LogId)> = Vec::with_capacity(self.dirty.len());
+        for key in self.dirty.drain() {
+            for open in self.ranges.get_mut(&key).into_iter().flatten() {
+                open.dirty = false;
+            }
+            asked.push(key);
+        }
+        if newly_ended {
+            asked.extend(self.ranges.keys().filter(|(_, log)| self.ended.contains(log)));
+        }
+        for key in asked {
+            let is_done = |open: &Open| {
+                let is_read =
+                    self.ended.contains(&key.1) || open.until.is_some_and(|until| open.progress.watermark() >= until);
+                is_read && open.progress.has_nothing_open()
+            };
+            if self.ranges.get(&key).is_some_and(|all| all.iter().all(is_done)) {
+                self.ranges.remove(&key);
+            }
+        }
+        // What is still open of one of them stays for this run.
+        if self.ended.len() > ENDED_MAX {
+            self.ended.clear();
+        }
+    }
+
     fn find(&mut self, key: (i64, LogId), end: u64) -> Option<&mut Open> {
         self.ranges.get_mut(&key)?.iter_mut().find(|open| open.holds(end))
     }
@@ -301,6 +349,7 @@ impl Writing {
         }
         let change = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let (mut used, mut recent, mut stored) = (self.used, self.recent, self.stored_touches);
+        let mut swept = self.swept;
         {
             let mut update = change.prepare_cached(
                 "UPDATE range SET watermark = ?2, settled = ?3, lines = ?4, too_long = ?5, unparsed = ?6, unmatched = ?7,
@@ -370,7 +419,10 @@ impl Writing {
                 ])?;
             }
             if !self.rejections.is_empty() {
-                change.execute("DELETE FROM rejected WHERE at < ?1", [now - rejected::SECONDS])?;
+                if swept.is_none_or(|at| at.elapsed() >= SWEEP_EVERY) {
+                    change.execute("DELETE FROM rejected WHERE at < ?1", [now - rejected::SECONDS])?;
+                    swept = Some(Instant::now());
+                }
                 let surplus = change
                     .execute("DELETE FROM rejected WHERE id <= (SELECT max(id) FROM rejected) - ?1", [rejected::MAX])?;
                 if surplus > 0 {
@@ -389,12 +441,8 @@ impl Writing {
         change.commit()?;
         self.shared.commits.fetch_add(1, Ordering::Relaxed);
         self.shared.last_commit.store(Timestamp::now().as_second(), Ordering::Relaxed);
-        (self.used, self.recent, self.stored_touches) = (used, recent, stored);
-        for key in self.dirty.drain() {
-            for open in self.ranges.get_mut(&key).into_iter().flatten() {
-                open.dirty = false;
-            }
-        }
+        (self.used, self.recent, self.stored_touches, self.swept) = (used, recent, stored, swept);
+        self.let_go();
         self.touches.clear();
         self.logs.clear();
         self.rejections.clear();
