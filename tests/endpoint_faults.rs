@@ -360,6 +360,30 @@ fn a_site_whose_queue_is_full_reads_its_part_again_when_it_is_mended_also_after_
 }
 
 #[test]
+fn a_site_whose_posts_hang_leaves_places_to_the_others_of_its_endpoint() {
+    let endpoint =
+        Endpoint::scripted(|_, body| if is_of_site_one(body) { Answer::Withhold } else { Answer::Status(200) });
+    let sandbox = Sandbox::new();
+    sandbox.configure_with(endpoint.port, "linger = \"20ms\"\ntimeout = \"120s\"\nmax_in_flight = 8", TWO_SITES);
+    let line = |site: &str, n: u32| {
+        format!("{site}.example.org:443 {}", combined(&format!("192.0.2.{}", n % 250), n, &format!("/{n}.pdf")))
+    };
+    sandbox.write("access.log", &(0..100).map(|n| line("one", n)).collect::<String>());
+    let daemon = sandbox.start("said");
+    let of_one = || endpoint.posts().iter().filter(|post| is_of_site_one(&post.body)).count();
+    wait_for("its POSTs", SOON, || of_one() >= 6);
+    for n in 0..20 {
+        sandbox.append("access.log", &line("two", n));
+        endpoint.wait_delivered(n as usize + 1);
+    }
+    assert_eq!((of_one(), of_site(&endpoint, "two")), (6, site_urls("two", 0..20)), "two of eight places are left");
+    endpoint.set_script(|_, _| Answer::Status(200));
+    endpoint.wait_delivered(120);
+    daemon.stop();
+    assert_eq!(of_site(&endpoint, "one"), site_urls("one", 0..100));
+}
+
+#[test]
 fn a_quiet_log_that_is_rotated_while_its_site_waits_is_named_before_and_after_it_is_lost() {
     for status in [403, 503] {
         let endpoint = Endpoint::scripted(move |_, _| Answer::Status(status));

@@ -34,6 +34,8 @@ use http::Answer;
 use limit::{Limit, Load};
 use verdict::{Verdict, verdict};
 
+/// A site whose last answer took so long, or didn't come, may be so slow again.
+const SLOW: Duration = Duration::from_secs(1);
 /// After this many failures in a row the whole site pauses.
 const SITE_PAUSES_AFTER: u32 = 5;
 /// Refusals in a row of one POST after the other by which a site is given up where nobody waits for it to be mended.
@@ -234,6 +236,7 @@ struct Delivered {
     status: u16,
     sent: Instant,
     answered: Instant,
+    is_slow: bool,
     html: bool,
 }
 
@@ -244,6 +247,8 @@ struct Post {
     since: Option<Instant>,
     /// When it was last sent.
     sent: Option<Instant>,
+    /// Whether its site was slow then.
+    is_slow: bool,
     /// Deliveries of its site when it first failed.
     delivered_then: u64,
     /// The endpoint at which it holds a place.
@@ -252,7 +257,7 @@ struct Post {
 
 impl Post {
     fn new(batch: Batch) -> Self {
-        Self { batch, failures: 0, since: None, sent: None, delivered_then: 0, endpoint: 0 }
+        Self { batch, failures: 0, since: None, sent: None, is_slow: false, delivered_then: 0, endpoint: 0 }
     }
 
     /// It has failed once more; `delivered`: deliveries of its site so far.
@@ -405,6 +410,8 @@ struct Site {
     pauses: u32,
     paused_at: Option<Instant>,
     in_flight: usize,
+    /// Its last answer took long.
+    is_slow: bool,
     committing: usize,
     lingering: usize,
     health: Health,
@@ -421,6 +428,10 @@ struct Endpoint {
     client: Client,
     settings: EndpointSettings,
     busy: usize,
+    /// Sites that send to it.
+    sites: usize,
+    /// POSTs of slow sites that wait for their answers.
+    slow: usize,
     limit: Limit,
     next_start: Instant,
 }
@@ -428,7 +439,18 @@ struct Endpoint {
 impl Endpoint {
     fn new(settings: EndpointSettings, client: Client) -> Self {
         let limit = Limit::new(settings.max_in_flight);
-        Self { client, settings, busy: 0, limit, next_start: Instant::now() }
+        Self { client, settings, busy: 0, sites: 0, slow: 0, limit, next_start: Instant::now() }
+    }
+
+    /// Whether it has a place for a POST of this site. Where it has other sites, too, one that is slow, or has much to send,
+    /// leaves some of them: theirs would else wait for as long as its answers take.
+    fn has_place_for(&self, site: &Site) -> bool {
+        let allowed = self.limit.allowed();
+        if self.sites < 2 {
+            return self.busy < allowed;
+        }
+        let left_to_others = if site.in_flight == 0 { 0 } else { allowed / 4 };
+        self.busy + left_to_others < allowed && (!site.is_slow || self.slow < (allowed / 2).max(1))
     }
 }
 
@@ -469,6 +491,7 @@ impl<S: Settle> Dispatcher<S> {
                 }
             };
             by_id.insert(settings.id, all.len());
+            endpoints[endpoint].sites += 1;
             all.push(Site::new(settings, endpoint));
         }
         Ok(Self {
@@ -569,8 +592,10 @@ impl<S: Settle> Dispatcher<S> {
     fn reload(&mut self, sites: Vec<SiteSettings>, clients: Vec<(EndpointSettings, Client)>) {
         // Endpoints are only added: POSTs under way hold a place at the one they were sent to.
         for (settings, client) in clients {
-            if !self.endpoints.iter().any(|known| known.settings == settings) {
-                self.endpoints.push(Endpoint::new(settings, client));
+            match self.endpoints.iter_mut().find(|known| known.settings == settings) {
+                // What its certificates are told by may have changed.
+                Some(known) => known.client = client,
+                None => self.endpoints.push(Endpoint::new(settings, client)),
             }
         }
         self.batcher.set_max_events(sites.iter().map(|site| site.endpoint.max_events).max().unwrap_or(1));
@@ -591,6 +616,10 @@ impl<S: Settle> Dispatcher<S> {
                 Health::Pausing(_) => Health::Pausing(now),
                 Health::Misconfigured(_) => Health::Misconfigured(now),
             };
+        }
+        self.endpoints.iter_mut().for_each(|endpoint| endpoint.sites = 0);
+        for site in &self.sites {
+            self.endpoints[site.endpoint].sites += 1;
         }
     }
 
@@ -644,7 +673,7 @@ impl<S: Settle> Dispatcher<S> {
             // One tries for all.
             Health::Pausing(until) | Health::Misconfigured(until) => now >= until && site.in_flight == 0,
         };
-        if !may || endpoint.busy >= endpoint.limit.allowed() || now < endpoint.next_start {
+        if !may || !endpoint.has_place_for(site) || now < endpoint.next_start {
             return false;
         }
         let next = if site.health == Health::Sending { site.ready.pop_front() } else { site.ready.pop_for_a_try() };
@@ -661,6 +690,9 @@ impl<S: Settle> Dispatcher<S> {
         }
         site.in_flight += 1;
         post.sent = Some(now);
+        post.is_slow = site.is_slow;
+        endpoint.slow += usize::from(site.is_slow);
+        let is_slow = site.is_slow;
         let client = endpoint.client.clone();
         let key = site.settings.property_key.clone();
         let (shared, commands) = (Arc::clone(&self.shared), self.commands.clone());
@@ -676,7 +708,8 @@ impl<S: Settle> Dispatcher<S> {
                 Answer::Status { status, html, .. } if verdict(status) == Verdict::Delivered => {
                     let site = post.batch.site();
                     shared.settle.settle(Settlement { batch: post.batch, outcome: Outcome::Delivered }).await;
-                    Command::Delivered(Delivered { site, endpoint: post.endpoint, status, sent: now, answered, html })
+                    let endpoint = post.endpoint;
+                    Command::Delivered(Delivered { site, endpoint, status, sent: now, answered, is_slow, html })
                 }
                 answer => Command::Answered(Box::new(post), answer, answered),
             };
@@ -696,10 +729,22 @@ impl<S: Settle> Dispatcher<S> {
     }
 
     /// What every answer tells, whatever becomes of its POST.
-    fn heard(&mut self, site: SiteId, endpoint: usize, status: Option<u16>, sent: Instant, answered: Instant) {
+    fn heard(
+        &mut self,
+        site: SiteId,
+        endpoint: usize,
+        status: Option<u16>,
+        sent: Instant,
+        answered: Instant,
+        was_slow: bool,
+    ) {
         let took = answered.saturating_duration_since(sent);
         self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner).add(site, status, took);
+        if let Some(&index) = self.by_id.get(&site) {
+            self.sites[index].is_slow = took >= SLOW;
+        }
         let Some(endpoint) = self.endpoints.get_mut(endpoint) else { return };
+        endpoint.slow -= usize::from(was_slow);
         let before = endpoint.limit.allowed();
         endpoint.limit.answered(Load::of(status), sent, answered);
         let allowed = endpoint.limit.allowed();
@@ -710,9 +755,9 @@ impl<S: Settle> Dispatcher<S> {
     }
 
     fn delivered(&mut self, delivered: Delivered) {
-        let Delivered { site, endpoint, status, sent, answered, html } = delivered;
+        let Delivered { site, endpoint, status, sent, answered, is_slow, html } = delivered;
         self.leave(endpoint);
-        self.heard(site, endpoint, Some(status), sent, answered);
+        self.heard(site, endpoint, Some(status), sent, answered, is_slow);
         let Some(&index) = self.by_id.get(&site) else { return };
         let site = &mut self.sites[index];
         site.in_flight = site.in_flight.saturating_sub(1);
@@ -742,7 +787,7 @@ impl<S: Settle> Dispatcher<S> {
             }
             Answer::Nothing(reason) => (Verdict::Retry, None, None, reason),
         };
-        self.heard(post.batch.site(), post.endpoint, status, post.sent.unwrap_or(at), at);
+        self.heard(post.batch.site(), post.endpoint, status, post.sent.unwrap_or(at), at, post.is_slow);
         let Some(&index) = self.by_id.get(&post.batch.site()) else { return };
         let now = Instant::now();
         let chance = self.chance();
@@ -883,7 +928,7 @@ impl<S: Settle> Dispatcher<S> {
             let endpoint = &self.endpoints[site.endpoint];
             match site.health {
                 // An answer wakes it.
-                _ if endpoint.busy >= endpoint.limit.allowed() => {}
+                _ if !endpoint.has_place_for(site) => {}
                 Health::Pausing(until) | Health::Misconfigured(until) if site.in_flight == 0 => {
                     sooner(until.max(endpoint.next_start));
                 }
@@ -956,6 +1001,7 @@ impl Site {
             pauses: 0,
             paused_at: None,
             in_flight: 0,
+            is_slow: false,
             committing: 0,
             lingering: 0,
             health: Health::Sending,
