@@ -244,6 +244,67 @@ fn on_a_full_disk_nothing_is_delivered_that_could_not_be_remembered_and_it_goes_
 }
 
 #[test]
+fn a_state_that_is_taken_away_while_it_runs_stops_the_sending_until_it_is_back() {
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+    sandbox.configure_with(endpoint.port, &format!("linger = \"0s\"\nmax_in_flight = {IN_FLIGHT}"), SITE);
+    sandbox.write("access.log", &lines(0..5));
+    let daemon = sandbox.start("said");
+    endpoint.wait_delivered(5);
+    let mut written = 5;
+    for by in ["renamed", "replaced"] {
+        fs::rename(sandbox.path("state"), sandbox.path("elsewhere")).unwrap();
+        if by == "replaced" {
+            fs::create_dir(sandbox.path("state")).unwrap();
+            fs::write(sandbox.path("state/silktail.db"), "another").unwrap();
+        }
+        // It is looked after once a second.
+        wait_for("a word on it", SOON, || {
+            sandbox.append("access.log", &lines(written..written + 1));
+            written += 1;
+            is_stuck_for_good(&daemon, &endpoint)
+        });
+        assert!(daemon.stderr().contains("was removed or replaced"), "{}", daemon.stderr());
+        if by == "replaced" {
+            fs::remove_dir_all(sandbox.path("state")).unwrap();
+        }
+        fs::rename(sandbox.path("elsewhere"), sandbox.path("state")).unwrap();
+        endpoint.wait_delivered(written as usize);
+        wait_for("a word that it is back", SOON, || !is_stuck(&daemon));
+    }
+    daemon.stop();
+    assert_eq!(endpoint.delivered(), urls(0..written), "each once");
+}
+
+#[test]
+fn root_follows_no_link_in_the_state_of_another() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can be led astray");
+        return;
+    }
+    for name in ["backfill.lock", "silktail.db", "silktail.db-wal"] {
+        for is_hard in [false, true] {
+            let (sandbox, endpoint) = used();
+            let (secret, link) = (sandbox.path("secret"), sandbox.path("state").join(name));
+            fs::write(&secret, "of root").unwrap();
+            let _ = fs::remove_file(&link);
+            match is_hard {
+                true => fs::hard_link(&secret, &link).unwrap(),
+                false => std::os::unix::fs::symlink(&secret, &link).unwrap(),
+            }
+            chown(sandbox.path("state"), Some(65_534), Some(65_534)).unwrap();
+            let done = sandbox.run(&["backfill", "--yes"]).expect_code(1);
+            assert!(done.stderr.contains("is a link"), "{name}: {done:#?}");
+            let meta = fs::metadata(&secret).unwrap();
+            assert_eq!(
+                (std::os::unix::fs::MetadataExt::uid(&meta), fs::read(&secret).unwrap()),
+                (0, b"of root".to_vec())
+            );
+            assert_eq!(endpoint.post_count(), 10, "{name}");
+        }
+    }
+}
+
+#[test]
 fn a_stop_on_a_full_disk_ends_says_so_and_doubles_at_most_what_was_in_flight() {
     let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
     let Some(disk) = Disk::mount(sandbox.path("state")) else { return };

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender};
@@ -240,7 +241,9 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
 
 /// Opens the report's file: what can't be written is to be known before anything is sent.
 fn open_report(path: &Path) -> Result<(&Path, std::fs::File), Failure> {
-    let file = std::fs::OpenOptions::new().create(true).write(true).truncate(false).open(path);
+    // It quotes lines of logs.
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.create(true).write(true).truncate(false).mode(0o640).open(path);
     file.map(|file| (path, file)).map_err(|error| cannot_write(path, &error))
 }
 

@@ -409,7 +409,7 @@ impl Explained<'_> {
             }
         }
         if let Some(payload) = &self.payload {
-            out.push_str(&format!("POST     {payload}\n"));
+            out.push_str(&format!("POST     {}\n", printable(&payload.to_string())));
         }
         out
     }

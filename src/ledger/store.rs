@@ -25,7 +25,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionB
 use tokio::sync::oneshot;
 
 pub use reader::LedgerReader;
-use state::{VERSION, beside, connect, forget_if_possible, give_to_owner, is_there, lay_out, prepare, refuse_network};
+use state::{
+    VERSION, beside, connect, forget_if_possible, give_link_to_owner, give_to_owner, is_there, lay_out, prepare,
+    refuse_links, refuse_network,
+};
 use writing::Writing;
 
 use super::ends;
@@ -396,6 +399,7 @@ impl Ledger {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(trouble)?;
         }
         refuse_network(state_dir)?;
+        refuse_links(state_dir)?;
         let held = hold(state_dir, role)?;
         let path = state_dir.join("silktail.db");
         if !is_there(&path)? {
@@ -409,7 +413,7 @@ impl Ledger {
         // Its tables are written to all over.
         writer.pragma_update(None, "cache_size", WRITER_CACHE).map_err(|error| database_error(&path, error))?;
         for name in ["silktail.db-wal", "silktail.db-shm"] {
-            give_to_owner(state_dir, &state_dir.join(name));
+            give_link_to_owner(state_dir, &state_dir.join(name));
         }
         let reader = Mutex::new(connect(&path)?);
         let shared = Arc::new(Shared {
@@ -1004,10 +1008,13 @@ impl Ledger {
 
 /// Opens a file of the state, or makes it, for its owner alone.
 fn private(state_dir: &Path, name: &str) -> Result<File, LedgerError> {
-    let path = state_dir.join(name);
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    // A link would have root write to whatever the directory's owner chooses.
+    options.custom_flags(i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0));
+    let file = options.open(state_dir.join(name));
     let file = file.map_err(|error| LedgerError::Directory { path: state_dir.to_path_buf(), error })?;
-    give_to_owner(state_dir, &path);
+    give_to_owner(state_dir, &file);
     Ok(file)
 }
 

@@ -177,11 +177,40 @@ pub(super) fn refuse_network(state_dir: &Path) -> Result<(), LedgerError> {
     }
 }
 
+/// The owner of a directory that root writes to for another; `None`: nobody else's, or this isn't root.
+fn other_owner(state_dir: &Path) -> Option<(u32, u32)> {
+    let owner = std::fs::metadata(state_dir).ok()?;
+    (rustix::process::geteuid().is_root() && owner.uid() != 0).then(|| (owner.uid(), owner.gid()))
+}
+
+/// Where root writes into another's directory, none of the state's files may be a link: what it leads to would be written
+/// to, and given away.
+pub(super) fn refuse_links(state_dir: &Path) -> Result<(), LedgerError> {
+    if other_owner(state_dir).is_none() {
+        return Ok(());
+    }
+    for name in ["silktail.db", "silktail.db-wal", "silktail.db-shm", "daemon.lock", "backfill.lock"] {
+        let path = state_dir.join(name);
+        let Ok(meta) = path.symlink_metadata() else { continue };
+        if !meta.is_file() || meta.nlink() > 1 {
+            let error = io::Error::other(format!("{name} is a link, and root follows none in another's directory"));
+            return Err(LedgerError::Directory { path: state_dir.to_path_buf(), error });
+        }
+    }
+    Ok(())
+}
+
 /// What root creates belongs to the directory's owner, or a first `sudo silktail backfill` would lock the service out.
-pub(super) fn give_to_owner(state_dir: &Path, path: &Path) {
-    let (Ok(owner), Ok(now)) = (std::fs::metadata(state_dir), std::fs::metadata(path)) else { return };
-    if (owner.uid(), owner.gid()) != (now.uid(), now.gid()) {
-        // Only root can, and only root needs to.
-        let _ = std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid()));
+pub(super) fn give_to_owner(state_dir: &Path, file: &File) {
+    if let Some((uid, gid)) = other_owner(state_dir) {
+        // Where it can't, the service will say so.
+        let _ = std::os::unix::fs::fchown(file, Some(uid), Some(gid));
+    }
+}
+
+/// The same of what SQLite has made; of a link it is the link itself.
+pub(super) fn give_link_to_owner(state_dir: &Path, path: &Path) {
+    if let Some((uid, gid)) = other_owner(state_dir) {
+        let _ = std::os::unix::fs::lchown(path, Some(uid), Some(gid));
     }
 }

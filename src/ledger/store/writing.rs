@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -46,6 +48,10 @@ impl Open {
     }
 }
 
+fn inode(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+}
+
 /// The writer's thread and what it has in hand.
 pub(super) struct Writing {
     shared: Arc<Shared>,
@@ -70,13 +76,19 @@ pub(super) struct Writing {
     stored_touches: i64,
     /// When rejected events that are too old were last looked for: all of them are, one by one.
     swept: Option<Instant>,
+    /// The database's file as it was opened, and when it was last looked whether that is what lies there.
+    file: Option<(u64, u64)>,
+    looked: Instant,
 }
 
 impl Writing {
     pub(super) fn new(shared: Arc<Shared>, db: Connection) -> Self {
         let used = db.query_row("SELECT coalesce(max(used), 0) FROM kept", [], |row| row.get(0)).unwrap_or(0);
         let recent = recent::size(&db).unwrap_or(RECENT_MAX);
+        let file = inode(&shared.path);
         Self {
+            file,
+            looked: Instant::now(),
             shared,
             db,
             ranges: HashMap::new(),
@@ -342,11 +354,26 @@ impl Writing {
         self.touches.extend(released);
     }
 
+    /// What is written to a file that was removed or replaced is gone with the next start, and nobody would notice before.
+    fn is_still_there(&mut self) -> rusqlite::Result<()> {
+        if self.looked.elapsed() < SYNC_AFTER {
+            return Ok(());
+        }
+        if self.file.is_some() && inode(&self.shared.path) != self.file {
+            let moved = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY_DBMOVED);
+            let what = "the state's file was removed or replaced: put it back, or restart silktail to begin anew";
+            return Err(rusqlite::Error::SqliteFailure(moved, Some(what.to_owned())));
+        }
+        self.looked = Instant::now();
+        Ok(())
+    }
+
     /// One transaction with all that is new in memory.
     fn commit(&mut self) -> rusqlite::Result<()> {
         if self.dirty.is_empty() && self.logs.is_empty() && self.rejections.is_empty() && self.strays.is_empty() {
             return Ok(());
         }
+        self.is_still_there()?;
         let change = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let (mut used, mut recent, mut stored) = (self.used, self.recent, self.stored_touches);
         let mut swept = self.swept;
