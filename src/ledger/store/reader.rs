@@ -7,10 +7,43 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use rusqlite::Connection;
 
-use super::{LedgerError, SiteTotal, StatusRow, database_error, uint};
+use super::error::database_error;
+use super::{LedgerError, uint};
 use crate::ledger::Counts;
 use crate::ledger::rejected::{self, Rejected};
 use crate::offsets::LogId;
+
+/// Counts of one site (or of nobody) in one log, for `status`.
+#[derive(Debug, Clone)]
+pub struct StatusRow {
+    /// `None`: lines that belong to no site.
+    pub site: Option<String>,
+    /// The log.
+    pub log: LogId,
+    /// Its last name.
+    pub path: PathBuf,
+    /// Its last inode.
+    pub ino: u64,
+    /// Nobody writes to it any more, or it can't be found.
+    pub ended: bool,
+    /// When it was last read from.
+    pub last_read: Option<Timestamp>,
+    /// The furthest watermark.
+    pub watermark: u64,
+    /// Lines below the watermark.
+    pub counts: Counts,
+}
+
+/// What became of a site's events.
+#[derive(Debug, Clone)]
+pub struct SiteTotal {
+    /// The site.
+    pub site: String,
+    /// Events.
+    pub delivered: u64,
+    /// Events.
+    pub rejected: u64,
+}
 
 /// The state, for looking at it.
 #[derive(Debug)]

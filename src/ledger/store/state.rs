@@ -9,7 +9,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, TransactionBehavior, params};
 
-use super::{LedgerError, NO_STATE, READER_CACHE, database_error};
+use super::LedgerError;
+use super::error::database_error;
+use super::opening::{NO_STATE, READER_CACHE};
 
 /// How long another process's write is waited for: a backfill runs at the lowest priority, and may be stopped by whatever
 /// else the machine does in the middle of one.

@@ -12,9 +12,10 @@ use jiff::Timestamp;
 use rusqlite::{Connection, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
-use super::{
-    Committed, LogRow, Queue, SYNC_AFTER, Settled, Shared, fingerprint_text, int, lock, settled_from, site_number, uint,
-};
+use super::logs::{LogRow, fingerprint_text};
+use super::queue::{Committed, Queue, Settled, Shared, lock};
+use super::ranges::settled_from;
+use super::{SYNC_AFTER, int, site_number, uint};
 use crate::ledger::rejected::{self, Rejection};
 use crate::ledger::{Advance, Counts, Progress, recent};
 use crate::offsets::LogId;
