@@ -9,7 +9,9 @@ use std::sync::atomic::Ordering;
 use jiff::Timestamp;
 
 use super::ahead::{Bytes, Piece, Pool, Segment, Stretch};
-use super::{Collector, End, Outlet, Patience, STOPPED, Trouble};
+use super::collect::{Collector, Outlet};
+use super::patience::Patience;
+use super::{End, STOPPED, Trouble};
 use crate::follow::archive::{self, Content};
 use crate::follow::file;
 use crate::follow::identity;
