@@ -1605,6 +1605,28 @@ fn changed(log: &str, how: &str) -> String {
 
 #[test]
 fn a_rotated_log_that_was_made_anonymous_is_not_read_again() {
+    // What was there before it was followed stays unread in what becomes of it, too.
+    let mut play = Play::new(EXACT);
+    let config = fs::read_to_string(play.sandbox.path("config.toml")).unwrap();
+    play.sandbox.write("config.toml", &config.replace("start = \"beginning\"", "start = \"end\""));
+    play.append_bytes("access.log", lines(900..1_300).as_bytes());
+    play.start();
+    wait_for("it to be followed", SOON, || play.daemon.as_ref().unwrap().stderr().contains("ready"));
+    play.append("access.log", 5);
+    play.settle();
+    play.rename("access.log", "access.log.1");
+    play.append("access.log", 5);
+    play.settle();
+    let log = fs::read_to_string(play.path("access.log.1")).unwrap();
+    fs::write(play.path("changed"), changed(&log, "masked")).unwrap();
+    play.rename("changed", "access.log.1");
+    play.gzip("access.log.1", "access.log.1.gz");
+    play.stop();
+    play.start();
+    play.append("access.log", 1);
+    play.settle();
+    play.stop();
+    play.expect_each_once("start = \"end\"");
     for pattern in [EXACT, SIBLINGS_TOO] {
         for how in ["masked", "all alike", "taken out"] {
             for (when, stopped, in_place, packed) in [

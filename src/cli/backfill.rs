@@ -389,7 +389,7 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
         let mut directories = discover::Directories::default();
         for (index, site) in config.sites.iter().enumerate() {
             let mut names: Vec<PathBuf> = site.logs.iter().flat_map(|pattern| discover::expand(pattern)).collect();
-            names.extend(site.logs.iter().flat_map(|pattern| directories.absent(pattern)));
+            names.extend(site.logs.iter().flat_map(|pattern| discover::absent(pattern)));
             for path in names {
                 let place = *places.entry(path).or_insert_with_key(|path| {
                     paths.push((path.clone(), Vec::new()));

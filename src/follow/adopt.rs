@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use jiff::Timestamp;
 
-use super::decide::{DETECT_BYTES, decide_format, first_bytes};
+use super::decide::{decide_format, first_bytes};
 use super::file::{self, Opened};
 use super::identity::{self, Who};
 use super::known::Known;
@@ -377,6 +377,9 @@ impl<S: Sink> Follower<S> {
                 "a log was changed after it was read, and the place is gone to which that was: reading it again from its beginning"
             );
         }
+        if who == Who::New && start > 0 {
+            self.keep_first(row.id, &opened.file, &decided.format, start);
+        }
         if let Some(Read::Before(_)) = read_before {
             self.ledger.was_read_before(row.id)?;
         }
@@ -403,8 +406,6 @@ impl<S: Sink> Follower<S> {
             scan: Scan::default(),
             size: opened.size,
             behind_since: None,
-            // What was read of it in an earlier run is known from there.
-            outline_at: if offset >= DETECT_BYTES as u64 { u64::MAX } else { 1 },
             seen: None,
         })))
     }

@@ -104,6 +104,30 @@ pub fn paths(patterns: &[String], mut trouble: impl FnMut(&Path, io::Error)) -> 
     found
 }
 
+/// The names that a pattern matches and under which nothing lies but rotated siblings.
+pub fn absent(pattern: &str) -> Vec<PathBuf> {
+    let (Some(parent), true) = (Path::new(pattern).parent(), is_glob(pattern)) else { return Vec::new() };
+    let folders = match parent.to_string_lossy() {
+        folders if is_glob(&folders) => glob::glob(&folders).into_iter().flatten().flatten().collect(),
+        _ => vec![parent.to_path_buf()],
+    };
+    let mut absent = BTreeSet::new();
+    // One by one: nearly all are logs under their own names.
+    for entry in folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten() {
+        let name = entry.file_name();
+        let bare = unrotated_name(Path::new(&name));
+        if name.to_str() == Some(&bare) {
+            continue;
+        }
+        let path = entry.path();
+        let unrotated = path.with_file_name(bare);
+        if is_plainly_rotated(&path, &unrotated) && is_for(pattern, &unrotated) && !is_for(pattern, &path) {
+            absent.insert(unrotated);
+        }
+    }
+    absent.into_iter().filter(|name| name.symlink_metadata().is_err()).collect()
+}
+
 /// Whether a pattern matches a path, whether anything lies there or not.
 pub fn is_for(pattern: &str, path: &Path) -> bool {
     if !is_glob(pattern) {
@@ -318,27 +342,6 @@ impl Directories {
         found
     }
 
-    /// The names that a pattern matches and under which nothing lies but rotated siblings.
-    pub fn absent(&mut self, pattern: &str) -> Vec<PathBuf> {
-        let as_path = Path::new(pattern);
-        let (Some(parent), true) = (as_path.parent(), is_glob(pattern)) else { return Vec::new() };
-        let folders = match parent.to_string_lossy() {
-            folders if is_glob(&folders) => glob::glob(&folders).into_iter().flatten().flatten().collect(),
-            _ => vec![parent.to_path_buf()],
-        };
-        let mut absent = BTreeSet::new();
-        for folder in folders {
-            let files = self.listing(&folder.join("any")).map(|listing| listing.files.as_slice()).unwrap_or_default();
-            for file in files.iter().filter(|file| !is_for(pattern, &file.path)) {
-                let name = file.path.with_file_name(unrotated_name(&file.path));
-                if is_for(pattern, &name) && is_plainly_rotated(&file.path, &name) {
-                    absent.insert(name);
-                }
-            }
-        }
-        absent.into_iter().filter(|name| name.symlink_metadata().is_err()).collect()
-    }
-
     /// Whether no sibling can have been missed: nothing was renamed, made or removed meanwhile.
     pub fn has_all_siblings(&mut self, path: &Path) -> bool {
         // By a clock that was just set forward, a directory that changes now seems to have been quiet for long.
@@ -432,8 +435,8 @@ mod tests {
         }
         let pattern = folder.path().join("*.log");
         let want = ["b.log", "c.log"].map(|name| folder.path().join(name));
-        assert_eq!(Directories::default().absent(&pattern.to_string_lossy()), want);
-        assert!(Directories::default().absent(&folder.path().join("b.log").to_string_lossy()).is_empty());
+        assert_eq!(absent(&pattern.to_string_lossy()), want);
+        assert!(absent(&folder.path().join("b.log").to_string_lossy()).is_empty());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::archive::Content;
-use super::decide::{DETECT_BYTES, first_bytes};
+use super::decide::first_bytes;
 use super::file::{self, Opened};
 use super::known::Known;
 use super::source::{Sink, Source};
@@ -13,9 +13,12 @@ use super::{Follower, discover};
 use crate::format::{Format, Reading};
 use crate::ledger::outline::{self, FIRST, LAST, Request, Search, Seen};
 use crate::ledger::{Ledger, LedgerError, LogRow};
+use crate::offsets::LogId;
 
 /// Bytes before a log's place in which its last requests are looked for.
 const ENDS: usize = 16 * 1024;
+/// Bytes of a log's beginning in which its first requests are looked for.
+const BEGINNING: u64 = 32 * 1024;
 /// Bytes of a log that are read at a time where its place is looked for.
 const BLOCK: usize = 256 * 1024;
 
@@ -162,20 +165,24 @@ impl<S: Sink> Follower<S> {
         Ok(())
     }
 
-    /// Keeps what a log can be told by when it is changed, as soon as there is some of it, and again when there is more.
-    pub(super) fn outline(&mut self, index: usize) {
-        let Some(source) = self.sources.get_mut(index).filter(|source| source.read_to() >= source.outline_at) else {
+    /// Keeps what a log can be told by when it is changed, where its beginning has been read, or as much again of it.
+    pub(super) fn outline(&self, index: usize, read_before: u64) {
+        let Some(source) = self.sources.get(index).filter(|_| read_before < BEGINNING) else { return };
+        let read = source.read_to().max(1);
+        if read_before > 0 && read_before.ilog2() == read.ilog2() {
             return;
-        };
-        let first = first_bytes(&source.file).unwrap_or_default();
-        let requests = first_requests(&source.pipeline.format, &first, self.ledger.secret());
-        // Beyond its first bytes there is nothing more to come.
-        let is_whole = requests.len() == FIRST || first.len() >= DETECT_BYTES;
-        match self.ledger.keep_first(source.row.id, &requests) {
-            Ok(()) => source.outline_at = if is_whole { u64::MAX } else { source.read_to().max(1) * 2 },
-            // Kept when it is next read: nothing depends on it until then.
-            Err(error) => tracing::debug!(%error, "what a log is told by isn't kept yet"),
         }
+        self.keep_first(source.row.id, &source.file, &source.pipeline.format, read);
+    }
+
+    /// Keeps the first requests of a log's first bytes.
+    pub(super) fn keep_first(&self, log: LogId, file: &Content, format: &Format, bytes: u64) {
+        // What can't be read or written now is kept when more has come: nothing depends on it until then.
+        let Ok(first) = file::read_before(file, bytes.min(BEGINNING), BEGINNING as usize) else { return };
+        let requests = first_requests(format, &first, self.ledger.secret());
+        self.ledger
+            .keep_first(log, &requests)
+            .unwrap_or_else(|error| tracing::debug!(%error, "what a log is told by isn't kept yet"));
     }
 
     /// Keeps by what the places will be found to which the logs were read in this run, should one of them be changed before

@@ -169,8 +169,6 @@ pub struct Source {
     pub size: u64,
     /// Since when it is known that there are bytes which a site hasn't read.
     pub behind_since: Option<Instant>,
-    /// From how many bytes on more can be kept of what it is told by when it is changed.
-    pub outline_at: u64,
     /// How the file stood when it was last read to its end: while it stays so, there is nothing new in it.
     pub seen: Option<Stamp>,
 }
@@ -691,7 +689,6 @@ mod tests {
             scan: Scan::within(Recall::default()),
             size: 0,
             behind_since: None,
-            outline_at: u64::MAX,
             seen: None,
         }
     }

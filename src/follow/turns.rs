@@ -75,7 +75,7 @@ impl<S: Sink> Follower<S> {
         let behind = matches!(turn, Ok(Turn::More | Turn::Full) | Err(_));
         self.sink.stands(source.row.id, source.place(behind));
         if has_read && turn.is_ok() {
-            self.outline(index);
+            self.outline(index, before.0);
         }
         let source = &mut self.sources[index];
         match turn {
