@@ -4,7 +4,7 @@
 //! site's trouble never takes the others' share.
 
 use std::collections::HashMap;
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -154,8 +154,11 @@ impl Settle for Settler {
         if self.rooms.leave(batch.site(), batch.len())
             && let Some(wakes) = &self.wakes
         {
-            // A full channel wakes the follower as well.
-            let _ = wakes.try_send(Wake::Room);
+            // Where the channel is full, it is told as soon as it isn't: nobody else would tell it.
+            if let Err(TrySendError::Full(wake)) = wakes.try_send(Wake::Room) {
+                let wakes = wakes.clone();
+                tokio::task::spawn_blocking(move || wakes.send(wake));
+            }
         }
     }
 }

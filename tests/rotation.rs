@@ -1592,6 +1592,31 @@ fn what_is_old_stays_unread_at_later_starts_and_where_it_could_not_be_read_at_fi
     }
 }
 
+#[test]
+fn a_log_that_is_edited_while_it_is_followed_goes_on_behind_what_was_read() {
+    for pattern in [EXACT, "*.log"] {
+        let mut play = Play::new(pattern);
+        play.append("access.log", 100);
+        play.start();
+        play.settle();
+        for number in [5, 60, 98] {
+            // As `sed -i` does it: another file, without one line, under the same name.
+            let log = fs::read_to_string(play.path("access.log")).unwrap();
+            let kept = log.lines().filter(|line| !line.contains(&format!("/files/{number}.pdf")));
+            fs::write(play.path("sedXYZ"), kept.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+            play.rename("sedXYZ", "access.log");
+            play.append("access.log", 3);
+            play.settle();
+        }
+        play.stop();
+        play.start();
+        play.append("access.log", 1);
+        play.settle();
+        play.stop();
+        play.expect_each_once(pattern);
+    }
+}
+
 /// A log as scripts leave it that make addresses anonymous, or take one visitor's lines out.
 fn changed(log: &str, how: &str) -> String {
     let lines = log.lines().filter(|line| how != "taken out" || !line.starts_with("192.0.2.3 "));

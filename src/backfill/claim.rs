@@ -187,7 +187,7 @@ impl Work<'_> {
             return Ok(false);
         }
         let related = self.known.related(path);
-        let Some((_, row)) = rewritten::which(path, opened, lines, ledger, related)? else {
+        let Some((_, row)) = rewritten::which(path, opened, lines, ledger, None, related)? else {
             return Ok(false);
         };
         for site in job.wanted() {

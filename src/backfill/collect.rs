@@ -97,6 +97,8 @@ pub(super) struct State {
     /// Events of each site that wait for company.
     pub(super) lingering: HashMap<SiteId, usize>,
     pub(super) clock: Timestamp,
+    /// Times after this are wrong: the present when it began, and an hour for clocks that differ.
+    pub(super) latest: Timestamp,
     pub(super) order: InOrder,
     /// Batches whose time has come, those of them whose turn it is, and a body: room that is used again.
     pub(super) due: Vec<Batch>,
@@ -152,7 +154,9 @@ impl Sink for Collector<'_> {
         let state = &mut *self.state.borrow_mut();
         state.summary.event(&event);
         // Logs are a little out of order; the latest time seen is the log's clock.
-        state.clock = state.clock.max(event.time.unwrap_or(state.clock));
+        // A line from the future says nothing of when the others come.
+        let time = event.time.filter(|time| *time <= state.latest);
+        state.clock = state.clock.max(time.unwrap_or(state.clock));
         let mut due = std::mem::take(&mut state.due);
         state.batcher.take_due(state.clock, &mut due);
         self.give(state, due.drain(..));

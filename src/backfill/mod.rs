@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::batch::Batcher;
 use crate::follow::FormatChoice;
@@ -194,6 +194,7 @@ pub fn run(
             batcher: Batcher::new(options.max_events),
             lingering: HashMap::new(),
             clock: Timestamp::MIN,
+            latest: Timestamp::now().saturating_add(SignedDuration::from_hours(1)).unwrap_or(Timestamp::MAX),
             order: InOrder::default(),
             due: Vec::new(),
             turn: Vec::new(),

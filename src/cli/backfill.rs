@@ -386,11 +386,15 @@ fn choose(config: &Config, args: &Args) -> Result<Vec<Chosen>, Failure> {
         let mut paths: Vec<(PathBuf, Vec<usize>)> = Vec::new();
         // There may be thousands of both: none is looked for among all others, and each directory is listed once.
         let mut places: HashMap<PathBuf, usize> = HashMap::new();
+        let mut inodes: HashMap<(u64, u64), PathBuf> = HashMap::new();
         let mut directories = discover::Directories::default();
         for (index, site) in config.sites.iter().enumerate() {
             let mut names: Vec<PathBuf> = site.logs.iter().flat_map(|pattern| discover::expand(pattern)).collect();
             names.extend(site.logs.iter().flat_map(|pattern| discover::absent(pattern)));
             for path in names {
+                // Two names of one file are one log, as `run` has it.
+                let inode = file::inode(&path).ok();
+                let path = inode.map_or(path.clone(), |inode| inodes.entry(inode).or_insert(path).clone());
                 let place = *places.entry(path).or_insert_with_key(|path| {
                     paths.push((path.clone(), Vec::new()));
                     paths.len() - 1

@@ -318,13 +318,12 @@ impl<S: Settle> Dispatcher<S> {
         }
         let next = if site.health == Health::Sending { site.ready.pop_front() } else { site.ready.pop_for_a_try() };
         let Some(mut post) = next else { return false };
-        endpoint.busy += 1;
-        post.endpoint = site.endpoint;
         if let Some(too_old) = too_old(&post.batch, &endpoint.settings) {
-            site.committing += 1;
-            self.commit(post.endpoint, post.batch, Outcome::Rejected { status: None, reason: too_old });
+            self.reject(index, post, None, too_old);
             return true;
         }
+        endpoint.busy += 1;
+        post.endpoint = site.endpoint;
         if endpoint.settings.max_rate > 0 {
             endpoint.next_start = now + Duration::from_secs(1) / endpoint.settings.max_rate;
         }

@@ -199,15 +199,10 @@ impl<S: Sink> Follower<S> {
     /// A file has taken the place of a log that has lost its last name, and holds all that was read of it: a tool that
     /// replaces what it brings up to date. It is that log.
     fn take_over(&mut self, path: &Path, opened: Opened) -> Result<(), Opened> {
-        let has_no_name = |source: &Source| {
-            let file = source.file.plain();
-            file.and_then(|file| file.metadata().ok())
-                .is_some_and(|meta| std::os::unix::fs::MetadataExt::nlink(&meta) == 0)
-        };
         let replaced = self.sources.iter_mut().find(|source| {
             source.leaving.is_some()
                 && *source.path == *path
-                && has_no_name(source)
+                && source.has_no_name()
                 && opened.size >= source.progress().0
                 && identity::continues(&opened, &source.row.fingerprint).unwrap_or(false)
         });

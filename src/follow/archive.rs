@@ -8,9 +8,11 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::time::SystemTime;
+
+use flate2::bufread::GzDecoder;
 
 use super::file::Stamp;
 
@@ -54,11 +56,44 @@ impl Packing {
     fn decoder<'r>(self, packed: impl Read + Send + 'r) -> io::Result<Box<dyn Read + Send + 'r>> {
         let packed = BufReader::with_capacity(COMPRESSED, packed);
         Ok(match self {
-            Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(packed)),
+            Packing::Gzip => Box::new(Members { member: Some(GzDecoder::new(packed)) }),
             Packing::Zstd => Box::new(zstd::Decoder::with_buffer(packed)?),
             Packing::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(packed)),
             Packing::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(packed)),
         })
+    }
+}
+
+/// The members of a gzip, one after the other. As gzip itself does it, NULs behind the last are let be: they fill up what
+/// was written in blocks, to a tape or by a disk after a power cut.
+struct Members<R> {
+    /// `None`: that was the last.
+    member: Option<GzDecoder<R>>,
+}
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let filled = member.read(buffer)?;
+            if filled > 0 || buffer.is_empty() {
+                return Ok(filled);
+            }
+            let Some(mut packed) = self.member.take().map(GzDecoder::into_inner) else { break };
+            loop {
+                let rest = packed.fill_buf()?;
+                let nuls = rest.iter().take_while(|byte| **byte == 0).count();
+                if rest.is_empty() {
+                    return Ok(0);
+                }
+                if nuls < rest.len() {
+                    packed.consume(nuls);
+                    break;
+                }
+                packed.consume(nuls);
+            }
+            self.member = Some(GzDecoder::new(packed));
+        }
+        Ok(0)
     }
 }
 
@@ -301,10 +336,21 @@ mod tests {
         vec![
             ("plain", log.to_vec()),
             ("gzip", [gzip(one), gzip(two)].concat()),
+            ("gzip, filled up", [gzip(one), vec![0; 512], gzip(two)].concat()),
             ("zstd", [zstd(one), zstd(two)].concat()),
             ("bzip2", [bzip2(one), bzip2(two)].concat()),
             ("xz", [xz(one), xz(two)].concat()),
         ]
+    }
+
+    #[test]
+    fn nuls_behind_an_archive_are_no_damage() {
+        let log = log(1_000);
+        let (_, gzip) = packed(&log).remove(1);
+        let content = content(&[gzip, vec![0; 300_000]].concat());
+        let mut got = vec![0; log.len() + 1];
+        let filled = read_at(&content, &mut got, 0).unwrap();
+        assert!(got[..filled] == log && content.damage().is_none(), "{:?}", content.damage());
     }
 
     fn content(bytes: &[u8]) -> Content {

@@ -368,7 +368,8 @@ fn open_max() -> usize {
         limit.current = limit.maximum;
     }
     let files = limit.current.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
-    files.saturating_sub(DESCRIPTORS_SPARED).max(1)
+    // Where few are allowed, logs have half of them.
+    files.saturating_sub(DESCRIPTORS_SPARED).max(files / 2).max(1)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

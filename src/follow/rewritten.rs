@@ -47,7 +47,8 @@ pub fn first_requests(format: &Format, bytes: &[u8], secret: [u8; 16]) -> Vec<Re
     seen(format, bytes, secret).take(FIRST).map(|(seen, _)| seen.request).collect()
 }
 
-/// Which of some logs a file is that begins so, where its bytes have been changed since; logs by their places.
+/// Which of some logs a file is that begins so, where its bytes have been changed since; logs by their places. `replaced`:
+/// the log whose file it has taken the place of.
 ///
 /// # Errors
 /// Those of the ledger.
@@ -56,6 +57,7 @@ pub fn which(
     opened: &Opened,
     (format, first_lines): (&Format, &[u8]),
     ledger: &Ledger,
+    replaced: Option<LogId>,
     mut related: Vec<(usize, Arc<LogRow>)>,
 ) -> Result<Option<(usize, Arc<LogRow>)>, LedgerError> {
     let secret = ledger.secret();
@@ -71,7 +73,8 @@ pub fn which(
             lines.get_or_insert_with(|| seen(format, first_lines, secret).take(FIRST).map(|(seen, _)| seen).collect());
         // What stands under a log's own name, or in its own file, may be another that was asked for the same.
         let is_another_file = (row.dev, row.ino) != (opened.dev, opened.ino);
-        let only_masked = !(is_another_file && discover::has_a_rotated_name(path));
+        let is_told = replaced == Some(row.id) || is_another_file && discover::has_a_rotated_name(path);
+        let only_masked = !is_told;
         if outline::is_of(&first, lines, only_masked) {
             return Ok(Some((index, row)));
         }
@@ -130,7 +133,10 @@ impl<S: Sink> Follower<S> {
         }
         // What can't be read now is asked again when it is read.
         let Ok(first) = first_bytes(&opened.file) else { return Ok(None) };
-        let found = which(path, opened, (format, &first), &self.ledger, related)?;
+        // What an editor or `sed -i` leaves: the old file has no name any more, and this has its name.
+        let replaced = self.sources.iter().filter(|source| *source.path == *path && source.has_no_name());
+        let replaced = replaced.map(|source| source.row.id).max();
+        let found = which(path, opened, (format, &first), &self.ledger, replaced, related)?;
         let Some((index, row)) = found else { return Ok(None) };
         let open = self.sources.iter().find(|source| source.row.id == row.id);
         // It was read to its end and is changed in place.

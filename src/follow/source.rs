@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -291,6 +292,12 @@ impl Source {
     fn block(&self) -> usize {
         let longest = self.readers.iter().map(|reader| reader.cutter.max_line()).max().unwrap_or(0);
         BLOCK.max(longest.saturating_add(2))
+    }
+
+    /// Whether its file is in no directory any more.
+    pub fn has_no_name(&self) -> bool {
+        let meta = self.file.plain().and_then(|file| file.metadata().ok());
+        meta.is_some_and(|meta| meta.nlink() == 0)
     }
 
     /// How far the furthest reader has come.
