@@ -419,7 +419,20 @@ impl<S: Settle> Dispatcher<S> {
         self.reject_suspects(index);
     }
 
-    fn answered(&mut self, mut post: Post, answer: Answer, at: Instant) {
+    /// A POST wasn't taken.
+    fn answered(&mut self, post: Post, answer: Answer, at: Instant) {
+        let site = post.batch.site();
+        self.judge(post, answer, at);
+        if let Some(&index) = self.by_id.get(&site)
+            && self.sites[index].is_idle()
+        {
+            // Nothing else is there to tell whether it is these events or the set-up.
+            self.reject_suspects(index);
+        }
+    }
+
+    /// What becomes of it.
+    fn judge(&mut self, mut post: Post, answer: Answer, at: Instant) {
         let (said, status, asked, text) = match answer {
             Answer::Status { status, retry_after, excerpt, .. } => {
                 (verdict(status), Some(status), retry_after, excerpt)
@@ -490,9 +503,6 @@ impl<S: Settle> Dispatcher<S> {
                     if is_news {
                         self.misconfigured(index, status, now, chance);
                     }
-                } else if site.is_idle() {
-                    // Nothing else is there to tell whether it is this event or the set-up.
-                    self.reject_suspects(index);
                 }
             }
             Verdict::Misconfigured => {
