@@ -1281,8 +1281,8 @@ fn with_more_logs_than_may_be_open_some_wait_and_none_is_lost() {
     }
     let bare = sandbox.silktail();
     let mut command = std::process::Command::new("sh");
-    // 128 of them are spared for what else the program does.
-    command.args(["-c", "ulimit -n 160; exec \"$0\" \"$@\""]).arg(bare.get_program()).args(bare.get_args()).arg("run");
+    // Half of so few are spared for what else the program does.
+    command.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""]).arg(bare.get_program()).args(bare.get_args()).arg("run");
     for (name, value) in bare.get_envs() {
         match value {
             Some(value) => command.env(name, value),
