@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{Answer, Endpoint, SOON, Sandbox, combined, wait_for, with_input};
+use common::{Answer, Endpoint, SOON, Sandbox, combined, wait_for};
 use serde_json::{Value, json};
 
 const SITE: &str = r#"
@@ -112,7 +112,7 @@ fn standard_input_is_a_log_like_any_other_packed_in_any_way() {
         let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
         sandbox.configure(endpoint.port, &site);
         let send = |log: &str| {
-            let done = with_input(&sandbox, &["backfill", "--yes", "--json", "-"], &pack(log, packing)).expect_code(0);
+            let done = sandbox.run_with_input(&["backfill", "--yes", "--json", "-"], pack(log, packing)).expect_code(0);
             let summary = done.json();
             (summary["event"].as_u64().unwrap(), summary["already_sent"].as_u64().unwrap())
         };
@@ -142,13 +142,13 @@ fn a_part_of_the_time_may_be_asked_of_standard_input() {
     sandbox.configure(endpoint.port, SITE);
     let log = lines(0..120);
     let part = ["backfill", "--yes", "--since", "2026-11-10T10:01:00Z", "--until", "2026-11-10T10:01:30Z", "-"];
-    let done = with_input(&sandbox, &part, log.as_bytes()).expect_code(0);
+    let done = sandbox.run_with_input(&part, log.as_bytes()).expect_code(0);
     assert!(done.stderr.contains("standard input") && done.stderr.contains("2026-11-10 10:01:59"), "{}", done.stderr);
     assert_eq!(endpoint.delivered(), urls(60..90));
-    with_input(&sandbox, &["backfill", "--yes", "-"], log.as_bytes()).expect_code(0);
+    sandbox.run_with_input(&["backfill", "--yes", "-"], log.as_bytes()).expect_code(0);
     assert_eq!(endpoint.delivered(), urls(0..120), "each once");
     // Nobody has to wait for a long log's end to hear that something is missing.
-    let done = with_input(&sandbox, &["backfill", "-"], b"").expect_code(2);
+    let done = sandbox.run_with_input(&["backfill", "-"], b"").expect_code(2);
     assert!(done.stderr.contains("--yes"), "{}", done.stderr);
 }
 
@@ -160,7 +160,7 @@ fn parts_of_standard_input_may_be_sent_one_after_the_other() {
         sandbox.configure(endpoint.port, &format!("{SITE}repeat_window = \"0s\"\n"));
         let input = pack(&lines(0..100), packing);
         let backfill = |more: &[&str], input: &[u8]| {
-            with_input(&sandbox, &[&["backfill", "--yes", "--json", "-"], more].concat(), input)
+            sandbox.run_with_input(&[&["backfill", "--yes", "--json", "-"], more].concat(), input)
         };
         backfill(&["--until", "2026-11-10T10:00:20Z"], &input).expect_code(0);
         assert_eq!(endpoint.delivered(), urls(0..20), "{packing}: until");
@@ -211,10 +211,10 @@ fn standard_input_is_read_once_and_needs_no_last_newline() {
     let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
     sandbox.configure(endpoint.port, SITE);
     for args in [&["backfill", "-"][..], &["backfill", "--yes", "-", "-"]] {
-        with_input(&sandbox, args, b"").expect_code(2);
+        sandbox.run_with_input(args, b"").expect_code(2);
     }
-    with_input(&sandbox, &["backfill", "--yes", "-"], b"").expect_code(0);
-    with_input(&sandbox, &["backfill", "--yes", "-"], lines(0..1).trim_end().as_bytes()).expect_code(0);
+    sandbox.run_with_input(&["backfill", "--yes", "-"], b"").expect_code(0);
+    sandbox.run_with_input(&["backfill", "--yes", "-"], lines(0..1).trim_end().as_bytes()).expect_code(0);
     assert_eq!(endpoint.delivered(), urls(0..1), "its last line is whole without a newline");
 }
 
@@ -263,9 +263,9 @@ hosts = ["two.example.org"]
     // Standard input, of one site, doesn't wait for ever either.
     endpoint.set_script(|_, _| Answer::Status(403));
     let input = lines(10_000..16_000);
-    with_input(&sandbox, &["backfill", "--yes", "--site", "one", "-"], input.as_bytes()).expect_code(0);
+    sandbox.run_with_input(&["backfill", "--yes", "--site", "one", "-"], input.as_bytes()).expect_code(0);
     let input = input.replace("192.0", "one.example.org:443 192.0");
-    let done = with_input(&sandbox, &["backfill", "--yes", "--site", "one", "-"], input.as_bytes()).expect_code(1);
+    let done = sandbox.run_with_input(&["backfill", "--yes", "--site", "one", "-"], input.as_bytes()).expect_code(1);
     assert!(done.stderr.contains("property_key"), "{done:#?}");
 }
 

@@ -305,7 +305,7 @@ fn one_site_of_a_shared_log_is_sent_its_own_lines_alone() {
             "with a path" => summary(&sandbox, &["--site", "all", &path]),
             "from standard input" => {
                 let all = ["backfill", "--yes", "--json", "--site", "all", "-"];
-                common::with_input(&sandbox, &all, log.as_bytes()).expect_code(0).json()
+                sandbox.run_with_input(&all, &log).expect_code(0).json()
             }
             _ => summary(&sandbox, &["--site", "all"]),
         };

@@ -154,7 +154,7 @@ impl Sandbox {
     }
 
     /// Runs the program to its end with `input` on its standard input.
-    pub fn run_with_input(&self, args: &[&str], input: &str) -> Done {
+    pub fn run_with_input(&self, args: &[&str], input: impl AsRef<[u8]>) -> Done {
         let mut child = self
             .silktail()
             .args(args)
@@ -164,9 +164,9 @@ impl Sandbox {
             .spawn()
             .unwrap();
         let mut stdin = child.stdin.take().unwrap();
-        let input = input.to_owned();
+        let input = input.as_ref().to_vec();
         // It may refuse before it has read anything: a closed pipe is its right.
-        let writer = thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
+        let writer = thread::spawn(move || drop(stdin.write_all(&input)));
         let output = child.wait_with_output().unwrap();
         writer.join().unwrap();
         Done::of(output)
@@ -309,28 +309,6 @@ impl Drop for Daemon {
         if thread::panicking() {
             eprintln!("--- silktail run said:\n{}", fs::read_to_string(&self.said).unwrap_or_default());
         }
-    }
-}
-
-/// Runs it with something on its standard input.
-pub fn with_input(sandbox: &Sandbox, args: &[&str], input: &[u8]) -> Done {
-    let mut child = sandbox
-        .silktail()
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.to_vec();
-    let writer = std::thread::spawn(move || stdin.write_all(&input).unwrap());
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap();
-    Done {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
     }
 }
 
