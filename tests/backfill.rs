@@ -321,4 +321,12 @@ fn one_site_of_a_shared_log_is_sent_its_own_lines_alone() {
         let counts = sandbox.run(&["status", "--json"]).expect_code(0).json()["logs"][0]["counts"].clone();
         assert_eq!((&counts["lines"], &counts["excluded"]), (&json!(30), &json!(10)), "{how}: {counts}");
     }
+    // An old file of one of them tells no host: whoever names the site says it.
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+    sandbox.configure(endpoint.port, &sites.replace("\"vhost_combined\"", "\"auto\""));
+    sandbox.write("access.log", &log);
+    sandbox.write("old.log", &(0..5).map(|n| at(1, 0, &format!("old{n}"))).collect::<String>());
+    let old = sandbox.path("old.log").display().to_string();
+    assert_eq!(summary(&sandbox, &["--site", "docs", &old])["event"], json!(5));
+    assert_eq!(endpoint.delivered().len(), 5);
 }

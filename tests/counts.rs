@@ -192,7 +192,7 @@ fn explain_names_the_fate_that_is_counted() {
     let sandbox = Sandbox::new();
     sandbox.configure(1, SITES);
     // Repeats are between lines, and lines too long are told apart by length: both are seen in one input.
-    let done = sandbox.run_with_input(&["explain", "--json"], &log()).expect_code(0);
+    let done = sandbox.run_with_input(&["explain", "--json"], log()).expect_code(0);
     let explained: Vec<Value> = done.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let cases = cases();
     assert_eq!(explained.len(), cases.len());

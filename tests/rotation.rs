@@ -1629,6 +1629,37 @@ fn changed(log: &str, how: &str) -> String {
 }
 
 #[test]
+fn a_log_that_is_changed_before_all_of_it_is_sent_loses_nothing() {
+    for while_stopped in [false, true] {
+        let mut play = Play::new(EXACT);
+        play.append("access.log", 40);
+        play.start();
+        play.settle();
+        play.endpoint.set_script(|_, _| Answer::Status(503));
+        play.append("access.log", 10);
+        let said = |play: &Play, what: &str| play.daemon.as_ref().unwrap().stderr().contains(what);
+        wait_for("a word on the outage", SOON, || said(&play, "endpoint unavailable"));
+        if while_stopped {
+            play.stop();
+        }
+        let log = fs::read_to_string(play.path("access.log")).unwrap();
+        play.rename("access.log", "access.log.1");
+        play.append("access.log", 1);
+        fs::write(play.path("changed"), changed(&log, "masked")).unwrap();
+        play.rename("changed", "access.log.1");
+        if !while_stopped {
+            wait_for("it to be seen", SOON, || said(&play, "file renamed"));
+            play.stop();
+        }
+        play.endpoint.set_script(|_, _| Answer::Status(200));
+        play.start();
+        play.settle();
+        play.stop();
+        assert_eq!(play.distinct(), 51, "some may come twice, none is lost");
+    }
+}
+
+#[test]
 fn a_rotated_log_that_was_made_anonymous_is_not_read_again() {
     // What was there before it was followed stays unread in what becomes of it, too.
     let mut play = Play::new(EXACT);

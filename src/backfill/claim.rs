@@ -1,5 +1,6 @@
 //! Opens an input: which log it is, and what of it is left to read, for whom.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
@@ -102,6 +103,7 @@ impl Work<'_> {
         job: &Job,
         mut others: impl Iterator<Item = &'s Stream>,
     ) -> Result<Opening, Trouble> {
+        let mut job = Cow::Borrowed(job);
         let live = job.input.is_live();
         let path = job.input.path().to_path_buf();
         let opened = job.input.open()?;
@@ -114,11 +116,15 @@ impl Work<'_> {
             first_lines.push(b'\n');
         }
         let (mut row, decided) = loop {
-            let known = self.known(job, &opened)?;
+            let known = self.known(&job, &opened)?;
             let stored = known.as_ref().and_then(|row| row.format.as_deref());
             let Some(decided) = follow::decide_format(&job.format, stored, &first_lines) else {
                 return Ok(Opening::Empty);
             };
+            if let (Some(only), false) = (job.only, decided.format.gives("host")) {
+                // Whoever names the site says whose all of these lines are: they don't.
+                job.to_mut().sites.retain(|site| site.id == only);
+            }
             if let Some(known) = known {
                 // With what a daemon has learnt of it since: all of it is stored again.
                 let newer = match self.ledger() {
@@ -127,7 +133,7 @@ impl Work<'_> {
                 };
                 break (newer.unwrap_or_else(|| LogRow::clone(&known)), decided);
             }
-            if self.was_changed(job, &path, &opened, (&decided.format, &first_lines))? {
+            if self.was_changed(&job, &path, &opened, (&decided.format, &first_lines))? {
                 return Ok(Opening::Empty);
             }
             if let Some(row) = self.add(&path, &opened, decided.format.name())? {
@@ -145,10 +151,10 @@ impl Work<'_> {
         let live = live && !opened.file.is_packed();
         let size = if live { file::after_last_newline(&opened.file, opened.size)? } else { opened.size };
         let meant = self.meant(&opened, &decided.format, size)?;
-        let ranges = self.ranges(&row, job, size, &meant, &decided.format)?;
-        let repeated = if self.options.again { self.covered(&row, job, size, &meant)? } else { Ranges::new() };
+        let ranges = self.ranges(&row, &job, size, &meant, &decided.format)?;
+        let repeated = if self.options.again { self.covered(&row, &job, size, &meant)? } else { Ranges::new() };
         let passed = ranges.keys().chain(repeated.keys()).copied().collect();
-        self.count_passed_over(&opened, passed, &meant, (&row, job))?;
+        self.count_passed_over(&opened, passed, &meant, (&row, &job))?;
         let new = ranges.into_iter().map(|range| (true, range));
         let again = repeated.into_iter().map(|range| (false, range));
         let max_line = self.options.max_line;
@@ -195,9 +201,13 @@ impl Work<'_> {
                 return Ok(false);
             }
         }
+        // What isn't sent yet may be nowhere else.
+        if !rewritten::is_settled(ledger, row.id, job.wanted().map(|site| site.id))? {
+            return Ok(false);
+        }
         tracing::warn!(
             path = %path.display(), log = %row.path.display(),
-            hint = "`--again` sends it all; with `--until`, what is older than what was read",
+            hint = "`--again` sends it all; `--again --until` what is older than what was read",
             "a log was changed after it was read, passing it over"
         );
         Ok(true)

@@ -304,7 +304,8 @@ impl<S: Sink> Follower<S> {
         }
         let sites = self.sites_of(targets);
         let fresh = self.is_fresh(targets);
-        let rewritten = if who == Who::New { self.rewritten(path, &opened, &decided.format, known)? } else { None };
+        let rewritten =
+            if who == Who::New { self.rewritten(path, &opened, &decided.format, &sites, known)? } else { None };
         let read_before = rewritten.map(|rewritten| rewritten.read);
         if read_before == Some(Read::All) {
             tracing::info!(path = %path.display(), "a log was changed after it was read, not reading it again");

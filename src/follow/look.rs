@@ -102,7 +102,7 @@ impl<S: Sink> Follower<S> {
         };
         self.looked = Some(began);
         // The first look of a run, or by a new configuration, isn't all: what was rotated before is searched for after it.
-        if self.looking_stored.is_some() {
+        if self.looking_stored.is_some() && self.wanted.is_none() {
             self.remember_looking(new > 0 || !moved.is_empty())?;
         }
         let unread = self.sources.iter().filter(|source| source.row.fingerprint.marks.is_empty());

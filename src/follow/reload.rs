@@ -26,6 +26,8 @@ pub(super) struct Wanted {
     wishes: Wishes,
     /// Patterns that were followed until it came.
     followed: BTreeSet<String>,
+    /// It was begun: the targets are its own already, and when all was known is stored of those before.
+    begun: bool,
 }
 
 /// The patterns that no earlier run had.
@@ -42,15 +44,18 @@ impl<S: Sink> Follower<S> {
             Some(wanted) => wanted.followed,
             None => self.targets.iter().map(|target| target.pattern.clone()).collect(),
         };
-        self.wanted = Some(Wanted { wishes, followed });
+        self.wanted = Some(Wanted { wishes, followed, begun: false });
     }
 
     /// Goes on with the configuration that is wanted: logs and sites that stay keep their place, and what was read stays
     /// read. What fails, since it can't be remembered, is done again.
     pub(super) fn reload(&mut self) -> Result<(), LedgerError> {
-        let Some(Wanted { wishes, followed }) = self.wanted.clone() else { return Ok(()) };
+        let Some(Wanted { wishes, followed, begun }) = self.wanted.clone() else { return Ok(()) };
         self.new_patterns = new_patterns(&wishes.targets, &self.ledger)?;
-        self.remember_looking(true)?;
+        if !begun {
+            self.remember_looking(true)?;
+        }
+        self.wanted.iter_mut().for_each(|wanted| wanted.begun = true);
         Wishes { targets: self.targets, start: self.start, max_line: self.max_line, rest: self.rest } = wishes;
         let mut index = 0;
         while let Some(source) = self.sources.get_mut(index) {

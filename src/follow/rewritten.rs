@@ -13,7 +13,8 @@ use super::{Follower, discover};
 use crate::format::{Format, Reading};
 use crate::ledger::outline::{self, FIRST, LAST, Request, Search, Seen};
 use crate::ledger::{Ledger, LedgerError, LogRow};
-use crate::offsets::LogId;
+use crate::offsets::{LogId, SiteId};
+use crate::pipeline::Site;
 
 /// Bytes before a log's place in which its last requests are looked for.
 const ENDS: usize = 16 * 1024;
@@ -65,7 +66,7 @@ pub fn which(
     // The newest is the likeliest.
     related.sort_by_key(|(_, row)| std::cmp::Reverse(row.id));
     for (index, row) in related {
-        let (first, _) = ledger.outline(row.id)?;
+        let first = ledger.outline(row.id)?.first;
         if first.is_empty() {
             continue;
         }
@@ -80,6 +81,18 @@ pub fn which(
         }
     }
     Ok(None)
+}
+
+/// Whether all that was read of a log for these sites is settled.
+///
+/// # Errors
+/// Those of the ledger.
+pub fn is_settled(ledger: &Ledger, log: LogId, mut sites: impl Iterator<Item = SiteId>) -> Result<bool, LedgerError> {
+    let read = ledger.position(None, log)?.map_or(0, |position| position.watermark);
+    sites.try_fold(true, |settled, site| {
+        let position = ledger.position(Some(site), log)?;
+        Ok(settled && position.is_none_or(|position| position.watermark >= read))
+    })
 }
 
 /// The lines of some bytes that show a request, with their ends.
@@ -125,6 +138,7 @@ impl<S: Sink> Follower<S> {
         path: &Path,
         opened: &Opened,
         format: &Format,
+        sites: &[Arc<Site>],
         known: &mut Known,
     ) -> Result<Option<Rewritten>, LedgerError> {
         let related = known.related(path);
@@ -141,8 +155,17 @@ impl<S: Sink> Follower<S> {
         let open = self.sources.iter().find(|source| source.row.id == row.id);
         // It was read to its end and is changed in place.
         let was_cut = self.cut.get(&row.id) == Some(&0);
+        let in_this_run = open.is_some() || was_cut;
+        // What is read and not sent is found in the changed file alone, should this run end before it is.
+        let is_sent = match in_this_run {
+            true => self.is_being_sent(open, sites),
+            false => is_settled(&self.ledger, row.id, sites.iter().map(|site| site.id))?,
+        };
+        if !is_sent {
+            return Ok(Some(Rewritten { index, read: Read::Unknown }));
+        }
         // Nobody writes to it any more, unless it has a log's own name.
-        if (open.is_some() || row.ended || was_cut) && (path != &*row.path || discover::has_a_rotated_name(path)) {
+        if (in_this_run || row.ended) && (path != &*row.path || discover::has_a_rotated_name(path)) {
             return Ok(Some(Rewritten { index, read: Read::All }));
         }
         let secret = self.ledger.secret();
@@ -151,10 +174,22 @@ impl<S: Sink> Follower<S> {
                 let size = source.file.size().unwrap_or(0).max(source.own_offset());
                 last_requests(&source.file, &source.pipeline.format, size, secret).unwrap_or_default()
             }
-            None => self.ledger.outline(row.id)?.1,
+            None => {
+                // Of the place where a run was killed they aren't known.
+                let position = self.ledger.position(None, row.id)?.map(|position| position.watermark);
+                let last = self.ledger.outline(row.id)?.last;
+                last.filter(|(place, _)| Some(*place) == position).map(|(_, last)| last).unwrap_or_default()
+            }
         };
         let place = place(&opened.file, format, &last, secret).ok().flatten();
         Ok(Some(Rewritten { index, read: place.map_or(Read::Unknown, Read::Before) }))
+    }
+
+    /// Whether all that was read of a log in this run is on its way: no site waits, for room or for its set-up.
+    fn is_being_sent(&self, open: Option<&Source>, sites: &[Arc<Site>]) -> bool {
+        let is_level =
+            |source: &Source| source.readers.iter().all(|reader| reader.cutter.offset() == source.own_offset());
+        open.is_none_or(is_level) && sites.iter().all(|site| self.sink.is_sending(site.id))
     }
 
     /// A log isn't looked for any more: it goes on in a file that was made of it.
@@ -198,7 +233,7 @@ impl<S: Sink> Follower<S> {
         let was_read = |source: &&Source| source.row.last_read.is_some_and(|at| at >= self.began);
         let last = |source: &Source| {
             let last = last_requests(&source.file, &source.pipeline.format, source.own_offset(), secret);
-            Some((source.row.id, last.ok()?))
+            Some((source.row.id, source.own_offset(), last.ok()?))
         };
         let logs: Vec<_> = self.sources.iter().filter(was_read).filter_map(last).collect();
         if logs.is_empty() { Ok(()) } else { self.ledger.keep_last(&logs) }

@@ -30,6 +30,15 @@ pub struct Request {
     bare: u32,
 }
 
+/// What is known of a log's requests.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outline {
+    /// The first ones.
+    pub first: Vec<Request>,
+    /// A place to which it was read, and the last ones before that.
+    pub last: Option<(u64, Vec<Request>)>,
+}
+
 /// A request, and whether the line says of its client no more than an anonymous one would.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {

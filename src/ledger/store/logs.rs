@@ -13,7 +13,7 @@ use super::ranges::insert_range;
 use super::state::forget_if_possible;
 use super::{Ledger, LedgerError, queue::lock};
 use crate::ledger::Fingerprint;
-use crate::ledger::outline::{self, Request};
+use crate::ledger::outline::{self, Outline, Request};
 use crate::offsets::{LogId, SiteId};
 
 /// How many logs are added before the next look at what can be forgotten.
@@ -182,15 +182,15 @@ impl Ledger {
         self.ask(|db| db.execute("UPDATE log SET ended = ?2 WHERE id = ?1", [log.0, GIVEN_UP])).map(|_| ())
     }
 
-    /// A log's first requests, and the last ones before the place to which it was read, as far as they are known.
+    /// A log's first requests, and the last ones before a place to which it was read, with that, as far as they are known.
     ///
     /// # Errors
     /// Those of the database.
-    pub fn outline(&self, log: LogId) -> Result<(Vec<Request>, Vec<Request>), LedgerError> {
+    pub fn outline(&self, log: LogId) -> Result<Outline, LedgerError> {
         let read = |row: &rusqlite::Row<'_>| {
-            let requests =
-                |index| row.get_ref(index).map(|blob| outline::from_bytes(blob.as_blob().unwrap_or_default()));
-            Ok((requests(0)?, requests(1)?))
+            let last = row.get_ref(1)?.as_blob().unwrap_or_default();
+            let last = last.split_first_chunk().map(|(at, rest)| (u64::from_le_bytes(*at), outline::from_bytes(rest)));
+            Ok(Outline { first: outline::from_bytes(row.get_ref(0)?.as_blob().unwrap_or_default()), last })
         };
         let query = "SELECT first, last FROM outline WHERE log = ?1";
         self.ask(|db| db.prepare_cached(query)?.query_row([log.0], read).optional()).map(Option::unwrap_or_default)
@@ -205,19 +205,19 @@ impl Ledger {
         self.ask(|db| db.prepare_cached(store)?.execute(params![log.0, outline::to_bytes(first)])).map(|_| ())
     }
 
-    /// Stores logs' last requests before the places to which they were read.
+    /// Stores logs' last requests before the places to which they were read, and those.
     ///
     /// # Errors
     /// Those of the database.
-    pub fn keep_last(&self, logs: &[(LogId, Vec<Request>)]) -> Result<(), LedgerError> {
+    pub fn keep_last(&self, logs: &[(LogId, u64, Vec<Request>)]) -> Result<(), LedgerError> {
         self.ask(|db| {
             let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            for (log, last) in logs {
+            for (log, place, last) in logs {
                 change
                     .prepare_cached(
                         "INSERT INTO outline (log, last) VALUES (?1, ?2) ON CONFLICT (log) DO UPDATE SET last = ?2",
                     )?
-                    .execute(params![log.0, outline::to_bytes(last)])?;
+                    .execute(params![log.0, [&place.to_le_bytes()[..], &outline::to_bytes(last)].concat()])?;
             }
             change.commit()
         })

@@ -195,7 +195,9 @@ pub(super) fn refuse_links(state_dir: &Path) -> Result<(), LedgerError> {
         let path = state_dir.join(name);
         let Ok(meta) = path.symlink_metadata() else { continue };
         if !meta.is_file() || meta.nlink() > 1 {
-            let error = io::Error::other(format!("{name} is a link, and root follows none in another's directory"));
+            let what = if meta.is_file() { "has another hard link" } else { "is a link" };
+            let error =
+                io::Error::other(format!("{name} {what}, and root writes to no such file in another's directory"));
             return Err(LedgerError::Directory { path: state_dir.to_path_buf(), error });
         }
     }
