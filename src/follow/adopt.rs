@@ -374,7 +374,7 @@ impl<S: Sink> Follower<S> {
             );
         }
         if who == Who::New && start > 0 {
-            self.keep_first(row.id, &opened.file, &decided.format, start);
+            self.keep_first(&row, &opened.file, &decided.format, start);
         }
         if let Some(Read::Before(_)) = read_before {
             self.ledger.was_read_before(row.id)?;

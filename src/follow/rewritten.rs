@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::archive::Content;
 use super::decide::first_bytes;
 use super::file::{self, Opened};
+use super::identity;
 use super::known::Known;
 use super::source::{Sink, Source};
 use super::{Follower, discover};
@@ -95,6 +96,11 @@ pub fn is_settled(ledger: &Ledger, log: LogId, mut sites: impl Iterator<Item = S
     })
 }
 
+/// Whether a file still holds the log: what was read of it just now may be another's, put there where it was cut.
+fn is_still(file: &Content, row: &LogRow) -> bool {
+    identity::agrees(file, &row.fingerprint).unwrap_or(false)
+}
+
 /// The lines of some bytes that show a request, with their ends.
 fn seen<'b>(format: &'b Format, bytes: &'b [u8], secret: [u8; 16]) -> impl Iterator<Item = (Seen, usize)> + 'b {
     let mut reading = Reading::default();
@@ -172,7 +178,8 @@ impl<S: Sink> Follower<S> {
         let last = match open {
             Some(source) => {
                 let size = source.file.size().unwrap_or(0).max(source.own_offset());
-                last_requests(&source.file, &source.pipeline.format, size, secret).unwrap_or_default()
+                let last = last_requests(&source.file, &source.pipeline.format, size, secret);
+                last.ok().filter(|_| is_still(&source.file, &source.row)).unwrap_or_default()
             }
             None => {
                 // Of the place where a run was killed they aren't known.
@@ -213,16 +220,19 @@ impl<S: Sink> Follower<S> {
         if read_before > 0 && read_before.ilog2() == read.ilog2() {
             return;
         }
-        self.keep_first(source.row.id, &source.file, &source.pipeline.format, read);
+        self.keep_first(&source.row, &source.file, &source.pipeline.format, read);
     }
 
     /// Keeps the first requests of a log's first bytes.
-    pub(super) fn keep_first(&self, log: LogId, file: &Content, format: &Format, bytes: u64) {
+    pub(super) fn keep_first(&self, row: &LogRow, file: &Content, format: &Format, bytes: u64) {
         // What can't be read or written now is kept when more has come: nothing depends on it until then.
         let Ok(first) = file::read_before(file, bytes.min(BEGINNING), BEGINNING as usize) else { return };
+        if !is_still(file, row) {
+            return;
+        }
         let requests = first_requests(format, &first, self.ledger.secret());
         self.ledger
-            .keep_first(log, &requests)
+            .keep_first(row.id, &requests)
             .unwrap_or_else(|error| tracing::debug!(%error, "what a log is told by isn't kept yet"));
     }
 
@@ -232,8 +242,8 @@ impl<S: Sink> Follower<S> {
         let secret = self.ledger.secret();
         let was_read = |source: &&Source| source.row.last_read.is_some_and(|at| at >= self.began);
         let last = |source: &Source| {
-            let last = last_requests(&source.file, &source.pipeline.format, source.own_offset(), secret);
-            Some((source.row.id, source.own_offset(), last.ok()?))
+            let last = last_requests(&source.file, &source.pipeline.format, source.own_offset(), secret).ok()?;
+            is_still(&source.file, &source.row).then(|| (source.row.id, source.own_offset(), last))
         };
         let logs: Vec<_> = self.sources.iter().filter(was_read).filter_map(last).collect();
         if logs.is_empty() { Ok(()) } else { self.ledger.keep_last(&logs) }
