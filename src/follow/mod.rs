@@ -234,7 +234,10 @@ impl<S: Sink> Follower<S> {
             let unreadable = self.troubles.values().filter(is_there).count();
             self.sink.happened(Happened::Turn { files: self.sources.len(), unreadable });
             match self.passing(|this| this.wait(more))? {
-                Some(Flow::Stop) => return self.passing(|this| this.outline_ends()).map(|_| ()),
+                Some(Flow::Stop) => {
+                    self.outline_ends();
+                    return Ok(());
+                }
                 Some(Flow::Quiet) => buffers.release(),
                 Some(Flow::On) | None => {}
             }
