@@ -1710,6 +1710,8 @@ fn a_rotated_log_that_was_made_anonymous_is_not_read_again() {
                 let log = fs::read_to_string(play.path("access.log.1")).unwrap();
                 if in_place {
                     fs::write(play.path("access.log.1"), changed(&log, how)).unwrap();
+                    let said = || play.daemon.as_ref().unwrap().stderr();
+                    wait_for("a word on it", SOON, || said().contains("file truncated or overwritten"));
                 } else {
                     fs::write(play.path("changed"), changed(&log, how)).unwrap();
                     play.rename("changed", "access.log.1");
