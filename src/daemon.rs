@@ -1,7 +1,7 @@
 //! `silktail run`: wires follower, delivery and ledger together, and takes them apart again at a stop.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -540,9 +540,4 @@ async fn say_each_minute(summary: Arc<Mutex<Summary>>) {
         summary.lock().unwrap_or_else(PoisonError::into_inner).say();
         journal::say_recurring(false);
     }
-}
-
-/// The state directory's lock and database, for messages.
-pub fn state_file(state_dir: &Path) -> PathBuf {
-    state_dir.join("silktail.db")
 }

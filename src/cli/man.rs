@@ -76,7 +76,7 @@ fn about() -> Roff {
     page.control("SH", ["SIGNALS"]);
     for (signal, what) in [
         ("SIGTERM, SIGINT", "Stop: what waits is sent, for 20 seconds at most. A second one stops at once."),
-        ("SIGHUP", "Of `run`: take the configuration anew, whole or not at all."),
+        ("SIGHUP", "Of `run`: take the configuration anew, whole or not at all. Of `backfill`: stop, as at SIGTERM."),
     ] {
         page.control("TP", []).text([bold(signal)]).text(inlines(what));
     }

@@ -134,7 +134,8 @@ pub const ENDPOINT: Section = Section {
             "whole number, from 1",
             Default("16"),
             "4",
-            "POSTs that await an answer at a time, for each endpoint. As many may be sent twice after a SIGKILL.",
+            "POSTs that await an answer at a time, for each endpoint. As many may be sent twice after a SIGKILL. A site leaves a \
+             quarter of them to others of its endpoint; those whose answers take a second have half of them together.",
         ),
         key("timeout", "duration", Default("\"10s\""), "\"30s\"", "For connecting, and for a POST as a whole."),
         key(

@@ -312,10 +312,10 @@ impl<S: Sink> Follower<S> {
             self.finished.insert((opened.dev, opened.ino, opened.modified));
             return Ok(Adopted::ReadBefore);
         }
-        let start = match (&who, self.start) {
-            _ if let Some(Read::Before(offset)) = read_before => offset,
-            (Who::CutBack(_, offset), _) => *offset,
-            (Who::New | Who::Known(_), Start::End) if fresh && !opened.file.is_packed() => {
+        let start = match (&who, read_before, self.start) {
+            (_, Some(Read::Before(offset)), _) => offset,
+            (Who::CutBack(_, offset), ..) => *offset,
+            (Who::New | Who::Known(_), _, Start::End) if fresh && !opened.file.is_packed() => {
                 match file::after_last_newline(&opened.file, opened.size) {
                     Ok(offset) => offset,
                     Err(error) => {

@@ -12,7 +12,7 @@ use super::known::Known;
 use super::source::{Sink, Source};
 use super::{Follower, discover};
 use crate::format::{Format, Reading};
-use crate::ledger::outline::{self, FIRST, LAST, Request, Search, Seen};
+use crate::ledger::outline::{self, FIRST, LAST, Request, SHARED, Search, Seen};
 use crate::ledger::{Ledger, LedgerError, LogRow};
 use crate::offsets::{LogId, SiteId};
 use crate::pipeline::Site;
@@ -63,21 +63,20 @@ pub fn which(
     mut related: Vec<(usize, Arc<LogRow>)>,
 ) -> Result<Option<(usize, Arc<LogRow>)>, LedgerError> {
     let secret = ledger.secret();
-    let mut lines: Option<Vec<Seen>> = None;
+    let lines: Vec<Seen> = seen(format, first_lines, secret).take(FIRST).map(|(seen, _)| seen).collect();
+    // As nearly every log is when it is first seen: nothing is asked of the ledger for it.
+    if lines.len() < SHARED {
+        return Ok(None);
+    }
     // The newest is the likeliest.
     related.sort_by_key(|(_, row)| std::cmp::Reverse(row.id));
     for (index, row) in related {
         let first = ledger.outline(row.id)?.first;
-        if first.is_empty() {
-            continue;
-        }
-        let lines =
-            lines.get_or_insert_with(|| seen(format, first_lines, secret).take(FIRST).map(|(seen, _)| seen).collect());
         // What stands under a log's own name, or in its own file, may be another that was asked for the same.
         let is_another_file = (row.dev, row.ino) != (opened.dev, opened.ino);
         let is_told = replaced == Some(row.id) || is_another_file && discover::has_a_rotated_name(path);
         let only_masked = !is_told;
-        if outline::is_of(&first, lines, only_masked) {
+        if outline::is_of(&first, &lines, only_masked) {
             return Ok(Some((index, row)));
         }
     }

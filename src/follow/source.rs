@@ -188,21 +188,6 @@ impl Source {
         Ok(turn)
     }
 
-    /// The same, but no further than `until`.
-    ///
-    /// # Errors
-    /// Those of reading the file; nothing has moved then.
-    pub fn turn_until(
-        &mut self,
-        until: u64,
-        buffers: &mut Buffers,
-        repeats: &mut Repeats,
-        sink: &impl Sink,
-    ) -> io::Result<Turn> {
-        let size = self.file.size()?.min(until);
-        self.turn_within(size, buffers, repeats, sink)
-    }
-
     /// The same of a file that goes, as far as it is to be read, up to `size`.
     fn turn_within(
         &mut self,

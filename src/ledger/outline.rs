@@ -17,7 +17,7 @@ pub const FIRST: usize = 64;
 /// Requests before the place to which it was read, by which that is found again.
 pub const LAST: usize = 8;
 /// Different requests that two files must share to be one log. Fewer may come twice.
-const SHARED: usize = 3;
+pub const SHARED: usize = 3;
 /// Bytes of a request in the state.
 const STORED: usize = 8;
 
