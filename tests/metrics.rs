@@ -219,6 +219,8 @@ fn every_metric_that_alerts_and_dashboard_name_exists() {
     sandbox.write("access.log", &(combined("192.0.2.1", 0, "/a.pdf") + &combined("192.0.2.1", 1, "/a.pdf")));
     let daemon = sandbox.start("said");
     endpoint.wait_delivered(1);
+    // The endpoint knows of its answer a little sooner than who gets it.
+    wait_for("the answer to be counted", SOON, || get(&daemon, "/metrics").2.contains("status=\"200\""));
     fs::rename(sandbox.path("access.log"), sandbox.path("access.log.1")).unwrap();
     let text = get(&daemon, "/metrics").2;
     let families: BTreeSet<&str> =
