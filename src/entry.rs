@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::sixteen::holds_any;
+
 /// A field's bytes with the log's escapes undone; borrowed from the line wherever nothing had to be undone.
 pub type Text<'l> = Cow<'l, [u8]>;
 
@@ -82,6 +84,16 @@ impl<'l> Entry<'l> {
     /// a request (TLS bytes, an empty line) leaves a lone target, or nothing.
     pub fn set_request(&mut self, request: Text<'l>) {
         let (method, target, protocol) = request_parts(&request);
+        if let Cow::Borrowed(bytes) = request {
+            let borrowed = |(start, end): Part| Cow::Borrowed(&bytes[start..end]);
+            let text = &bytes[target.0..target.1];
+            // Mostly there is nothing in it but a path.
+            if text.first() == Some(&b'/') && text.last() != Some(&b' ') && !holds_any(text, *b"?##") {
+                (self.method, self.protocol) = (method.map(borrowed), protocol.map(borrowed));
+                (self.target, self.path) = (Some(Cow::Borrowed(text)), Some(Cow::Borrowed(text)));
+                return;
+            }
+        }
         self.method = method.map(|range| part(&request, range));
         self.protocol = protocol.map(|range| part(&request, range));
         if target.0 < target.1 {
@@ -211,9 +223,17 @@ pub(crate) fn request_parts(request: &[u8]) -> (Option<Part>, Part, Option<Part>
         return (None, (0, len), None);
     };
     let rest = space + 1;
-    match request[rest..].iter().rposition(|byte| *byte == b' ') {
-        Some(last) if request[rest + last + 1..].starts_with(b"HTTP/") => {
-            (Some((0, space)), (rest, rest + last), Some((rest + last + 1, len)))
+    // ` HTTP/1.1`, as nearly all end.
+    if let [target @ .., b' ', b'H', b'T', b'T', b'P', b'/', major, dot, minor] = &request[rest..]
+        && [major, dot, minor].iter().all(|byte| **byte != b' ')
+    {
+        return (Some((0, space)), (rest, rest + target.len()), Some((rest + target.len() + 1, len)));
+    }
+    // Servers take one that ends with spaces, too.
+    let end = len - request[rest..].iter().rev().take_while(|byte| **byte == b' ').count();
+    match request[rest..end].iter().rposition(|byte| *byte == b' ') {
+        Some(last) if request[rest + last + 1..end].starts_with(b"HTTP/") => {
+            (Some((0, space)), (rest, rest + last), Some((rest + last + 1, end)))
         }
         _ => (Some((0, space)), (rest, len), None),
     }
@@ -235,6 +255,7 @@ mod tests {
         for (name, request, method, target, protocol) in [
             ("plain", "GET /a?b=c HTTP/1.1", Some("GET"), Some("/a?b=c"), Some("HTTP/1.1")),
             ("spaces in the target", "GET /a b.pdf HTTP/1.1", Some("GET"), Some("/a b.pdf"), Some("HTTP/1.1")),
+            ("spaces at the end", "GET /a HTTP/1.1  ", Some("GET"), Some("/a"), Some("HTTP/1.1")),
             ("no protocol", "GET /a", Some("GET"), Some("/a"), None),
             ("spaces alone", "GET   HTTP/1.1", Some("GET"), Some(" "), Some("HTTP/1.1")),
             ("empty", "", None, None, None),

@@ -94,6 +94,12 @@ impl Cutter {
         }
     }
 
+    /// Takes a line whose end is known: it isn't longer than the bound and doesn't begin with a NUL, and its newline follows. It
+    /// begins at [`Cutter::wants`], outside a long line.
+    pub fn whole_line<'a>(&mut self, line: &'a [u8]) -> Cut<'a> {
+        self.cut(line, line.len() as u64 + 1)
+    }
+
     /// Whether the next bytes go on with a line whose beginning was let go.
     pub fn is_inside_a_long_line(&self) -> bool {
         self.skipped > 0

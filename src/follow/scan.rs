@@ -6,7 +6,7 @@ use std::io;
 use super::archive::Content;
 use super::file;
 use crate::entry::Entry;
-use crate::format::{Format, Glimpse, Quotes, Reading};
+use crate::format::{Format, Glimpse, Quoted, Quotes, Reading};
 use crate::lines::{Cut, Cutter, Line};
 use crate::offsets::LogId;
 use crate::pipeline::{Pipeline, Taken};
@@ -214,6 +214,11 @@ impl Scan {
             }
         }
         let prefilter = subject.pipeline.prefilter.as_ref().filter(|_| may_pass);
+        if prefilter.is_none()
+            && let Some(found) = self.next_plain(subject, cutter, block)?
+        {
+            return Ok(Some(found));
+        }
         let mut end = block.bytes.len();
         if let Some(prefilter) = prefilter
             && let Some((start, candidate_end)) = block.find(prefilter)
@@ -242,17 +247,56 @@ impl Scan {
         self.parsed = self.parsed.saturating_add(1);
         let gap = std::mem::take(&mut self.gap);
         let taken = match cut {
-            Cut::Line(line) => self.judge(subject, line, gap)?,
+            Cut::Line(line) => self.judge(subject, line, None, gap)?,
             Cut::TooLong(_) => subject.pipeline.judge(cut, subject.log, &mut self.recall.reading),
         };
         Ok(Some(Found::Line(cut, taken)))
     }
 
+    /// The next line, if it can be read by where its quotes are.
+    fn next_plain<'b>(
+        &mut self,
+        subject: Subject<'_>,
+        cutter: &mut Cutter,
+        block: &mut Block<'b>,
+    ) -> io::Result<Option<Found<'b>>> {
+        let format = &subject.pipeline.format;
+        if !format.is_told_by_quotes() || cutter.is_inside_a_long_line() {
+            return Ok(None);
+        }
+        let wanted = format.quotes();
+        let Some((quoted, end)) = block.room.quotes.of_line(block.bytes, block.at, wanted) else { return Ok(None) };
+        let bytes = &block.bytes[block.at..end];
+        // NULs before a line are none of it.
+        if bytes.len() > cutter.max_line() || bytes.first() == Some(&0) {
+            return Ok(None);
+        }
+        block.at = end + 1;
+        let cut = cutter.whole_line(bytes);
+        let Cut::Line(line) = cut else { return Ok(None) };
+        self.parsed = self.parsed.saturating_add(1);
+        let gap = std::mem::take(&mut self.gap);
+        let taken = self.judge(subject, line, Some(quoted), gap)?;
+        block.room.quotes.go_on_behind(wanted);
+        Ok(Some(Found::Line(cut, taken)))
+    }
+
     /// After a gap: of the two hours that the clocks call the same, the lines that were passed over tell which it is.
-    fn judge(&mut self, subject: Subject<'_>, line: Line<'_>, gap: bool) -> io::Result<Taken> {
+    fn judge(
+        &mut self,
+        subject: Subject<'_>,
+        line: Line<'_>,
+        quotes: Option<Quoted<'_>>,
+        gap: bool,
+    ) -> io::Result<Taken> {
         let format = &subject.pipeline.format;
         let mut entry = Entry::default();
-        let mut fits = format.parse_into(&mut self.recall.reading, line.bytes, &mut entry);
+        let reading = &mut self.recall.reading;
+        let mut fits = quotes.is_some_and(|quotes| format.parse_plain(reading, line.bytes, quotes, &mut entry));
+        if !fits {
+            entry = Entry::default();
+            fits = format.parse_into(reading, line.bytes, &mut entry);
+        }
         if gap && fits && entry.offset.is_none() && format.is_ambiguous(line.bytes) {
             self.recall = Recall::at(subject.file, format, line.span.start)?;
             entry = Entry::default();

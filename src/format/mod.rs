@@ -205,6 +205,32 @@ impl Format {
         ways.first()?.glance(line, quotes, &self.inner.zone, glimpse)
     }
 
+    /// Whether some of this format's lines can be read by their quotes: see [`Format::parse_plain`].
+    pub fn is_told_by_quotes(&self) -> bool {
+        matches!(&self.inner.reader, Reader::Split(ways) if ways.first().is_some_and(Splitter::reads_plain_lines))
+    }
+
+    /// Reads the next line of a log, without its line ending, that has so many quotes ([`Format::quotes`]) and no backslash,
+    /// as [`Format::parse_into`] does, in less time; `false`: it isn't a plain one, and must be read by that, into another
+    /// entry.
+    pub fn parse_plain<'l>(
+        &self,
+        reading: &mut Reading,
+        line: &'l [u8],
+        quotes: Quoted<'_>,
+        entry: &mut Entry<'l>,
+    ) -> bool {
+        let Reader::Split(ways) = &self.inner.reader else { return false };
+        // Without what `trimmed` takes off.
+        let (Some(way), true) = (ways.first(), trimmed(line).1.len() == line.len()) else { return false };
+        let when = When { zone: &self.inner.zone, after: reading.time, last: &reading.last };
+        let fits = way.read_plain(line, quotes, when, entry).is_some();
+        if fits && entry.time.is_some() {
+            reading.time = entry.time;
+        }
+        fits
+    }
+
     /// The name it was given.
     pub fn name(&self) -> &str {
         &self.inner.name

@@ -144,9 +144,31 @@ impl Slot {
         matches!(self, Slot::Number | Slot::Status | Slot::Bytes)
     }
 
+    /// The field of an entry that keeps any value of this slot as it is.
+    #[inline]
+    pub(super) fn place<'e, 'l>(&self, entry: &'e mut Entry<'l>) -> Option<&'e mut Option<Text<'l>>> {
+        Some(match self {
+            Slot::Path { decoded: false } => &mut entry.path,
+            Slot::Ip => &mut entry.ip,
+            Slot::Method => &mut entry.method,
+            Slot::Protocol => &mut entry.protocol,
+            Slot::Referer => &mut entry.referer,
+            Slot::UserAgent => &mut entry.user_agent,
+            Slot::ForwardedFor => &mut entry.forwarded_for,
+            Slot::Range => &mut entry.range,
+            Slot::Dnt => &mut entry.dnt,
+            Slot::Gpc => &mut entry.gpc,
+            _ => return None,
+        })
+    }
+
     /// Puts a value, escapes undone, into the entry; `false` if it can't be one: the line doesn't fit.
     pub(super) fn take<'l>(&self, value: Text<'l>, when: When<'_>, entry: &mut Entry<'l>) -> bool {
         if value.is_empty() || &*value == b"-" {
+            return true;
+        }
+        if let Some(place) = self.place(entry) {
+            *place = Some(value);
             return true;
         }
         match self {
@@ -172,7 +194,6 @@ impl Slot {
             Slot::Request => entry.set_request(value),
             Slot::Target => entry.set_target(value),
             Slot::Path { decoded: true } => entry.path = Some(encode(value)),
-            Slot::Path { decoded: false } => entry.path = Some(value),
             Slot::Query { marked } => {
                 let query = if *marked { without_mark(value) } else { value };
                 if !query.is_empty() {
@@ -180,25 +201,14 @@ impl Slot {
                 }
             }
             // The host of an absolute target is what the client asked for.
-            Slot::Host => {
-                if entry.host.is_none() {
-                    entry.host = Some(value);
-                }
-            }
-            Slot::Ip => entry.ip = Some(value),
+            Slot::Host if entry.host.is_none() => entry.host = Some(value),
             Slot::IpPort => entry.ip = Some(without_port(value)),
-            Slot::Method => entry.method = Some(value),
-            Slot::Protocol => entry.protocol = Some(value),
-            Slot::Referer => entry.referer = Some(value),
-            Slot::UserAgent => entry.user_agent = Some(value),
             // How Apache logs a name that was given and is empty.
             Slot::User if &*value == b"\"\"" => {}
             Slot::User => entry.user = Some(value),
-            Slot::ForwardedFor => entry.forwarded_for = Some(value),
-            Slot::Range => entry.range = Some(value),
-            Slot::Dnt => entry.dnt = Some(value),
-            Slot::Gpc => entry.gpc = Some(value),
             Slot::Extra(name) => entry.extra.push((Arc::clone(name), value)),
+            // What is known better already, and those that have a place of their own.
+            _ => {}
         }
         true
     }

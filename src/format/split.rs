@@ -5,6 +5,7 @@
 //! wouldn't fit. Nothing is allocated for a field without escapes.
 
 mod glance;
+mod plain;
 mod quotes;
 
 use std::borrow::Cow;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 pub use glance::{Glance, Glimpse};
 use glance::{Glanced, TimeBefore};
+use plain::Plain;
 pub use quotes::{Quoted, Quotes};
 
 use super::FormatError;
@@ -74,6 +76,7 @@ pub(super) struct Splitter {
     quotes: usize,
     glanced: Option<Glanced>,
     time_before: Option<TimeBefore>,
+    plain: Option<Plain>,
 }
 
 /// How many quoted fields, and how many delimiters in each, are tried where a line doesn't fit at first.
@@ -245,9 +248,11 @@ impl Splitter {
         }
         let literals = std::iter::once(&head).chain(pieces.iter().map(|piece| &piece.until));
         let quotes = literals.map(|literal| memchr::memchr_iter(b'"', &literal.bytes).count()).sum();
-        let mut splitter = Splitter { head, pieces, tail, escaped, quotes, glanced: None, time_before: None };
+        let mut splitter =
+            Splitter { head, pieces, tail, escaped, quotes, glanced: None, time_before: None, plain: None };
         splitter.glanced = Glanced::of(&splitter);
         splitter.time_before = TimeBefore::of(&splitter);
+        splitter.plain = Plain::of(&splitter);
         Ok(splitter)
     }
 

@@ -139,7 +139,7 @@ fn quotes_in(bytes: &[u8]) -> usize {
 
 impl Splitter {
     /// Double quotes of the format itself before the piece at an index.
-    fn quotes_before(&self, at: usize) -> usize {
+    pub(super) fn quotes_before(&self, at: usize) -> usize {
         let literals = self.pieces.iter().take(at).map(|piece| &piece.until);
         quotes_in(&self.head.bytes) + literals.map(|literal| quotes_in(&literal.bytes)).sum::<usize>()
     }
