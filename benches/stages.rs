@@ -43,7 +43,7 @@ fn downloads() -> Pipeline {
         name: "docs".to_owned(),
         context: SiteContext {
             hosts: Hosts::of_base_url(&base_url),
-            base_url,
+            base_url: base_url.into(),
             keep_query: KeepQuery::Only(Vec::new()),
             page: vec![PageSource::Referer, PageSource::OwnUrl],
             view_width: None,

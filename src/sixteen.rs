@@ -58,6 +58,33 @@ pub fn needs_escape(bytes: &[u8]) -> bool {
     bytes.as_chunks().0.iter().fold(found(last), |all, bytes| all | found(bytes)).to_bitmask() != 0
 }
 
+/// Whether a path holds nothing but letters, digits and some of the marks that parsing a URL leaves as they are (RFC 3986,
+/// section 3.3: all between `(` and `;`, `@`, `_`), and no segment that begins with a dot.
+#[inline]
+pub fn is_plain_path(path: &[u8]) -> bool {
+    let (Some(last), Some(last_before)) = (path.last_chunk(), path[..path.len().saturating_sub(1)].last_chunk()) else {
+        let is_plain = |byte: &u8| matches!(byte, b'('..=b';' | b'@'..=b'Z' | b'_' | b'a'..=b'z');
+        return path.iter().all(is_plain) && !path.windows(2).any(|pair| pair == b"/.");
+    };
+    let within = |bytes: i8x16, first: u8, last: u8| bytes.simd_gt(splat(first - 1)) & bytes.simd_lt(splat(last + 1));
+    let plain = |bytes: &[u8; WIDTH], before: &[u8; WIDTH]| {
+        let (bytes, before) = (load(bytes), load(before));
+        // What isn't ASCII is negative here, and in none of them.
+        let marks = within(bytes, b'(', b';') | within(bytes, b'@', b'Z');
+        let is_plain = marks | within(bytes, b'a', b'z') | bytes.simd_eq(splat(b'_'));
+        !(before.simd_eq(splat(b'/')) & bytes.simd_eq(splat(b'.'))) & is_plain
+    };
+    let (chunks, _) = path[1..].as_chunks();
+    let (before, _) = path.as_chunks();
+    chunks
+        .iter()
+        .zip(before)
+        .fold(plain(last, last_before), |all, (bytes, before)| all & plain(bytes, before))
+        .to_bitmask()
+        == 0xffff
+        && matches!(path[0], b'('..=b';' | b'@'..=b'Z' | b'_' | b'a'..=b'z')
+}
+
 /// Places among at most `N` bytes, a multiple of [`WORD`], in their order.
 ///
 /// They are put down first and looked at then: how many there are in a word can't be foreseen, and a processor that guesses
@@ -126,6 +153,24 @@ mod tests {
                 *there = byte;
             }
             prop_assert_eq!(holds_any(&bytes, *b"abc"), place < len && (b"abc".contains(&byte) || byte >= 0x80));
+        }
+
+        #[test]
+        fn plain_paths_are_told_wherever_the_other_byte_is(
+            len in 0_usize..70,
+            place in 0_usize..80,
+            pair in proptest::sample::select(vec![*b"/.", *b"x.", *b".x", *b"./", *b"//", *b".."]),
+            byte: u8,
+        ) {
+            for put in [&pair[..], &[byte]] {
+                let mut path = vec![b'x'; len];
+                for (there, byte) in path.iter_mut().skip(place).zip(put) {
+                    *there = *byte;
+                }
+                let stays = |byte: &u8| byte.is_ascii_alphanumeric() || b"()*+,-./:;@_".contains(byte);
+                let is_plain = path.iter().all(stays) && !path.windows(2).any(|pair| pair == b"/.");
+                prop_assert_eq!(is_plain_path(&path), is_plain);
+            }
         }
 
         #[test]

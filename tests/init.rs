@@ -35,7 +35,7 @@ fn rows(config: &Config) -> Vec<String> {
             FormatChoice::Fixed(format) => format.name(),
         };
         let routed = if site.hosts.is_some() { "by host" } else { "all" };
-        format!("{} {} {} {format} {routed}", site.name, site.context.base_url, site.logs.join("|"))
+        format!("{} {} {} {format} {routed}", site.name, site.context.base_url.as_str(), site.logs.join("|"))
     };
     config.sites.iter().map(row).collect()
 }

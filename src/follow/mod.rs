@@ -432,7 +432,7 @@ mod tests {
             name: "docs".to_owned(),
             context: SiteContext {
                 hosts: Hosts::of_base_url(&base_url),
-                base_url,
+                base_url: base_url.into(),
                 keep_query: KeepQuery::Only(Vec::new()),
                 page: vec![PageSource::OwnUrl],
                 view_width: None,

@@ -96,6 +96,10 @@ pub trait Sink {
     }
     /// What was read of a log.
     fn advance(&self, advance: Advance);
+    /// Whether it is to be known of each event which line it stands for, and not only how many there were.
+    fn keeps_lines(&self) -> bool {
+        true
+    }
     /// An event's line was read again that an earlier run had settled.
     fn already_sent(&self, site: SiteId);
     /// What is known of a log's file.
@@ -513,7 +517,11 @@ pub fn settle_fate(
         }
     };
     let counts = Counts { lines: 1, event: 1, ..Counts::default() };
-    steps.push(Step { counts, open: Some(cut.span()), touches: touch.into_iter().collect() });
+    if sink.keeps_lines() {
+        steps.push(Step { counts, open: Some(cut.span()), touches: touch.into_iter().collect() });
+    } else {
+        closed(steps).counts += counts;
+    }
     let site = event.origin.site;
     if reader.settled.as_mut().is_some_and(|settled| settled.remove(&cut.span().end)) {
         sink.already_sent(site);
@@ -636,7 +644,7 @@ mod tests {
         let base_url = url::Url::parse("https://docs.example.org").unwrap();
         let context = crate::rules::SiteContext {
             hosts: crate::rules::Hosts::of_base_url(&base_url),
-            base_url,
+            base_url: base_url.into(),
             keep_query: crate::rules::KeepQuery::Only(Vec::new()),
             page: vec![crate::rules::PageSource::OwnUrl],
             view_width: None,

@@ -237,7 +237,7 @@ mod tests {
         let hosts = url::Url::parse("https://docs.example.org").unwrap();
         let site = SiteContext {
             hosts: Hosts::of_base_url(&hosts),
-            base_url: hosts,
+            base_url: hosts.into(),
             keep_query: crate::rules::KeepQuery::All,
             page: Vec::new(),
             view_width: None,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 pub use condition::{Conditions, Extensions, Miss, RefererCondition};
 pub use prefilter::{Finds, Prefilter};
-pub use site::{Hosts, KeepQuery, PageSource, RefererKind, SiteContext};
+pub use site::{BaseUrl, Hosts, KeepQuery, PageSource, RefererKind, SiteContext};
 pub use template::{Template, TemplateError};
 
 use crate::entry::Entry;

@@ -6,6 +6,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use url::{Host, Position, Url};
 
 use crate::entry::{Entry, lossy};
+use crate::sixteen::is_plain_path;
 
 /// A list of hosts; `*.example.org` is any subdomain of example.org.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -62,7 +63,7 @@ impl Hosts {
 
     /// Whether a host is one of these; port, case and a last dot don't matter.
     pub fn contains(&self, host: &str) -> bool {
-        plain(host).is_some_and(|host| self.contains_plain(&host))
+        plain(host).is_some_and(|host| self.contains_plain(host.as_bytes()))
     }
 
     /// Whether every host of `other` is one of these.
@@ -74,15 +75,15 @@ impl Hosts {
                     domain == above || domain.strip_suffix(above).is_some_and(|rest| rest.ends_with('.'))
                 })
             }),
-            None => self.contains_plain(host),
+            None => self.contains_plain(host.as_bytes()),
         })
     }
 
     /// The same for a host in its comparable form.
-    fn contains_plain(&self, host: &str) -> bool {
-        self.0.iter().any(|known| match known.strip_prefix("*") {
-            Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
-            None => known == host,
+    fn contains_plain(&self, host: &[u8]) -> bool {
+        self.0.iter().any(|known| match known.as_bytes() {
+            [b'*', suffix @ ..] => host.len() > suffix.len() && host.ends_with(suffix),
+            known => known == host,
         })
     }
 }
@@ -118,11 +119,53 @@ pub enum RefererKind {
     None,
 }
 
+/// What a site's URLs begin with, and what is to be known of it for each request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseUrl {
+    url: Url,
+    /// Bytes before its path.
+    origin: usize,
+    has_credentials: bool,
+    /// Whether the origin is a scheme and a host that parsing leaves as it is, wherever it stands in front of a path.
+    host_is_plain: bool,
+}
+
+impl From<Url> for BaseUrl {
+    fn from(url: Url) -> Self {
+        let origin = &url[..Position::BeforePath];
+        let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+        Self {
+            origin: origin.len(),
+            host_is_plain: host.is_some_and(|host| is_plain_name(host.as_bytes())),
+            has_credentials: !url[Position::BeforeUsername..Position::BeforeHost].is_empty(),
+            url,
+        }
+    }
+}
+
+impl BaseUrl {
+    /// The whole of it.
+    pub fn as_str(&self) -> &str {
+        self.url.as_str()
+    }
+
+    /// Scheme, host and port, credentials in front of them included.
+    fn origin(&self) -> &str {
+        &self.url.as_str()[..self.origin]
+    }
+
+    /// The origin's host, where that is plain.
+    fn host(&self) -> &[u8] {
+        let origin = self.origin().as_bytes();
+        &origin[memchr::memrchr(b'/', origin).map_or(0, |slash| slash + 1)..]
+    }
+}
+
 /// A site as its rules see it.
 #[derive(Debug, Clone)]
 pub struct SiteContext {
     /// What the site's URLs begin with.
-    pub base_url: Url,
+    pub base_url: BaseUrl,
     /// The hosts whose URLs are the site's.
     pub hosts: Hosts,
     /// What stays of queries.
@@ -138,7 +181,7 @@ impl SiteContext {
     /// logged, what stays of the query.
     pub fn own_url(&self, entry: &Entry<'_>, room: String) -> Option<String> {
         let path = entry.path.as_deref().filter(|path| path.starts_with(b"/"))?;
-        let base = &self.base_url[..Position::BeforePath];
+        let base = self.base_url.origin();
         // nginx logs `*.example.org` for its name where that is how it calls the server.
         let is_ours = |host: &Cow<'_, str>| !host.contains('*') && self.hosts.contains(host);
         let host = entry.host.as_deref().map(lossy).filter(is_ours);
@@ -148,7 +191,7 @@ impl SiteContext {
         if host.is_none()
             && query.is_none()
             && normal_until(path, 0) == Some(path.len())
-            && self.base_url[Position::BeforeUsername..Position::BeforeHost].is_empty()
+            && !self.base_url.has_credentials
             && let Ok(path) = std::str::from_utf8(path)
         {
             text.reserve(base.len() + path.len());
@@ -161,7 +204,7 @@ impl SiteContext {
             None => Cow::Borrowed(base),
             Some(host) => {
                 let bare = plain(&host)?;
-                let mut url = self.base_url.clone();
+                let mut url = self.base_url.url.clone();
                 // The log has the server's inner port at best; the base URL's is the public one.
                 url.set_host(Some(&bare)).ok()?;
                 Cow::Owned(url[..Position::BeforePath].to_owned())
@@ -195,7 +238,7 @@ impl SiteContext {
         match entry.referer.as_deref().map(lossy) {
             None => RefererKind::None,
             Some(referer) => match Normal::of(&referer) {
-                Some(normal) if self.hosts.contains_plain(normal.host) => RefererKind::SameSite,
+                Some(normal) if self.hosts.contains_plain(normal.host.as_bytes()) => RefererKind::SameSite,
                 Some(_) => RefererKind::Other,
                 None => self.kind_of_odd_referer(&referer),
             },
@@ -211,11 +254,25 @@ impl SiteContext {
 
     /// The referer, as [`SiteContext::clean_referer`] gives it, if it is a page of the site.
     fn same_site_referer<'t>(&self, entry: &'t Entry<'_>) -> Option<Cow<'t, str>> {
-        let text = std::str::from_utf8(entry.referer.as_deref()?).ok();
+        let referer = entry.referer.as_deref()?;
+        // Most are pages below the base URL.
+        let below = referer.strip_prefix(self.base_url.origin().as_bytes()).map(|path| (self.base_url.host(), path));
+        // Whatever follows a host that parsing leaves as it is, it is the host.
+        if let Some((host, path)) = below.filter(|_| self.base_url.host_is_plain).or_else(|| plain_host(referer))
+            && path.first() == Some(&b'/')
+        {
+            if !self.hosts.contains_plain(host) {
+                return None;
+            }
+            if stays_as_it_is(path) {
+                return std::str::from_utf8(referer).ok().map(Cow::Borrowed);
+            }
+        }
+        let text = std::str::from_utf8(referer).ok();
         if let Some((text, normal)) = text.and_then(|text| Some((text, Normal::of(text)?))) {
             let keeps_all_of_it = normal.bare.len() == text.len() || self.keep_query == KeepQuery::Only(Vec::new());
-            if keeps_all_of_it || !self.hosts.contains_plain(normal.host) {
-                return self.hosts.contains_plain(normal.host).then_some(Cow::Borrowed(normal.bare));
+            if keeps_all_of_it || !self.hosts.contains_plain(normal.host.as_bytes()) {
+                return self.hosts.contains_plain(normal.host.as_bytes()).then_some(Cow::Borrowed(normal.bare));
             }
         }
         let is_ours = self.referer_kind(entry) == RefererKind::SameSite;
@@ -247,26 +304,25 @@ struct Normal<'u> {
 impl<'u> Normal<'u> {
     /// `None`: it may be normal all the same, and takes parsing to tell.
     fn of(text: &'u str) -> Option<Self> {
-        let start = if text.starts_with("https://") {
-            8
-        } else if text.starts_with("http://") {
-            7
-        } else {
-            return None;
-        };
-        let bytes = text.as_bytes();
-        let slash = start + memchr::memchr(b'/', &bytes[start..])?;
-        let host = &text[start..slash];
-        if !is_plain_name(host.as_bytes()) {
-            return None;
-        }
-        Some(Self { host, bare: &text[..normal_until(bytes, slash)?] })
+        let (host, path) = plain_host(text.as_bytes())?;
+        let slash = text.len() - path.len();
+        Some(Self { host: &text[slash - host.len()..slash], bare: &text[..normal_until(text.as_bytes(), slash)?] })
     }
+}
+
+/// The host of an http URL that is a name which parsing leaves as it is, and what follows it from the path on.
+fn plain_host(url: &[u8]) -> Option<(&[u8], &[u8])> {
+    let rest = url.strip_prefix(b"https://").or_else(|| url.strip_prefix(b"http://"))?;
+    let (host, path) = rest.split_at(memchr::memchr(b'/', rest)?);
+    is_plain_name(host).then_some((host, path))
 }
 
 /// Where the path that begins with the slash there ends, its query or fragment being left out or kept by the parser's rules,
 /// if it is already as it would be after parsing; `None`: it may be so all the same.
 fn normal_until(url: &[u8], slash: usize) -> Option<usize> {
+    if stays_as_it_is(&url[slash..]) {
+        return Some(url.len());
+    }
     for (at, &byte) in url.iter().enumerate().skip(slash + 1) {
         if STAYS[usize::from(byte)] {
             continue;
@@ -280,6 +336,11 @@ fn normal_until(url: &[u8], slash: usize) -> Option<usize> {
         }
     }
     Some(url.len())
+}
+
+/// Whether a path, which nothing follows, is as it would be after parsing; `false`: it may be so all the same.
+fn stays_as_it_is(path: &[u8]) -> bool {
+    path.first() == Some(&b'/') && is_plain_path(path)
 }
 
 /// Whether a host is a name that parsing leaves as it is: in lower case, letters to the end, so that it is no address; no
@@ -360,7 +421,7 @@ mod tests {
         let base_url = Url::parse("https://docs.example.org/").unwrap();
         SiteContext {
             hosts: Hosts::of_base_url(&base_url),
-            base_url,
+            base_url: base_url.into(),
             keep_query: KeepQuery::Only(keep.iter().map(|name| (*name).to_owned()).collect()),
             page: vec![PageSource::Referer, PageSource::OwnUrl],
             view_width: None,
@@ -465,7 +526,7 @@ mod tests {
         ) {
             let base_url = Url::parse(&base).unwrap();
             let origin = base_url[..Position::BeforePath].to_owned();
-            let site = SiteContext { hosts: Hosts::of_base_url(&base_url), base_url, ..site(&[]) };
+            let site = SiteContext { hosts: Hosts::of_base_url(&base_url), base_url: base_url.into(), ..site(&[]) };
             let entry = Entry {
                 path: Some(Cow::Borrowed(path.as_bytes())),
                 query: query.as_ref().map(|query| Cow::Borrowed(query.as_bytes())),

@@ -236,7 +236,7 @@ mod tests {
         let base_url = Url::parse("https://docs.example.org/").unwrap();
         let site = SiteContext {
             hosts: Hosts::of_base_url(&base_url),
-            base_url,
+            base_url: base_url.into(),
             keep_query: KeepQuery::Only(Vec::new()),
             page: Vec::new(),
             view_width: None,
@@ -287,7 +287,7 @@ mod tests {
         let base_url = Url::parse("https://docs.example.org/").unwrap();
         let site = SiteContext {
             hosts: Hosts::of_base_url(&base_url),
-            base_url,
+            base_url: base_url.into(),
             keep_query: KeepQuery::All,
             page: Vec::new(),
             view_width: None,

@@ -12,9 +12,13 @@ use crate::entry::{Entry, lossy};
 /// trusted: what stands further left was written by the client itself. All trusted: the left-most. A proxy that says that
 /// it doesn't know (`unknown`, `_hidden`) leaves nobody: its own address is no visitor's.
 pub fn client(entry: &Entry<'_>, trusted: &[IpNet]) -> Option<IpAddr> {
-    let logged = entry.ip.as_deref().map(lossy).unwrap_or_default();
+    let logged = entry.ip.as_deref().unwrap_or_default();
     let is_trusted = |ip: &IpAddr| trusted.iter().any(|network| network.contains(ip));
     // Nearly always it is an address and nothing else.
+    if let Some(ip) = ipv4(logged).map(IpAddr::from).filter(|ip| !is_trusted(ip)) {
+        return Some(ip);
+    }
+    let logged = lossy(logged);
     if let Some(ip) = logged.parse().ok().map(canonical).filter(|ip| !is_trusted(ip)) {
         return Some(ip);
     }
@@ -30,6 +34,32 @@ pub fn client(entry: &Entry<'_>, trusted: &[IpNet]) -> Option<IpAddr> {
         }
     }
     farthest
+}
+
+/// What parsing makes of an IPv4 address, in less time.
+fn ipv4(text: &[u8]) -> Option<Ipv4Addr> {
+    let mut octets = [0; 4];
+    let mut rest = text;
+    for (at, octet) in octets.iter_mut().enumerate() {
+        if at > 0 {
+            rest = rest.strip_prefix(b".")?;
+        }
+        let digit = |rest: &[u8]| rest.first().map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10);
+        let mut value = u16::from(digit(rest)?);
+        rest = &rest[1..];
+        // A number that begins with a zero is that alone.
+        while value > 0
+            && let Some(digit) = digit(rest)
+        {
+            value = value * 10 + u16::from(digit);
+            rest = &rest[1..];
+            if value > 255 {
+                return None;
+            }
+        }
+        *octet = value as u8;
+    }
+    rest.is_empty().then(|| octets.into())
 }
 
 /// The elements of a list of addresses, the nearest first.
@@ -181,6 +211,13 @@ mod tests {
             let networks = parse_networks(text).unwrap();
             let ip = canonical(ip.parse().unwrap());
             assert_eq!(networks.iter().any(|network| network.contains(&ip)), want, "{text} and {ip}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn ipv4_addresses_are_those_that_parse(text in "([0-9]{0,3}\\.){2,4}[0-9]{0,3}|[0-9.:x -]{0,16}") {
+            proptest::prop_assert_eq!(ipv4(text.as_bytes()), text.parse().ok(), "{}", text);
         }
     }
 }

@@ -233,7 +233,7 @@ impl Resolver<'_> {
         let ((name, name_span), base_url, property_key) = (name?, base_url?, property_key?);
         let context = SiteContext {
             hosts: hosts.clone().unwrap_or_else(|| Hosts::of_base_url(&base_url)),
-            base_url,
+            base_url: base_url.into(),
             keep_query,
             page,
             view_width,
