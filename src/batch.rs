@@ -1,7 +1,7 @@
 //! Brings the events of one visitor on one page together, so that they travel in one POST. Pure: time is an input.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -77,8 +77,10 @@ pub struct Batcher<T> {
     /// Open batches, each with the hash that it is found by; a place that is free is used again.
     open: Vec<Option<(u64, Batch)>>,
     free: Vec<u32>,
-    /// When they leave, with number and place. One that left before, because it was full, is passed over then.
-    schedule: BinaryHeap<Reverse<(T, u64, u32)>>,
+    /// When they leave, with number and place. One that left before, because it was full, is passed over then. Nearly always
+    /// they leave in the order in which they came; the others are sorted in.
+    schedule: VecDeque<(T, u64, u32)>,
+    early: BinaryHeap<Reverse<(T, u64, u32)>>,
     next: u64,
 }
 
@@ -91,7 +93,8 @@ impl<T: Copy + Ord> Batcher<T> {
             hasher: DefaultHashBuilder::default(),
             open: Vec::new(),
             free: Vec::new(),
-            schedule: BinaryHeap::new(),
+            schedule: VecDeque::new(),
+            early: BinaryHeap::new(),
             next: 0,
         }
     }
@@ -130,7 +133,11 @@ impl<T: Copy + Ord> Batcher<T> {
                 open.push(None);
             }
             open[place as usize] = Some((hash, Batch::of(number, event)));
-            self.schedule.push(Reverse((due, number, place)));
+            if self.schedule.back().is_none_or(|(last, ..)| *last <= due) {
+                self.schedule.push_back((due, number, place));
+            } else {
+                self.early.push(Reverse((due, number, place)));
+            }
             return None;
         };
         let (_, batch) = open.get_mut(place as usize)?.as_mut()?;
@@ -141,12 +148,13 @@ impl<T: Copy + Ord> Batcher<T> {
         let number = batch.number;
         let full = self.remove(number, place);
         // What was full before its time is still scheduled; it mustn't add up.
-        if self.schedule.len() > 64 + 2 * (self.open.len() - self.free.len()) {
-            let Self { schedule, open, .. } = self;
-            let is_open = |Reverse((_, number, place)): &Reverse<(T, u64, u32)>| {
+        if self.schedule.len() + self.early.len() > 64 + 2 * (self.open.len() - self.free.len()) {
+            let Self { schedule, early, open, .. } = self;
+            let is_open = |(_, number, place): &(T, u64, u32)| {
                 open.get(*place as usize).and_then(Option::as_ref).is_some_and(|(_, batch)| batch.number == *number)
             };
             schedule.retain(is_open);
+            early.retain(|Reverse(scheduled)| is_open(scheduled));
         }
         full
     }
@@ -170,19 +178,22 @@ impl<T: Copy + Ord> Batcher<T> {
 
     /// The same, into an empty list.
     pub fn take_due(&mut self, now: T, due: &mut Vec<Batch>) {
-        while let Some(Reverse((at, number, place))) = self.schedule.peek().copied()
+        while let Some((at, number, place)) = self.next_scheduled()
             && at <= now
         {
-            self.schedule.pop();
+            self.pop_scheduled();
             due.extend(self.remove(number, place));
         }
-        due.sort_unstable_by_key(|batch| batch.number);
+        if due.len() > 1 {
+            due.sort_unstable_by_key(|batch| batch.number);
+        }
     }
 
     /// All batches, in the order of their first events.
     pub fn drain(&mut self) -> Vec<Batch> {
         self.index.clear();
         self.schedule.clear();
+        self.early.clear();
         self.free.clear();
         let open = std::mem::take(&mut self.open).into_iter().flatten();
         let mut all: Vec<Batch> = open.map(|(_, batch)| batch).collect();
@@ -192,13 +203,29 @@ impl<T: Copy + Ord> Batcher<T> {
 
     /// When the next batch leaves.
     pub fn next_due(&mut self) -> Option<T> {
-        while let Some(Reverse((at, number, place))) = self.schedule.peek().copied() {
+        while let Some((at, number, place)) = self.next_scheduled() {
             if self.open.get(place as usize).and_then(Option::as_ref).is_some_and(|(_, batch)| batch.number == number) {
                 return Some(at);
             }
-            self.schedule.pop();
+            self.pop_scheduled();
         }
         None
+    }
+
+    /// The soonest of what is scheduled.
+    fn next_scheduled(&self) -> Option<(T, u64, u32)> {
+        let early = self.early.peek().map(|Reverse(scheduled)| *scheduled);
+        let first = self.schedule.front().copied();
+        early.map_or(first, |early| Some(first.map_or(early, |first| first.min(early))))
+    }
+
+    fn pop_scheduled(&mut self) {
+        let early = self.early.peek().map(|Reverse(scheduled)| scheduled);
+        if early.is_some_and(|early| self.schedule.front().is_none_or(|first| early < first)) {
+            self.early.pop();
+        } else {
+            self.schedule.pop_front();
+        }
     }
 
     fn remove(&mut self, number: u64, place: u32) -> Option<Batch> {

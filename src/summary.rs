@@ -91,14 +91,28 @@ pub(crate) struct Plots {
     today: Option<(Today, u64)>,
     /// Events by the log's day, as the log's clock has it.
     pub days: BTreeMap<Date, u64>,
-    /// Events by the extension of their URL's path, in lower case and with zeros behind it.
-    extensions: hashbrown::HashMap<[u8; EXTENSION], u64>,
+    /// Events by the extension of their URL's path: see [`extension`].
+    extensions: hashbrown::HashMap<u64, u64>,
+}
+
+/// The extension of a path in lower case, its first byte the lowest of the number; `None`: it has none, or a long or odd one.
+fn extension(path: &[u8]) -> Option<u64> {
+    let mut text = 0_u64;
+    for (len, byte) in path.iter().rev().take(EXTENSION + 1).enumerate() {
+        match byte {
+            b'.' => return Some(text).filter(|_| len > 0),
+            _ if len == EXTENSION || !byte.is_ascii_alphanumeric() => return None,
+            _ => text = text << 8 | u64::from(byte.to_ascii_lowercase()),
+        }
+    }
+    None
 }
 
 impl Plots {
     /// Events by the extension of their URL's path.
     pub fn extensions(&self) -> impl Iterator<Item = (String, u64)> {
-        let name = |extension: &[u8; EXTENSION]| String::from_utf8_lossy(extension).trim_end_matches('\0').to_owned();
+        let name =
+            |extension: &u64| String::from_utf8_lossy(&extension.to_le_bytes()).trim_end_matches('\0').to_owned();
         self.extensions.iter().map(move |(extension, count)| (name(extension), *count))
     }
 
@@ -192,19 +206,11 @@ impl Summary {
         }
         let url = event.url.as_bytes();
         let path = &url[..memchr::memchr2(b'?', b'#', url).unwrap_or(url.len())];
-        let name = &path[memchr::memrchr(b'/', path).map_or(0, |slash| slash + 1)..];
-        let extension = memchr::memrchr(b'.', name).map(|dot| &name[dot + 1..]);
-        let extension = extension.filter(|text| text.len() <= EXTENSION && text.iter().all(u8::is_ascii_alphanumeric));
-        let mut lower = *b"(none)\0\0";
-        if let Some(extension) = extension.filter(|text| !text.is_empty()) {
-            lower = [0; EXTENSION];
-            lower[..extension.len()].copy_from_slice(extension);
-            lower.make_ascii_lowercase();
+        let mut extension = extension(path).unwrap_or(u64::from_le_bytes(*b"(none)\0\0"));
+        if plots.extensions.len() >= EXTENSIONS && !plots.extensions.contains_key(&extension) {
+            extension = u64::from_le_bytes(*b"(other)\0");
         }
-        if plots.extensions.len() >= EXTENSIONS && !plots.extensions.contains_key(&lower) {
-            lower = *b"(other)\0";
-        }
-        *plots.extensions.entry(lower).or_default() += 1;
+        *plots.extensions.entry(extension).or_default() += 1;
     }
 
     /// Everything has been added.

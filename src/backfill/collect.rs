@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Options, Progress};
 use crate::batch::{Batch, Batcher};
@@ -97,16 +97,36 @@ pub(super) struct State {
     /// Events of each site that wait for company.
     pub(super) lingering: HashMap<SiteId, usize>,
     pub(super) clock: Timestamp,
+    /// How long an event of a site waits for company that came when the clock stood there, and until when.
+    pub(super) patience: Option<((SiteId, Timestamp), SignedDuration, Timestamp)>,
     /// Times after this are wrong: the present when it began, and an hour for clocks that differ.
     pub(super) latest: Timestamp,
     pub(super) order: InOrder,
-    /// Batches whose time has come, those of them whose turn it is, and a body: room that is used again.
+    /// Batches whose time has come, and those of them whose turn it is: room that is used again.
     pub(super) due: Vec<Batch>,
     pub(super) turn: Vec<Batch>,
-    pub(super) line: Vec<u8>,
     pub(super) summary: Summary,
-    pub(super) out: io::BufWriter<io::Stdout>,
+    /// Events that the progress doesn't show yet.
+    pub(super) unshown: u64,
+    /// Bodies that are to be written together.
+    pub(super) bodies: Vec<u8>,
     pub(super) written: Result<(), io::Error>,
+}
+
+/// Bytes of bodies that are written together.
+const WRITTEN_AT_ONCE: usize = 64 * 1024;
+
+impl State {
+    /// Writes the bodies that have come together.
+    pub(super) fn write(&mut self) {
+        if self.written.is_ok() {
+            let mut out = io::stdout().lock();
+            self.written = out.write_all(&self.bodies).and_then(|()| out.flush());
+            // Nobody reads on, or the disk is full.
+            self.limited |= self.written.is_err();
+        }
+        self.bodies.clear();
+    }
 }
 
 impl Collector<'_> {
@@ -123,16 +143,11 @@ impl Collector<'_> {
                     state.order.finish(batch, &mut turn);
                     for batch in turn.drain(..) {
                         let Some(key) = keys.get(&batch.site()) else { continue };
-                        let line = &mut state.line;
-                        line.clear();
-                        payload::body(key, &batch, false, line);
-                        line.push(b'\n');
+                        payload::body(key, &batch, false, &mut state.bodies);
+                        state.bodies.push(b'\n');
                         state.summary.requests += 1;
-                        self.options.progress.posts.fetch_add(1, Ordering::Relaxed);
-                        if state.written.is_ok() {
-                            state.written = state.out.write_all(line);
-                            // Nobody reads on, or the disk is full.
-                            state.limited |= state.written.is_err();
+                        if state.bodies.len() >= WRITTEN_AT_ONCE {
+                            state.write();
                         }
                         batch.spare();
                     }
@@ -146,6 +161,16 @@ impl Collector<'_> {
         let state = &mut *self.state.borrow_mut();
         let batches = state.batcher.drain();
         self.give(state, batches);
+        self.show(state);
+    }
+
+    /// Shows how far it has come.
+    fn show(&self, state: &mut State) {
+        let progress = &self.options.progress;
+        progress.events.fetch_add(std::mem::take(&mut state.unshown), Ordering::Relaxed);
+        if let Outlet::DryRun(_) = self.outlet {
+            progress.posts.store(state.summary.requests, Ordering::Relaxed);
+        }
     }
 }
 
@@ -161,14 +186,20 @@ impl Sink for Collector<'_> {
         state.batcher.take_due(state.clock, &mut due);
         self.give(state, due.drain(..));
         state.due = due;
-        let linger = self.options.linger.get(&event.origin.site).copied().unwrap_or_default();
-        let linger = jiff::SignedDuration::try_from(linger).unwrap_or_default();
-        let due = state.clock.checked_add(linger).unwrap_or(Timestamp::MAX);
+        let (_, linger, due) = match state.patience {
+            Some(known) if known.0 == (event.origin.site, state.clock) => known,
+            _ => {
+                let linger = self.options.linger.get(&event.origin.site).copied().unwrap_or_default();
+                let linger = SignedDuration::try_from(linger).unwrap_or_default();
+                let due = state.clock.checked_add(linger).unwrap_or(Timestamp::MAX);
+                *state.patience.insert(((event.origin.site, state.clock), linger, due))
+            }
+        };
         if let Outlet::Send { rooms, .. } = self.outlet {
             rooms.enter(event.origin.site);
             *state.lingering.entry(event.origin.site).or_default() += 1;
         }
-        self.options.progress.events.fetch_add(1, Ordering::Relaxed);
+        state.unshown += 1;
         // What the log wrote late may be far from what waits: only near ones travel together, whichever came first.
         let are_near = |one: &Event, other: &Event| {
             one.time.zip(other.time).is_none_or(|(one, other)| one.duration_since(other).abs() < linger)
@@ -186,6 +217,8 @@ impl Sink for Collector<'_> {
         if rooms.has_room(site) {
             return true;
         }
+        // Here it may stay for a while.
+        self.show(&mut self.state.borrow_mut());
         // What is on its way makes room, and what lingers by the log's time goes on lingering: how long an endpoint takes
         // must not tell which events travel together.
         let lingering = self.state.borrow().lingering.get(&site).copied().unwrap_or(0);
@@ -201,12 +234,18 @@ impl Sink for Collector<'_> {
         let name = advance.site.and_then(|site| self.names.get(&site)).map(String::as_str);
         let counts = source::counts_of(&advance);
         self.options.progress.lines.fetch_add(counts.lines, Ordering::Relaxed);
-        self.state.borrow_mut().summary.add(name, counts);
+        let state = &mut *self.state.borrow_mut();
+        state.summary.add(name, counts);
+        self.show(state);
         if let Outlet::Send { ledger, .. } = self.outlet
             && self.recording.get()
         {
             ledger.advance(advance);
         }
+    }
+
+    fn keeps_lines(&self) -> bool {
+        matches!(self.outlet, Outlet::Send { .. })
     }
 
     fn already_sent(&self, site: SiteId) {

@@ -14,7 +14,7 @@ mod stream;
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -194,13 +194,14 @@ pub fn run(
             batcher: Batcher::new(options.max_events),
             lingering: HashMap::new(),
             clock: Timestamp::MIN,
+            patience: None,
             latest: Timestamp::now().saturating_add(SignedDuration::from_hours(1)).unwrap_or(Timestamp::MAX),
             order: InOrder::default(),
             due: Vec::new(),
             turn: Vec::new(),
-            line: Vec::new(),
             summary: Summary::default(),
-            out: io::BufWriter::with_capacity(64 * 1024, io::stdout()),
+            unshown: 0,
+            bodies: Vec::new(),
             written: Ok(()),
         }),
     };
@@ -240,7 +241,8 @@ pub fn run(
         ledger.sync()?;
     }
     let mut state = collector.state.into_inner();
-    state.written.and_then(|()| state.out.flush()).map_err(BackfillError::Write)?;
+    state.write();
+    state.written.map_err(BackfillError::Write)?;
     let mut summary = state.summary;
     summary.finish();
     summary.elapsed_seconds = began.elapsed().as_secs_f64();

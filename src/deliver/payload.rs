@@ -1,6 +1,5 @@
 //! The API's JSON: the one file that knows it (<https://help.silktide.com>, "How to record an event from a server").
 
-use std::borrow::Cow;
 use std::fmt;
 use std::hash::Hasher;
 use std::io::Write;
@@ -13,25 +12,29 @@ use crate::sixteen::needs_escape;
 
 /// A site's property key. It shows itself in full only to [`PropertyKey::expose`].
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct PropertyKey(String);
+pub struct PropertyKey {
+    key: String,
+    /// What each body begins with: up to the page.
+    opening: Vec<u8>,
+}
 
 impl PropertyKey {
     /// Takes a key as it is.
     pub fn new(key: String) -> Self {
-        Self(key)
+        Self { opening: opening(&key), key }
     }
 
     /// The key itself, for the POST.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.key
     }
 
     /// A text with the key hidden wherever it stands in it.
     pub fn hide_in(&self, text: String) -> String {
-        if self.0.is_empty() || !text.contains(&self.0) {
+        if self.key.is_empty() || !text.contains(&self.key) {
             return text;
         }
-        text.replace(&self.0, &redact(&self.0))
+        text.replace(&self.key, &redact(&self.key))
     }
 }
 
@@ -46,7 +49,7 @@ pub fn redact(secret: &str) -> String {
 
 impl fmt::Display for PropertyKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&redact(&self.0))
+        f.write_str(&redact(&self.key))
     }
 }
 
@@ -58,11 +61,11 @@ impl fmt::Debug for PropertyKey {
 
 /// Writes a POST's body. `hide_key`: for eyes, not for the endpoint.
 pub fn body(key: &PropertyKey, batch: &Batch, hide_key: bool, out: &mut Vec<u8>) {
-    let shown = if hide_key { Cow::Owned(redact(key.expose())) } else { Cow::Borrowed(key.expose()) };
     let visitor = batch.visitor();
-    out.extend_from_slice(b"{\"propertyKey\":");
-    text(&shown, out);
-    out.extend_from_slice(b",\"url\":");
+    match hide_key {
+        true => out.extend_from_slice(&opening(&redact(key.expose()))),
+        false => out.extend_from_slice(&key.opening),
+    }
     text(batch.page(), out);
     out.extend_from_slice(b",\"ip\":\"");
     match visitor.ip {
@@ -91,6 +94,14 @@ pub fn body(key: &PropertyKey, batch: &Batch, hide_key: bool, out: &mut Vec<u8>)
         out.push(b'}');
     }
     out.extend_from_slice(b"]}");
+}
+
+/// A body's beginning, up to the page.
+fn opening(key: &str) -> Vec<u8> {
+    let mut out = b"{\"propertyKey\":".to_vec();
+    text(key, &mut out);
+    out.extend_from_slice(b",\"url\":");
+    out
 }
 
 /// Writes an address as it is displayed, in a twentieth of the time.
