@@ -42,9 +42,11 @@ pub struct Event {
 
 thread_local! {
     /// Events that nobody needs any more.
-    #[expect(clippy::vec_box, reason = "they go from hand to hand as boxes")]
-    static SPARE: RefCell<Vec<Box<Event>>> = const { RefCell::new(Vec::new()) };
+    static SPARE: RefCell<Spared> = const { RefCell::new(Vec::new()) };
 }
+
+/// They go from hand to hand as boxes.
+pub(crate) type Spared = Vec<Box<Event>>;
 
 /// As many as are made of some blocks of a log before the first of them is written.
 const SPARE_MAX: usize = 2_048;
@@ -72,6 +74,19 @@ impl Event {
             offset: None,
             origin,
         })
+    }
+
+    /// What this thread has let go of, for another that makes events.
+    pub(crate) fn spared() -> Spared {
+        SPARE.take()
+    }
+
+    /// Takes what another thread has let go of.
+    pub(crate) fn take_spared(mut events: Spared) {
+        SPARE.with_borrow_mut(|spare| {
+            events.truncate(SPARE_MAX.saturating_sub(spare.len()));
+            if spare.is_empty() { *spare = events } else { spare.append(&mut events) }
+        });
     }
 
     /// Lets go of an event on the thread that makes others.

@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::event::Event;
 use crate::follow::archive::{Content, Damage};
 use crate::follow::file;
 use crate::follow::scan::{self, Block, Found, Recall, Scan, Subject};
@@ -88,8 +89,13 @@ impl Pool {
     fn submit<T: Send + 'static>(&self, task: impl FnOnce(&mut Room) -> T + Send + 'static) -> Handle<T> {
         let Some(tasks) = &self.tasks else { return Handle::Later(Box::new(task)) };
         let (done, result) = channel();
+        // Events are made there and let go of here: what isn't needed any more goes back.
+        let spared = Event::spared();
         // Whoever asked may be gone: a stop. Threads that are gone are noticed where the result is taken.
-        let _ = tasks.send(Box::new(move |room| drop(done.send(task(room)))));
+        let _ = tasks.send(Box::new(move |room| {
+            Event::take_spared(spared);
+            drop(done.send(task(room)));
+        }));
         Handle::UnderWay(result)
     }
 
