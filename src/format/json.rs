@@ -273,10 +273,7 @@ impl<'l> Walk<'l, '_> {
         match word {
             b"null" => Some(None),
             b"true" | b"false" => Some(Some(Cow::Borrowed(word))),
-            // Some writers print whole numbers as floats.
-            [b'-' | b'0'..=b'9', ..] if is_number(word) => {
-                Some(Some(Cow::Borrowed(word.strip_suffix(b".0").unwrap_or(word))))
-            }
+            [b'-' | b'0'..=b'9', ..] if is_number(word) => Some(Some(whole(word))),
             _ => None,
         }
     }
@@ -292,6 +289,17 @@ impl<'l> Walk<'l, '_> {
                 *held = Some(Found { at, value: value.clone(), literal });
             }
         }
+    }
+}
+
+/// A number in digits alone, if that is what it is: some writers print whole numbers as floats (`200.0`, `5e3`).
+fn whole(word: &[u8]) -> Text<'_> {
+    let short = word.strip_suffix(b".0").unwrap_or(word);
+    let exponent = memchr::memchr2(b'e', b'E', short).filter(|at| short[..*at].len() < 16);
+    let float = exponent.and_then(|_| std::str::from_utf8(short).ok()?.parse::<f64>().ok());
+    match float.filter(|float| float.fract() == 0.0 && (0.0..1e15).contains(float)) {
+        Some(float) => Cow::Owned(format!("{float:.0}").into_bytes()),
+        None => Cow::Borrowed(short),
     }
 }
 

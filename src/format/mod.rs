@@ -205,6 +205,11 @@ impl Format {
         ways.first()?.glance(line, quotes, &self.inner.zone, glimpse)
     }
 
+    /// Whether it has a user agent of which it can't be told where it ends: neither in quotes nor before fields without spaces.
+    pub fn misleads(&self) -> bool {
+        matches!(&self.inner.reader, Reader::Split(ways) if ways.iter().any(Splitter::misleads))
+    }
+
     /// Whether some of this format's lines can be read by their quotes: see [`Format::parse_plain`].
     pub fn is_told_by_quotes(&self) -> bool {
         matches!(&self.inner.reader, Reader::Split(ways) if ways.first().is_some_and(Splitter::reads_plain_lines))
@@ -393,6 +398,51 @@ mod tests {
         let entry = format.parse(line).unwrap_or_else(|| panic!("{:?}", format.misfit(line)));
         let text = |field: &&str| entry.text(field).unwrap_or("none".into()).into_owned();
         fields.iter().map(text).collect()
+    }
+
+    #[test]
+    fn where_a_field_without_quotes_ends_is_told_by_what_follows() {
+        const UA: &str = "Mozilla/5.0 (X11; Linux x86_64) Gecko/1, like; Firefox/144.0";
+        for (format, line, host, misleads) in [
+            ("$status $http_user_agent $host $request_time", format!("200 {UA} a.example 0.003"), "a.example", false),
+            ("$status $http_user_agent ($host)", format!("200 {UA} (a.example)"), "a.example", false),
+            ("$status,$http_user_agent,$host", format!("200,{UA},a.example"), "a.example", false),
+            ("$host $status $http_user_agent", format!("a.example 200 {UA}"), "a.example", false),
+            ("$host $status $http_user_agent $http_accept", format!("a.example 200 {UA} */*"), "a.example", true),
+            (
+                "$host:$server_port $status \"$http_user_agent\"",
+                format!("[2001:db8::1]:443 200 \"{UA}\""),
+                "[2001:db8::1]",
+                false,
+            ),
+            (
+                "$host:$server_port $status \"$http_user_agent\"",
+                format!("a.example:80 200 \"{UA}\""),
+                "a.example",
+                false,
+            ),
+        ] {
+            let format = Format::nginx("mine", &format!("$remote_addr \"$request\" {format}"), TimeZone::UTC).unwrap();
+            let line = format!("192.0.2.7 \"GET /a.pdf HTTP/1.1\" {line}");
+            let entry = format.parse(line.as_bytes()).unwrap_or_else(|| panic!("{:?}", format.misfit(line.as_bytes())));
+            assert_eq!(format.misleads(), misleads, "{}", format.text());
+            assert_eq!(entry.text("host").as_deref(), Some(host), "{}", format.text());
+            assert_eq!(entry.text("user_agent").as_deref() == Some(UA), !misleads, "{}", format.text());
+        }
+    }
+
+    #[test]
+    fn a_request_that_nginx_could_not_make_out_fits() {
+        let text = "$remote_addr|$request_uri|$server_protocol|$status|$http_referer|$http_user_agent";
+        let format = Format::nginx("mine", text, TimeZone::UTC).unwrap();
+        for (line, want) in [
+            ("192.0.2.7|/a||505|-|b", ["/a", "none", "505", "b"]),
+            ("192.0.2.7|/a|b|HTTP/1.1|200|-|b", ["/a|b", "HTTP/1.1", "200", "b"]),
+            ("192.0.2.7|/a||HTTP/1.1|200|-|b", ["/a|", "HTTP/1.1", "200", "b"]),
+            ("192.0.2.7|||400|-|-", ["none", "none", "400", "none"]),
+        ] {
+            assert_eq!(show(&format, line.as_bytes(), &["path", "protocol", "status", "user_agent"]), want, "{line}");
+        }
     }
 
     const ALL: [&str; 9] = ["ip", "time", "target", "path", "query", "status", "bytes", "user_agent", "host"];

@@ -77,6 +77,8 @@ pub(super) struct Splitter {
     glanced: Option<Glanced>,
     time_before: Option<TimeBefore>,
     plain: Option<Plain>,
+    /// Whether a user agent is neither in quotes nor told from what follows it.
+    misleads: bool,
 }
 
 /// How many quoted fields, and how many delimiters in each, are tried where a line doesn't fit at first.
@@ -130,8 +132,10 @@ enum Look {
     Digit,
     /// Digits or `-`, and then the delimiter after them.
     Number,
-    /// `HTTP/` and a version, or `-`, and then the delimiter after them.
+    /// `HTTP/` and a version, `-`, or nothing, and then the delimiter after them.
     Protocol,
+    /// So many of the delimiter's first byte, as the format has from there on: the fields there hold none.
+    Exactly(usize),
 }
 
 /// Where a line stopped fitting.
@@ -148,7 +152,35 @@ impl Stop {
     }
 }
 
+impl Piece {
+    /// Whether its value holds no space and no mark that stands between fields.
+    fn is_word(&self) -> bool {
+        let words = matches!(
+            self.slot,
+            Slot::Number
+                | Slot::Status
+                | Slot::Bytes
+                | Slot::Host
+                | Slot::Ip
+                | Slot::IpPort
+                | Slot::Method
+                | Slot::Protocol
+        );
+        // What a client or another server has sent may hold anything; of the others nearly all are numbers and names.
+        let sent = ["http_", "sent_", "cookie_", "arg_", "upstream_", "remote_user"];
+        match &self.slot {
+            Slot::Extra(name) => !sent.iter().any(|prefix| name.starts_with(prefix)),
+            slot => words || matches!(slot, Slot::Time(Clock::Unix)),
+        }
+    }
+}
+
 impl Splitter {
+    /// Whether a user agent is read that may end elsewhere.
+    pub(super) fn misleads(&self) -> bool {
+        self.misleads
+    }
+
     /// Whether nothing that stands directly behind a path could be part of its last word.
     pub(super) fn ends_paths_clearly(&self) -> bool {
         self.pieces.iter().all(|piece| {
@@ -218,15 +250,25 @@ impl Splitter {
         }
         let count = pieces.len();
         let mut group = count - 1;
+        let mut misleads = false;
         for at in (0..pieces.len()).rev() {
             let next_look = pieces.get(at + 1).map_or(Look::Anything, |next| match &next.slot {
                 slot if slot.is_number() => Look::Number,
+                // `$host:$server_port`: an IPv6 address has colons, too.
+                Slot::Extra(name) if name.ends_with("_port") => Look::Number,
                 Slot::Time(Clock::Auto | Clock::Unix) => Look::Digit,
                 Slot::Protocol => Look::Protocol,
                 _ => Look::Anything,
             });
             let opens = if at == 0 { head.bytes.last() } else { pieces[at - 1].until.bytes.last() };
             let quoted = opens == Some(&b'"');
+            let (this, later) = (&pieces[at], &pieces[at + 1..]);
+            let before_words = this.until.bytes.first().filter(|_| later.iter().all(Piece::is_word)).map(|lead| {
+                later.iter().map(|piece| memchr::memchr_iter(*lead, &piece.until.bytes).count()).sum::<usize>()
+            });
+            let common = this.until.bytes.first().is_some_and(|lead| b" ,;:/()".contains(lead));
+            misleads |=
+                this.slot == Slot::UserAgent && !quoted && !later.is_empty() && common && before_words.is_none();
             let piece = &mut pieces[at];
             if !piece.until.bytes.is_empty() {
                 group = at;
@@ -238,7 +280,13 @@ impl Splitter {
                 .bytes
                 .strip_prefix(b"\"")
                 .is_some_and(|rest| !rest.is_empty() && rest.iter().all(u8::is_ascii_whitespace));
-            piece.look = if next_look == Look::Anything && quoted && bare_next { Look::Fields } else { next_look };
+            piece.look = match next_look {
+                Look::Anything if quoted && bare_next => Look::Fields,
+                Look::Anything if !quoted && piece.slot == Slot::UserAgent => {
+                    before_words.map_or(Look::Anything, Look::Exactly)
+                }
+                other => other,
+            };
             // A delimiter longer than a space isn't in a time.
             if piece.until.bytes != b" " {
                 piece.skip = 0;
@@ -249,7 +297,7 @@ impl Splitter {
         let literals = std::iter::once(&head).chain(pieces.iter().map(|piece| &piece.until));
         let quotes = literals.map(|literal| memchr::memchr_iter(b'"', &literal.bytes).count()).sum();
         let mut splitter =
-            Splitter { head, pieces, tail, escaped, quotes, glanced: None, time_before: None, plain: None };
+            Splitter { head, pieces, tail, escaped, quotes, glanced: None, time_before: None, plain: None, misleads };
         splitter.glanced = Glanced::of(&splitter);
         splitter.time_before = TimeBefore::of(&splitter);
         splitter.plain = Plain::of(&splitter);
@@ -462,8 +510,17 @@ impl Splitter {
         match self.pieces.get(index).map_or(Look::Anything, |piece| piece.look) {
             Look::Fields => memchr::memchr(b'"', rest).is_none() || are_fields(line, at, tried),
             Look::Anything => true,
+            Look::Exactly(many) => {
+                let lead = self.pieces.get(index).and_then(|piece| piece.until.bytes.first());
+                lead.is_some_and(|lead| memchr::memchr_iter(*lead, rest.trim_ascii_end()).count() == many)
+            }
             Look::Digit => rest.first().is_some_and(u8::is_ascii_digit),
             Look::Protocol => {
+                // nginx has none of a request that it can't make out.
+                let is_none = !next.until.bytes.is_empty() && begins_with(rest, &next.until.bytes);
+                if is_none && self.goes_on(index + 1, line, at + next.until.bytes.len(), strict, tried) {
+                    return true;
+                }
                 let version = rest
                     .strip_prefix(b"HTTP/")
                     .map(|rest| &rest[rest.iter().take_while(|b| b.is_ascii_digit() || **b == b'.').count()..]);

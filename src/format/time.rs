@@ -62,10 +62,11 @@ impl Clock {
             Clock::Auto => auto(text, zone, after),
             Clock::Unix => unix(text).map(Moment::from),
             Clock::Pattern(pattern) => {
-                if let Some((pattern, text, utc)) = without_zone_name(pattern, text) {
-                    let zone = if utc { &TimeZone::UTC } else { zone };
-                    let parsed = BrokenDownTime::parse(pattern, text).ok()?;
-                    return local(parsed.to_datetime().ok()?, zone, after).map(Moment::from);
+                if let Some((pattern, text, name)) = without_zone_name(pattern, text) {
+                    let is_utc = matches!(name, b"GMT" | b"UTC" | b"UCT" | b"Z");
+                    let zone = if is_utc { &TimeZone::UTC } else { zone };
+                    let civil = BrokenDownTime::parse(pattern, text).ok()?.to_datetime().ok()?;
+                    return named(civil, zone, name).or_else(|| local(civil, zone, after)).map(Moment::from);
                 }
                 let offset = trailing_offset(text);
                 let text = text.trim_ascii();
@@ -86,14 +87,22 @@ impl Clock {
     }
 }
 
-/// Pattern and text without the zone's name, and whether that is UTC's: `CET` isn't one zone's alone, so any other is
-/// taken for the format's. `None`: the pattern has none.
-fn without_zone_name(pattern: &str, text: &[u8]) -> Option<(String, Vec<u8>, bool)> {
+/// Pattern and text without the zone's name, and that: `CET` isn't one zone's alone, so any but UTC's is taken for the
+/// format's. `None`: the pattern has none.
+fn without_zone_name<'t>(pattern: &str, text: &'t [u8]) -> Option<(String, Vec<u8>, &'t [u8])> {
     let at = pattern.split(' ').position(|word| word == "%Z")?;
     let mut words: Vec<&[u8]> = text.split(|b| *b == b' ').filter(|word| !word.is_empty()).collect();
     let name = if at < words.len() { words.remove(at) } else { b"" };
     let rest: Vec<&str> = pattern.split(' ').filter(|word| *word != "%Z").collect();
-    Some((rest.join(" "), words.join(&b' '), matches!(name, b"GMT" | b"UTC" | b"UCT" | b"Z")))
+    Some((rest.join(" "), words.join(&b' '), name))
+}
+
+/// The moment in an hour that the clocks repeat whose name in that zone is this one: `CEST` before `CET`.
+fn named(civil: DateTime, zone: &TimeZone, name: &[u8]) -> Option<Timestamp> {
+    let both = zone.to_ambiguous_zoned_datetime(civil);
+    let moments =
+        [both.clone().earlier(), both.later()].into_iter().filter_map(|moment| Some(moment.ok()?.timestamp()));
+    moments.into_iter().find(|moment| zone.to_offset_info(*moment).abbreviation().as_bytes() == name)
 }
 
 /// The offset that each time has because the pattern itself ends with it: the `Z` of `%Y-%m-%dT%H:%M:%SZ`.
@@ -375,6 +384,17 @@ mod tests {
             let text = pattern.replace("%Y-%m-%d", "2026-10-10").replace("%H:%M:%S", "13:55:36").replace("%Z", "UTC");
             let got = Clock::from_pattern(pattern).unwrap().read(text.as_bytes(), &berlin(), None).unwrap();
             assert_eq!(got.time.to_string(), "2026-10-10T13:55:36Z", "{pattern}");
+        }
+        // An hour that the clocks repeat is the one that is named; a name that isn't the zone's says nothing.
+        let clock = Clock::from_pattern("%Y-%m-%d %H:%M:%S %Z").unwrap();
+        for (text, want) in [
+            ("2026-10-25 02:30:00 CEST", "2026-10-25T00:30:00Z"),
+            ("2026-10-25 02:30:00 CET", "2026-10-25T01:30:00Z"),
+            ("2026-10-25 02:30:00 EST", "2026-10-25T00:30:00Z"),
+            ("2026-10-10 13:55:36 CET", "2026-10-10T11:55:36Z"),
+        ] {
+            let got = clock.read(text.as_bytes(), &berlin(), None).map(|moment| moment.time.to_string());
+            assert_eq!(got.as_deref(), Some(want), "{text}");
         }
         assert!(Clock::from_pattern("%H:%M").is_err());
         assert!(Clock::from_pattern("%d/%b/%Y %!").is_err());

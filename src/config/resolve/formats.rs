@@ -134,7 +134,15 @@ impl Resolver<'_> {
             (None, None) => return None,
         };
         match made {
-            Ok(format) => Some(format),
+            Ok(format) => {
+                if format.misleads() {
+                    let help = "put it in quotes in the server's log format, and here, or to the end";
+                    let so = "where it ends can't be told";
+                    let message = "the user agent stands in no quotes, and what follows it may hold spaces";
+                    self.walk(source).warning(span, message, so, Some(help.to_owned()));
+                }
+                Some(format)
+            }
             Err(error) => {
                 let place = error.span.map_or(span.clone(), |at| inside(&self.quoted(source, &span), &span, &at));
                 self.walk(source).error(place, error.message, "here", error.help);

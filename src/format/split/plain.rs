@@ -127,7 +127,9 @@ impl Splitter {
                 // Whether it is one shows when it is taken.
                 Look::Anything | Look::Number => true,
                 Look::Digit => line.get(at)?.is_ascii_digit(),
-                Look::Fields | Look::Protocol => self.goes_on(index, line, at, true, &mut Tried::default()),
+                Look::Fields | Look::Protocol | Look::Exactly(_) => {
+                    self.goes_on(index, line, at, true, &mut Tried::default())
+                }
             };
             if !goes_on {
                 return None;
