@@ -19,6 +19,13 @@ use crate::offsets::{LogId, Origin, SiteId, Span};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key(pub [u8; 16]);
 
+impl Key {
+    /// The key of a second chain of the same requests.
+    fn beside(self) -> Self {
+        Key(self.0.map(|byte| !byte))
+    }
+}
+
 /// A chain of the same requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
@@ -105,6 +112,14 @@ impl Entry {
     }
 }
 
+/// What transfers take at most that are foreseen: lines stand so far behind those that were written before them.
+const TRANSFER: SignedDuration = SignedDuration::from_mins(10);
+
+/// Whether a line, not near a chain, may have been under way since before it.
+fn is_late(time: Timestamp, first: Timestamp) -> bool {
+    (SignedDuration::ZERO..=TRANSFER).contains(&first.duration_since(time))
+}
+
 /// No entry.
 const NONE: u32 = u32::MAX;
 
@@ -140,15 +155,19 @@ impl Repeats {
     /// not yet delivered come by again.
     pub fn take(&mut self, key: Key, time: Timestamp, window: Duration, origin: Origin) -> (Verdict, Touch) {
         let window = SignedDuration::try_from(window).unwrap_or(SignedDuration::MAX);
-        let known = self.find(key).and_then(|at| self.entries.get(at as usize)).map(Entry::kept);
-        let chain = known.filter(|kept| {
-            let itself_or_later = kept.origin.site == origin.site
-                && kept.origin.log == origin.log
-                && kept.origin.line.end >= origin.line.end;
+        let is_of_its_log = |kept: &Kept| kept.origin.site == origin.site && kept.origin.log == origin.log;
+        let itself_or_later = |kept: &Kept| is_of_its_log(kept) && kept.origin.line.end >= origin.line.end;
+        let is_near = |kept: &Kept| {
             let near = kept.first.duration_since(time) <= window && time.duration_since(kept.last) <= window;
-            near && !itself_or_later
+            near && !itself_or_later(kept)
+        };
+        let known = self.kept(key);
+        // A request that began long before and was written now begins a chain beside the one that is under way.
+        let is_late = known.as_ref().is_some_and(|kept| {
+            is_of_its_log(kept) && !itself_or_later(kept) && !is_near(kept) && is_late(time, kept.first)
         });
-        let (verdict, kept) = match chain {
+        let (key, known) = if is_late { (key.beside(), self.kept(key.beside())) } else { (key, known) };
+        let (verdict, kept) = match known.filter(is_near) {
             Some(kept) => {
                 let kept = Kept { first: kept.first.min(time), last: kept.last.max(time), origin: kept.origin };
                 (Verdict::Repeat, kept)
@@ -158,6 +177,10 @@ impl Repeats {
         let touch = Touch { key, kept };
         self.put(&touch);
         (verdict, touch)
+    }
+
+    fn kept(&self, key: Key) -> Option<Kept> {
+        self.find(key).and_then(|at| self.entries.get(at as usize)).map(Entry::kept)
     }
 
     /// Takes stored entries back, least recently used first.
@@ -262,6 +285,13 @@ mod tests {
             ("after it", vec![("/a", 0), ("/a", 31)], vec![First, First]),
             ("a chain", vec![("/a", 0), ("/a", 25), ("/a", 50), ("/a", 75)], vec![First, Repeat, Repeat, Repeat]),
             ("out of order", vec![("/a", 20), ("/a", 0), ("/a", -25)], vec![First, Repeat, Repeat]),
+            ("a transfer that took long", vec![("/a", 100), ("/a", 10), ("/a", 105)], vec![First, First, Repeat]),
+            (
+                "two chains beside each other",
+                vec![("/a", 100), ("/a", 10), ("/a", 15), ("/a", 105), ("/a", 40), ("/a", 200)],
+                vec![First, First, Repeat, Repeat, Repeat, First],
+            ),
+            ("older logs", vec![("/a", 9_000), ("/a", 0), ("/a", 5)], vec![First, First, Repeat]),
             ("another file", vec![("/a", 0), ("/b", 5)], vec![First, First]),
             ("a line from 2099", vec![("/a", 0), ("/b", 2_300_000_000), ("/a", 5)], vec![First, First, Repeat]),
         ] {
