@@ -4,6 +4,7 @@
 //! site's trouble never takes the others' share.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use crate::deliver::{self, Settle, Settlement};
 use crate::follow::watch::Wake;
 use crate::ledger::{Ledger, Rejection};
-use crate::offsets::{Origin, SiteId};
+use crate::offsets::{LogId, Origin, SiteId};
 
 /// Events that may wait in memory, all sites together: a few MiB.
 const TOTAL: usize = 8_192;
@@ -132,6 +133,10 @@ pub struct Settler {
 }
 
 impl Settle for Settler {
+    fn path_of(&self, log: LogId) -> Option<Arc<Path>> {
+        self.ledger.log(log).ok().flatten().map(|row| row.path)
+    }
+
     async fn settle(&self, settlement: Settlement) {
         let Settlement { batch, outcome } = settlement;
         let origins: Vec<Origin> = batch.events().map(|event| event.origin).collect();

@@ -138,6 +138,37 @@ fn what_would_be_in_vain_is_said_before_anything_is_sent() {
 }
 
 #[test]
+fn a_log_without_times_is_in_no_period_and_that_is_said() {
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+    let format = "[formats.timeless]\nnginx = '$remote_addr \"$request\" $status \"$http_user_agent\"'\n";
+    sandbox.configure(endpoint.port, &format!("{}{format}", SITE.replace("combined", "timeless")));
+    sandbox.write("access.log", &format!("192.0.2.7 \"GET /a.pdf HTTP/1.1\" 200 \"{BROWSER}\"\n"));
+    for period in [["--since", "2026-11-02"], ["--until", "2036-11-02"], ["--max-age", "3650d"]] {
+        let done = sandbox.run(&["backfill", "--yes", period[0], period[1]]).expect_code(1);
+        assert!(done.stderr.contains("has a time that its format knows"), "{done:#?}");
+    }
+    assert_eq!(endpoint.post_count(), 0);
+    assert_eq!(summary(&sandbox, &[])["event"], 1);
+}
+
+#[test]
+fn a_damaged_archive_is_among_the_files_that_were_read() {
+    use std::io::Write as _;
+    let (sandbox, endpoint) = sandbox();
+    let lines: String = (0..200).map(|number| at(1, 0, &number.to_string())).collect();
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    packed.write_all(lines.as_bytes()).unwrap();
+    let packed = packed.finish().unwrap();
+    fs::write(sandbox.path("access.log.1.gz"), &packed[..packed.len() - 8]).unwrap();
+    sandbox.write("access.log", &at(2, 0, "live"));
+    let done = sandbox.run(&["backfill", "--yes", "--json"]).expect_code(1);
+    let summary = done.json();
+    assert_eq!((&summary["files"], &summary["lines"], &summary["event"]), (&json!(2), &json!(201), &json!(201)));
+    assert_eq!(summary["bytes"], json!(lines.len() + at(2, 0, "live").len()));
+    assert_eq!(endpoint.delivered().len(), 201);
+}
+
+#[test]
 fn lines_that_are_the_daemons_and_not_sent_yet_are_not_called_sent() {
     let (sandbox, endpoint) = sandbox();
     endpoint.set_script(|_, _| common::Answer::Status(503));
@@ -179,9 +210,9 @@ fn before_it_sends_it_says_what_will_be_recorded_as_now_and_asks() {
     let done = sandbox.run(&["backfill"]).expect_code(2);
     for said in [
         "access.log.1",
-        "2026-11-01 00:00:00 to 2026-11-02 01:00:00",
+        "2026-11-01 00:00:00 UTC to 2026-11-02 01:00:00 UTC",
         "2 inputs",
-        "2026-11-01 00:00:00 to 2026-11-03 02:00:00",
+        "2026-11-01 00:00:00 UTC to 2026-11-03 02:00:00 UTC",
         "recorded as happening now",
         "--yes",
     ] {

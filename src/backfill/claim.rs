@@ -151,6 +151,11 @@ impl Work<'_> {
         let live = live && !opened.file.is_packed();
         let size = if live { file::after_last_newline(&opened.file, opened.size)? } else { opened.size };
         let meant = self.meant(&opened, &decided.format, size)?;
+        let timeless = meant.is_none().then(|| {
+            let path = path.display();
+            format!("no line of `{path}` has a time that its format knows: --since, --until and --max-age leave it out")
+        });
+        let meant = meant.unwrap_or_default();
         let ranges = self.ranges(&row, &job, size, &meant, &decided.format)?;
         let repeated = if self.options.again { self.covered(&row, &job, size, &meant)? } else { Ranges::new() };
         let passed = ranges.keys().chain(repeated.keys()).copied().collect();
@@ -176,7 +181,8 @@ impl Work<'_> {
             shown: 0,
             current: None,
             waiting: Vec::new(),
-            left: None,
+            left: timeless,
+            is_summed: false,
         })))
     }
 
@@ -239,11 +245,12 @@ impl Work<'_> {
         Ok(Some(row))
     }
 
-    /// The stretches of whole lines that the period holds. A line without a time belongs to the one before it.
-    fn meant(&self, opened: &Opened, format: &Format, size: u64) -> Result<Vec<(u64, u64)>, Trouble> {
+    /// The stretches of whole lines that the period holds; `None`: none of its lines has a time. A line without one belongs to
+    /// the one before it.
+    fn meant(&self, opened: &Opened, format: &Format, size: u64) -> Result<Option<Vec<(u64, u64)>>, Trouble> {
         let period = &self.options.period;
         if period.is_all() {
-            return Ok(vec![(0, size)]);
+            return Ok(Some(vec![(0, size)]));
         }
         let mut runs: Vec<(u64, u64)> = Vec::new();
         let mut cutter = Cutter::new(0, self.options.max_line);
@@ -288,7 +295,7 @@ impl Work<'_> {
                 if let Some(cut) = cutter.last_line(bytes) {
                     take(cut);
                 }
-                return Ok(runs);
+                return Ok((inside.is_some() || size == 0).then_some(runs));
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -16,7 +17,7 @@ use crate::event::Event;
 use crate::follow::source::{self, Sink};
 use crate::ledger::{Advance, Ledger, LogRow};
 use crate::lines::Cut;
-use crate::offsets::SiteId;
+use crate::offsets::{LogId, SiteId};
 use crate::outbox::{Rooms, Settler};
 use crate::pipeline::{self, Pipeline, Taken};
 use crate::summary::Summary;
@@ -70,6 +71,10 @@ pub struct Counted {
 }
 
 impl Settle for Counted {
+    fn path_of(&self, log: LogId) -> Option<Arc<Path>> {
+        self.settler.path_of(log)
+    }
+
     async fn settle(&self, settlement: Settlement) {
         let events = settlement.batch.len() as u64;
         let delivered = matches!(settlement.outcome, crate::deliver::Outcome::Delivered);

@@ -365,10 +365,16 @@ impl Work<'_> {
                         let seen = self.seen.entry((site, stream.row.id)).or_default();
                         *seen = stream.read_to.max(*seen);
                     }
+                    if !stream.is_summed {
+                        self.collector.state.borrow_mut().summary.bytes += stream.read_to;
+                    }
                     self.known.put(stream.row);
                     match ended {
                         End::Done => self.finished(&path),
-                        left => end = left,
+                        left => {
+                            self.collector.state.borrow_mut().summary.files += 1;
+                            end = left;
+                        }
                     }
                     next.extend(held_up.drain(..));
                     if (self.stop)() && !(next.is_empty() && no_room.is_empty()) {

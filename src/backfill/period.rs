@@ -95,6 +95,8 @@ pub struct Extent {
     pub first: Option<Timestamp>,
     /// The last line's time; an archive's last write, which is later.
     pub last: Option<Timestamp>,
+    /// Whether it is that.
+    pub is_packed: bool,
 }
 
 /// Bytes at a file's ends in which lines with a time are looked for.
@@ -123,5 +125,6 @@ pub fn extent(input: &Input, choice: &FormatChoice) -> io::Result<Extent> {
         _ if opened.file.is_packed() => opened.modified.and_then(|at| Timestamp::try_from(at).ok()),
         _ => last_of(&file::read_before(&opened.file, opened.size, ENDS)?),
     };
-    Ok(Extent { bytes, first, last })
+    let is_packed = opened.file.is_packed() && !matches!(input, Input::Stdin(kept) if !kept.end().is_empty());
+    Ok(Extent { bytes, first, last, is_packed })
 }

@@ -63,8 +63,10 @@ pub(super) struct Stream {
     pub current: Option<Current>,
     /// Sites that wait for their set-up to be mended: the others read on without them, and they from here another time.
     pub waiting: Vec<SiteId>,
-    /// Why they wait.
+    /// Why they wait, or why nothing is read.
     pub left: Option<String>,
+    /// Whether the summary has its bytes.
+    pub is_summed: bool,
 }
 
 /// The part that is being read.
@@ -245,6 +247,7 @@ impl Stream {
         };
         self.read_to = self.size;
         collector.state.borrow_mut().summary.bytes += size.min(archive::UNKNOWN - 1);
+        self.is_summed = true;
         Ok(self.left.take().map_or(End::Done, End::Left))
     }
 }

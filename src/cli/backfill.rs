@@ -106,7 +106,7 @@ enum How {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    config::parse_duration(text).ok_or_else(|| "write a number and a unit: 30s, 12h, 30d".to_owned())
+    config::parse_duration(text).ok_or_else(|| "write a number and a unit, ten years at most: 30s, 12h, 30d".to_owned())
 }
 
 /// Reads old logs.
@@ -578,7 +578,12 @@ fn in_order(chosen: Vec<Chosen>, config: &Config, by_age: bool) -> Result<Vec<(C
 fn confirm(chosen: &[(Chosen, Extent)], args: &Args) -> Result<(), Failure> {
     let shown = |time: Option<jiff::Timestamp>| {
         let zone = jiff::tz::TimeZone::system();
-        time.map_or_else(|| "?".to_owned(), |time| zone.to_datetime(time).strftime("%F %T").to_string())
+        time.map_or_else(|| "?".to_owned(), |time| time.to_zoned_datetime(zone).strftime("%F %T %Z").to_string())
+    };
+    // The end of an archive isn't looked at: its last line was written before the archive was.
+    let until = |extent: &Extent| {
+        let before = if extent.is_packed { "before " } else { "" };
+        format!("{before}{}", shown(extent.last))
     };
     let mut bytes = 0;
     for (chosen, extent) in chosen {
@@ -587,15 +592,15 @@ fn confirm(chosen: &[(Chosen, Extent)], args: &Args) -> Result<(), Failure> {
             Input::File { path, .. } => printable(&path.display().to_string()),
             Input::Stdin(_) => "standard input".to_owned(),
         };
-        say(&format!("  {name}: {} bytes, {} to {}", extent.bytes, shown(extent.first), shown(extent.last)));
+        say(&format!("  {name}: {} bytes, {} to {}", extent.bytes, shown(extent.first), until(extent)));
     }
     let first = chosen.iter().filter_map(|(_, extent)| extent.first).min();
-    let last = chosen.iter().filter_map(|(_, extent)| extent.last).max();
+    let last = chosen.iter().map(|(_, extent)| extent).max_by_key(|extent| extent.last);
     let inputs = if chosen.len() == 1 { "1 input".to_owned() } else { format!("{} inputs", chosen.len()) };
     say(&format!(
         "{inputs}, {bytes} bytes, {} to {}: their events will be recorded as happening now (the API has no time field)",
         shown(first),
-        shown(last)
+        last.map_or_else(|| "?".to_owned(), until)
     ));
     if args.again {
         say("--again: what was sent already is sent again, and counts again");

@@ -547,10 +547,14 @@ impl<S: Settle> Dispatcher<S> {
 
     fn reject(&mut self, index: usize, post: Post, status: Option<u16>, reason: String) {
         let site = &mut self.sites[index];
-        let offset = post.batch.events().next().map(|event| event.origin.line.start);
+        let origin = post.batch.events().next().map(|event| event.origin);
+        let path = origin.and_then(|origin| self.shared.settle.path_of(origin.log));
+        let path = path.map(|path| path.display().to_string());
+        let offset = origin.map(|origin| origin.line.start);
         tracing::error!(
             site = site.settings.name,
             status,
+            path,
             offset,
             events = post.batch.len(),
             hint = "see `silktail rejected list`",

@@ -16,6 +16,7 @@ mod stats;
 pub mod verdict;
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,6 +30,7 @@ pub use stats::{SiteSnapshot, Stats};
 
 use crate::batch::Batch;
 use crate::event::Event;
+use crate::offsets::LogId;
 use client::Client;
 use dispatcher::{Command, Dispatcher};
 
@@ -59,6 +61,10 @@ pub struct Settlement {
 pub trait Settle: Send + Sync + 'static {
     /// Resolves when the outcome is committed.
     fn settle(&self, settlement: Settlement) -> impl Future<Output = ()> + Send;
+    /// The path of a log, for those who are told of its lines.
+    fn path_of(&self, _log: LogId) -> Option<Arc<Path>> {
+        None
+    }
 }
 
 /// A running delivery.
