@@ -474,6 +474,7 @@ impl Reader<'_> {
                 sink: self.sink(log),
                 form: form(log, scope, main),
                 condition: log.condition.clone(),
+                is_everybodys: log.global,
                 notes: Vec::new(),
             });
         }

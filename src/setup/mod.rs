@@ -197,6 +197,8 @@ pub struct Log {
     pub form: Form,
     /// The condition under which a request is logged.
     pub condition: Option<String>,
+    /// Whether it has the requests of all virtual hosts, whoever's it is.
+    pub is_everybodys: bool,
     /// What the user should know of it.
     pub notes: Vec<String>,
 }

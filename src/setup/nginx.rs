@@ -336,6 +336,7 @@ impl Reader<'_> {
                     sink: Sink::File(vec![Piece::Text("/var/log/nginx/access.log".to_owned())]),
                     form: Form::Builtin("combined"),
                     condition: None,
+                    is_everybodys: false,
                     notes: vec![
                         "no access_log is set up: this is nginx's own default on most systems; `nginx -V` shows \
                          it as \
@@ -444,6 +445,7 @@ impl Reader<'_> {
                 None => Form::Unknown(name.to_owned()),
             },
             condition: option("if=").map(str::to_owned),
+            is_everybodys: false,
             notes: Vec::new(),
         };
         if path.starts_with("syslog:") {

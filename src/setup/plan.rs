@@ -68,6 +68,8 @@ struct Entry {
     pattern: Pattern,
     /// Index of its form; `None`: nothing can read it.
     form: Option<usize>,
+    /// Whether it has the requests of all virtual hosts, and not only of those that write no other.
+    is_everybodys: bool,
 }
 
 /// The forms of all logs, each once.
@@ -385,7 +387,7 @@ fn enter_log(draft: &mut Draft<'_>, vhost: &Vhost, log: &Log, forms: &mut Forms,
     }
     for pattern in patterns {
         if !draft.entries.iter().any(|entry| entry.pattern == pattern && entry.form == form) {
-            draft.entries.push(Entry { pattern, form });
+            draft.entries.push(Entry { pattern, form, is_everybodys: log.is_everybodys });
         }
     }
 }
@@ -421,9 +423,42 @@ fn shown(sink: &Sink) -> String {
     pieces.iter().map(part).collect()
 }
 
+/// A log whose path has variables in it is written as a pattern, and where that fits other sites' logs, too, it isn't theirs
+/// that makes these lines impossible to tell apart.
+fn leave_out_what_fits_others(drafts: &mut [Draft<'_>], forms: &Forms, troubles: &mut Vec<Trouble>) {
+    for index in 0..drafts.len() {
+        let fits_others = |entry: &Entry| {
+            let others =
+                drafts.iter().enumerate().filter(|(other, _)| *other != index).flat_map(|(_, one)| &one.entries);
+            let of_others = others.filter(|theirs| {
+                let told = forms.gives_host(entry.form) && forms.gives_host(theirs.form);
+                !told && !theirs.pattern.contains(&None) && overlap(&entry.pattern, &theirs.pattern)
+            });
+            of_others.map(|theirs| render(&theirs.pattern)).next().filter(|_| entry.pattern.contains(&None))
+        };
+        let fits: Vec<Option<String>> = drafts[index].entries.iter().map(fits_others).collect();
+        let draft = &mut drafts[index];
+        let entries = std::mem::take(&mut draft.entries);
+        for (entry, fits) in entries.into_iter().zip(fits) {
+            let Some(theirs) = fits else {
+                draft.entries.push(entry);
+                continue;
+            };
+            let text = format!(
+                "not followed: {}, for the variables in its path stand for {theirs}, too, which is another site's; list the \
+                 files in `logs`",
+                render(&entry.pattern)
+            );
+            draft.note(format!("FILL IN: {text}"));
+            troubles.push(Trouble { place: None, text: format!("{}: {text}", draft.name) });
+        }
+    }
+}
+
 /// Makes one site of those that no log tells apart.
 fn tell_apart<'s>(drafts: Vec<Draft<'s>>, forms: &Forms, troubles: &mut Vec<Trouble>) -> Vec<Draft<'s>> {
     let mut drafts = drafts;
+    leave_out_what_fits_others(&mut drafts, forms, troubles);
     let places: Vec<(usize, usize)> = drafts
         .iter()
         .enumerate()
@@ -613,7 +648,7 @@ fn render(pattern: &[Option<char>]) -> String {
     out
 }
 
-fn write(drafts: Vec<Draft<'_>>, forms: &Forms, troubles: Vec<Trouble>) -> Plan {
+fn write(drafts: Vec<Draft<'_>>, forms: &Forms, mut troubles: Vec<Trouble>) -> Plan {
     let mut formats: Vec<OwnFormat> = Vec::new();
     let mut names: Vec<Option<String>> = vec![None; forms.known.len()];
     let mut taken: Vec<String> = BUILTIN.iter().chain(&["auto"]).map(|name| (*name).to_owned()).collect();
@@ -646,7 +681,20 @@ fn write(drafts: Vec<Draft<'_>>, forms: &Forms, troubles: Vec<Trouble>) -> Plan 
     };
     let shared: Vec<bool> = (0..drafts.len()).map(shares).collect();
     let mut sites = Vec::new();
-    for (draft, is_shared) in drafts.into_iter().zip(shared) {
+    for (mut draft, is_shared) in drafts.into_iter().zip(shared) {
+        let everybodys = draft.entries.iter().filter(|entry| entry.is_everybodys);
+        let (told, untold): (Vec<&Entry>, Vec<&Entry>) = everybodys.partition(|entry| forms.gives_host(entry.form));
+        let is_shared = is_shared || !told.is_empty();
+        if let Some(path) = untold.first().map(|entry| render(&entry.pattern)) {
+            let text = format!(
+                "{path} holds the requests of all virtual hosts, and its format doesn't tell the host: all count for {}. To \
+                 tell them apart, add the host to its format: {}; then run `silktail init` again",
+                draft.name,
+                fix(draft.server)
+            );
+            draft.note(&text);
+            troubles.push(Trouble { place: None, text });
+        }
         sites.push(site(draft, is_shared, &names));
     }
     Plan { formats, sites, troubles }
@@ -819,7 +867,7 @@ mod tests {
                 "a pattern that takes another's log",
                 "server { server_name a.example; access_log /l/$x.log; } server { server_name b.example; \
                  access_log /l/b.log; }",
-                vec!["a.example http://a.example [/l/*.log /l/b.log] combined [a.example b.example]"],
+                vec!["a.example http://a.example [] auto []", "b.example http://b.example [/l/b.log] combined []"],
             ),
             (
                 "two formats",
@@ -856,6 +904,22 @@ mod tests {
             ),
         ] {
             assert_eq!(rows(&of_nginx(&format!("http {{ {text} }}"))), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_log_of_all_virtual_hosts_is_told_apart_by_host() {
+        let vhosts = "<VirtualHost *>\nServerName one.example\n</VirtualHost>\n<VirtualHost *>\nServerName two.example\n\
+                      CustomLog /l/two CLF\n</VirtualHost>";
+        let host = "LogFormat \"%v %h %t \\\"%r\\\" %>s\" v\nGlobalLog /l/all v\n";
+        for (name, global, one, troubles) in [
+            ("with the host", host, "one.example http://one.example [/l/all] v [one.example]", 0),
+            ("without", "GlobalLog /l/all CLF\n", "one.example http://one.example [/l/all] common []", 1),
+        ] {
+            let text = format!("{global}{vhosts}");
+            let plan = plan(&[apache(Path::new("/a"), &Dump::new([("/a", text.as_str())])).unwrap()]);
+            assert_eq!(rows(&plan), [one, "two.example http://two.example [/l/two] common []"], "{name}");
+            assert_eq!(plan.troubles.len(), troubles, "{name}: {:?}", plan.troubles);
         }
     }
 
