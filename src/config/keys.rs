@@ -304,7 +304,8 @@ pub const SITE: Section = Section {
             "URL",
             Needed,
             "\"https://shop.example.org\"",
-            "Scheme and host of what is sent; the log's paths stand behind them. A path of its own counts for `page = \"base\"` \
+            "Scheme and host of what is sent; the log's paths stand behind them. Where the log tells the host, and it is one of \
+             the site's, that takes the place of this one's; scheme and port are always those of `base_url`. A path of its own counts for `page = \"base\"` \
              and `{base_url}` alone. It must belong to the property, or Silktide discards the events.",
         ),
         key(
@@ -573,10 +574,14 @@ pub const CHOSEN: Section = Section { heading: "", what: "", place: "", meaning:
 pub const SECTIONS: [&Section; 10] =
     [&ROOT, &INCLUDED, &ENDPOINT, &FOLLOW, &STATUS, &FORMAT, &SITE, &RULE, &TEST, &EXPECT];
 
-/// The table that a key belongs to, where no other has one of that name.
-pub fn only_section_of(name: &str) -> Option<&'static Section> {
-    let mut having = SECTIONS.into_iter().filter(|section| !section.place.is_empty() && section.key(name).is_some());
-    having.next().filter(|_| having.next().is_none())
+/// The tables that have a key of a name.
+pub fn sections_of(name: &str) -> impl Iterator<Item = &'static Section> {
+    SECTIONS.into_iter().filter(move |section| !section.place.is_empty() && section.key(name).is_some())
+}
+
+/// The names of all keys.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    SECTIONS.into_iter().flat_map(|section| section.keys).map(|key| key.name)
 }
 
 /// What holds for many keys: title and text, in Markdown of one paragraph each.

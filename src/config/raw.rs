@@ -122,7 +122,12 @@ impl<'t, 'i> Table<'t, 'i> {
                 None
             }
             None => {
-                walk.wrong_type(value, name, "a whole number, not negative");
+                match value.get_ref() {
+                    DeValue::Integer(number) if !number.as_str().starts_with('-') => {
+                        walk.error(value.span(), format!("`{name}` is too large"), "no such number", None);
+                    }
+                    _ => walk.wrong_type(value, name, "a whole number, not negative"),
+                }
                 None
             }
         }
@@ -140,7 +145,7 @@ impl<'t, 'i> Table<'t, 'i> {
         let items: &[Value<'i>] = match value.get_ref() {
             DeValue::Array(items) => items,
             _ => {
-                let wanted = format!("a list of tables, each begun with [[{name}]]");
+                let wanted = format!("a list of tables, each begun with {}", section.heading);
                 walk.wrong_type(value, name, &wanted);
                 return Vec::new();
             }
@@ -183,10 +188,16 @@ impl<'t, 'i> Table<'t, 'i> {
             }
             let near = nearest(name, self.section.keys.iter().map(|key| key.name));
             let slip = near.is_some_and(|near| strsim::damerau_levenshtein(name, near) == 1);
-            let help = keys::only_section_of(name)
-                .filter(|section| section.what != self.section.what && !slip)
-                .map(|section| format!("it belongs {}", section.place))
-                .or_else(|| near.map(|near| format!("did you mean `{near}`?")));
+            let belongs = |name: &str| {
+                let places: Vec<&str> = keys::sections_of(name).map(|section| section.place).collect();
+                (!places.is_empty()).then(|| format!("it belongs {}", places.join(", or ")))
+            };
+            let elsewhere = || {
+                let meant = nearest(name, keys::names())?;
+                Some(format!("did you mean `{meant}`? {}", belongs(meant)?))
+            };
+            let here = near.map(|near| format!("did you mean `{near}`?"));
+            let help = belongs(name).filter(|_| !slip).or(here).or_else(elsewhere);
             let label = format!("not a key of {}", self.section.what);
             walk.error(key.span(), format!("unknown key `{name}`"), &label, help);
         }
@@ -211,7 +222,8 @@ pub(super) fn strings_of(walk: &mut Walk<'_>, value: &Value<'_>, name: &str) -> 
                     _ => walk.wrong_type(item, name, "a list of strings"),
                 }
             }
-            Some(strings)
+            // What is left of them would lead to more errors, which are none.
+            (strings.len() == items.len()).then_some(strings)
         }
         _ => {
             walk.wrong_type(value, name, "a list of strings");

@@ -19,6 +19,7 @@ pub use formats::{Lack, lacks};
 
 use super::report::{Problem, Report, Source};
 use super::{Config, Expectation, Follow, Loaded, Site, Start, Status, Want, keys};
+use crate::deliver::payload::redact;
 use crate::follow::discover;
 use crate::format::Format;
 use crate::pipeline::FATES;
@@ -202,7 +203,7 @@ impl Resolver<'_> {
         root.take("include");
         let state_dir = self.state_dir(&mut root, first.source);
         let endpoint_table = root.table(&mut self.walk(first.source), "endpoint", &keys::ENDPOINT);
-        let (endpoint, allow_http) = self.endpoint(endpoint_table, first.source);
+        let (endpoint, allow_http) = self.endpoint(endpoint_table, first);
         let follow = self.follow(&mut root, first.source);
         let status = self.status(&mut root, first);
         let test_tables = root.tables(&mut self.walk(first.source), "test", &keys::TEST);
@@ -331,7 +332,8 @@ impl Resolver<'_> {
             };
             let name = &rest[at + 2..at + end];
             let Some(value) = (self.env)(name) else {
-                let message = format!("the environment has no `{}`", name.escape_debug());
+                let shown = if secrets::is_secret(name) { redact(name) } else { name.escape_debug().to_string() };
+                let message = format!("the environment has no `{shown}`");
                 self.walk(source).error(
                     span,
                     message,
@@ -372,7 +374,7 @@ impl Resolver<'_> {
         };
         let parsed = parse_duration(text);
         if parsed.is_none() {
-            let help = Some("write a number and a unit: 500ms, 2s, 5m, 24h, 30d".to_owned());
+            let help = Some("write a number and a unit, ten years at most: 500ms, 2s, 5m, 24h, 30d".to_owned());
             self.walk(source).error(value.span(), format!("`{name}` is not a duration"), "not a duration", help);
         }
         parsed

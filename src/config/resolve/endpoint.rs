@@ -1,17 +1,18 @@
 //! Where events go.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use url::Url;
 
-use super::{Resolver, Text};
+use super::{Part, Resolver, Text};
 use crate::config::raw::Table;
 use crate::deliver::EndpointSettings;
 use crate::deliver::connect::certificates;
 
 impl Resolver<'_> {
-    pub(super) fn endpoint(&mut self, table: Option<Table<'_, '_>>, source: usize) -> (EndpointSettings, bool) {
+    pub(super) fn endpoint(&mut self, table: Option<Table<'_, '_>>, part: &Part) -> (EndpointSettings, bool) {
+        let source = part.source;
         let mut settings = EndpointSettings {
             // Replaced below, or by each site's own; a site without either is an error.
             url: no_url(),
@@ -68,10 +69,11 @@ impl Resolver<'_> {
         if let Some(text) = table.string(&mut self.walk(source), "ca_file")
             && let Some((text, span)) = self.expand(source, text)
         {
-            let pem = std::fs::read(&text).map_err(|error| error.to_string());
+            let path = part.path.parent().unwrap_or(Path::new("")).join(text);
+            let pem = std::fs::read(&path).map_err(|error| format!("`{}`: {error}", path.display()));
             let certificates = pem.and_then(|pem| certificates(&pem).map_err(|error| error.to_string()));
             match certificates {
-                Ok(list) if !list.is_empty() => settings.ca_file = Some(PathBuf::from(text)),
+                Ok(list) if !list.is_empty() => settings.ca_file = Some(path),
                 Ok(_) => self.walk(source).error(span, "`ca_file` has no certificate", "not a PEM file", None),
                 Err(error) => self.walk(source).error(span, format!("`ca_file` can't be used: {error}"), "here", None),
             }

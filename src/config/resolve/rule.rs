@@ -127,7 +127,10 @@ impl Resolver<'_> {
         let part = |text: &str| ["{path", "{query", "{method", "{status"].iter().any(|start| text.starts_with(start));
         let whole = |text: &str| ["http://", "https://", "{"].iter().any(|start| text.starts_with(start));
         if let Some((text, span)) = url.as_ref().filter(|(text, _)| !whole(text) || part(text)) {
-            let help = Some(format!("begin it with {{base_url}} or https://: `{{base_url}}{text}`"));
+            let help = Some(match text.contains("${") {
+                true => format!("what the line gives is written without `$`: `{}`", text.replace("${", "{")),
+                false => format!("begin it with {{base_url}} or https://: `{{base_url}}{text}`"),
+            });
             self.walk(source).warning(span.clone(), "`url` is not a whole URL", "no line would count", help);
         }
         let url = url.and_then(|text| self.template(source, text, extras, &groups));

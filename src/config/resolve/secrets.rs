@@ -5,7 +5,13 @@ use std::path::Path;
 use super::{Part, Resolver, Text};
 use crate::config::raw::Table;
 use crate::deliver::PropertyKey;
+use crate::deliver::payload::redact;
 use crate::status::access::Token;
+
+/// Whether a text that stands where a name should looks like a key or a token.
+pub(super) fn is_secret(text: &str) -> bool {
+    text.len() >= 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
 
 impl Resolver<'_> {
     /// `token`, or what `token_file` holds.
@@ -48,6 +54,8 @@ impl Resolver<'_> {
         let path = credentials.filter(|path| path.exists()).unwrap_or(beside);
         match std::fs::read_to_string(&path) {
             Ok(text) => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
+            // Perhaps the secret itself stands here.
+            Err(error) if is_secret(name) => Err(format!("`{}`: {error}", redact(name))),
             Err(error) => Err(format!("`{}`: {error}", path.display())),
         }
     }

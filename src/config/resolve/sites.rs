@@ -110,6 +110,11 @@ impl Resolver<'_> {
                 return None;
             }
         };
+        // What `silktail init` writes where it doesn't know.
+        if url.host_str() == Some("example.org") {
+            let help = Some("write the site's own, or Silktide discards its events".to_owned());
+            self.walk(source).warning(span.clone(), "`base_url` is an example's", "fill it in", help);
+        }
         let written = url.clone();
         url.set_fragment(None);
         url.set_query(None);
@@ -137,6 +142,12 @@ impl Resolver<'_> {
         if name.as_ref().map_or(!table.has("name"), |(name, _)| name.is_empty()) {
             let help = Some("a name identifies the site in the state: name = \"docs\"".to_owned());
             self.walk(source).error(span.clone(), "a site has no `name`", "this site", help);
+        }
+        if let Some((name, span)) = &name
+            && name.chars().any(char::is_control)
+        {
+            let help = Some("letters, digits, spaces and marks: it is shown in many places".to_owned());
+            self.walk(source).error(span.clone(), "the name has control characters in it", "here", help);
         }
         if let Some((name, span)) = &name
             && !self.names.insert(name.clone())
@@ -293,6 +304,15 @@ impl Resolver<'_> {
                 }
                 _ => {
                     let names = strings_of(&mut self.walk(source), value, "keep_query").unwrap_or_default();
+                    for (_, span) in names.iter().filter(|(name, _)| name.contains('*')) {
+                        let help = Some("keep_query = true keeps all; else name each parameter".to_owned());
+                        self.walk(source).warning(
+                            span.clone(),
+                            "`keep_query` knows no wildcard",
+                            "taken as it is",
+                            help,
+                        );
+                    }
                     KeepQuery::Only(names.into_iter().map(|(name, _)| name).collect())
                 }
             },
