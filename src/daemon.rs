@@ -1,7 +1,7 @@
 //! `silktail run`: wires follower, delivery and ledger together, and takes them apart again at a stop.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -156,6 +156,10 @@ struct Watching {
 }
 
 impl Settle for Watching {
+    fn path_of(&self, log: LogId) -> Option<Arc<Path>> {
+        self.settler.path_of(log)
+    }
+
     async fn settle(&self, settlement: Settlement) {
         let origins: Vec<Origin> = settlement.batch.events().map(|event| event.origin).collect();
         let rejected = settlement.outcome != Outcome::Delivered;
@@ -303,12 +307,13 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
         let _inside = background.enter();
         Arc::new(Delivery::start(deliveries, settler)?)
     };
+    let watchdog = sd_notify::watchdog_enabled();
     let outlet = Outlet {
         ledger: ledger.clone(),
         rooms: Arc::clone(&rooms),
         delivery: Arc::clone(&delivery),
         counters: Arc::clone(&counters),
-        watchdog: std::env::var_os("WATCHDOG_USEC").is_some(),
+        watchdog: watchdog.is_some(),
         watched: Mutex::default(),
     };
     let listening = match &listen {
@@ -349,7 +354,9 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
             reloader.reload();
         }
     })?;
-    let follower = Follower::new(wishes, ledger.clone(), repeats, outlet, Watches::new(wakes), woken)?;
+    // Between two turns there may be much to read: it is heard of twice in the time that it has.
+    let watches = Watches::new(wakes).turning_within(watchdog.map_or(Duration::MAX, |within| within / 3));
+    let follower = Follower::new(wishes, ledger.clone(), repeats, outlet, watches, woken)?;
     let live = background.spawn(live::publish(
         live::path(&state_dir),
         names,
@@ -460,7 +467,7 @@ impl Reloader {
                 let hint = "mend it and reload again; `silktail check` says the same";
                 tracing::error!(target: ANSWER, %path, errors = report.errors, hint, "configuration refused, the old one goes on");
                 let plural = if report.errors == 1 { "" } else { "s" };
-                return Err(format!("{path} has {} error{plural}", report.errors));
+                return Err(format!("{path} has {} error{plural}: `silktail check` says what is wrong", report.errors));
             }
         };
         let listen = loaded.config.status.as_ref().map(|status| status.listen.clone());
@@ -470,7 +477,7 @@ impl Reloader {
             if changed {
                 let hint = "restart the service, or take the change back";
                 tracing::error!(target: ANSWER, %path, hint, "`{key}` can't change while running: configuration refused, the old one goes on");
-                return Err(format!("`{key}` can't change while running"));
+                return Err(format!("`{key}` can't change while running: {hint}"));
             }
         }
         for line in loaded.warnings.render_problems(false).lines().filter(|line| !line.is_empty()) {

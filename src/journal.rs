@@ -72,20 +72,29 @@ impl Said {
 
 static LINES: OnceLock<Arc<Lines>> = OnceLock::new();
 
+/// Whether what goes to a terminal, if it is one, is to be coloured: not with `NO_COLOR`, nor on one that can't.
+pub fn may_colour(is_terminal: bool) -> bool {
+    let is_set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    is_terminal && is_set("NO_COLOR").is_none() && is_set("TERM").is_none_or(|terminal| terminal != "dumb")
+}
+
 /// Sends log lines to standard error; where that is the journal, with the priority that it understands. Colour only on a
 /// terminal, and never with `NO_COLOR`.
 pub fn start(form: Form) {
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let level = std::env::var("SILKTAIL_LOG")
-        .ok()
-        .filter(|level| !level.is_empty())
-        .and_then(|level| level.parse().ok())
-        .unwrap_or(LevelFilter::INFO);
+    let colour = may_colour(std::io::stderr().is_terminal());
+    let asked = std::env::var("SILKTAIL_LOG").ok().filter(|level| !level.is_empty());
+    let level = asked.as_ref().map_or(Ok(LevelFilter::INFO), |level| level.parse());
+    let is_wrong = level.is_err();
+    let level = level.unwrap_or(LevelFilter::INFO);
     let journal = std::env::var("JOURNAL_STREAM").is_ok_and(|stream| is_standard_error(&stream));
     let lines = Arc::new(Lines { form, colour, journal, memory: Mutex::default() });
     // A second start changes nothing: the first one's lines go on.
     if LINES.set(Arc::clone(&lines)).is_ok() {
         let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(level).with(Shared(lines)));
+        if is_wrong {
+            let hint = "error, warn, info, debug or trace";
+            tracing::warn!(asked, hint, "SILKTAIL_LOG isn't a level");
+        }
     }
 }
 

@@ -201,7 +201,7 @@ pub fn say(text: &str) {
 
 /// Whether to colour what goes to standard error.
 pub fn colour() -> bool {
-    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    crate::journal::may_colour(std::io::stderr().is_terminal())
 }
 
 /// Loads the configuration; says its warnings, or all its errors.

@@ -42,7 +42,7 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
         picture(&config.state_dir, &names, live.as_ref(), is_followed).map_err(|error| Failure::from_error(&error))
     };
     let terminal = std::io::stdout().is_terminal();
-    let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colour = crate::journal::may_colour(terminal);
     let shown = || -> Result<String, Failure> {
         let status = status()?;
         Ok(if args.json { format!("{status}\n") } else { text(&status, colour, Timestamp::now()) })
@@ -216,7 +216,7 @@ fn text(status: &Value, colour: bool, now: Timestamp) -> String {
     let reload = &status["reload"];
     if reload["applied"] == false {
         let text = format!(
-            "configuration refused {}, the old one goes on: {}; `silktail check` says what is wrong",
+            "configuration refused {}, the old one goes on: {}",
             ago(&reload["at"], now),
             said(&reload["error"])
         );
@@ -341,7 +341,7 @@ mod tests {
         };
         json!({
             "running": true, "status_page": "http://127.0.0.1:9464/",
-            "reload": {"applied": false, "at": "2026-11-10T11:58:00Z", "error": "config.toml has 2 errors"},
+            "reload": {"applied": false, "at": "2026-11-10T11:58:00Z", "error": "config.toml has 2 errors: `silktail check` says what is wrong"},
             "counts": counts(1_000, 10),
             "sites": [
                 {"name": "docs", "state": "sending", "waiting": 0, "in_flight": 0, "delivered": 10, "rejected": 0,
@@ -367,7 +367,7 @@ mod tests {
         let want = format!(
             "\
 silktail {}: running; status page at http://127.0.0.1:9464/
-configuration refused 2 min 0 s ago, the old one goes on: config.toml has 2 errors; `silktail check` says what is wrong
+configuration refused 2 min 0 s ago, the old one goes on: config.toml has 2 errors: `silktail check` says what is wrong
 
 SITE           STATE          WAITING  DELIVERED  REJECTED  LAST DELIVERED  LINES  EVENTS  REPEATS  BOTS  IN FLIGHT
 docs           sending              0         10         0        12 s ago    990      10        0     0          0

@@ -44,6 +44,8 @@ pub struct Watches {
     missed: Arc<AtomicBool>,
     /// Until when nobody listens.
     resting: Arc<Mutex<Option<Instant>>>,
+    /// The longest time between two turns, whatever happens.
+    longest: Duration,
 }
 
 impl std::fmt::Debug for Watches {
@@ -84,7 +86,7 @@ impl Watches {
                 tracing::warn!(%error, hint = "files are polled instead", "can't watch for changes");
             })
             .ok();
-        Self { watcher, watched: BTreeMap::new(), failed: BTreeSet::new(), missed, resting }
+        Self { watcher, watched: BTreeMap::new(), failed: BTreeSet::new(), missed, resting, longest: Duration::MAX }
     }
 
     /// Watches exactly these directories from now on. `true`: some of them weren't watched until now, and what happened
@@ -141,13 +143,19 @@ impl Watches {
         self.missed.swap(false, Ordering::AcqRel)
     }
 
+    /// The same, with no longer between two turns than this: a watchdog waits for them.
+    pub fn turning_within(mut self, longest: Duration) -> Self {
+        self.longest = longest;
+        self
+    }
+
     /// How long the follower may sleep before it looks at all files, so many, by itself.
     pub fn poll_interval(&self, files: usize) -> Duration {
         if self.watcher.is_none() || !self.failed.is_empty() {
             return FALLBACK_POLL;
         }
         let files = u32::try_from(files).unwrap_or(u32::MAX);
-        SAFETY_POLL.max(SAFETY_POLL_PER_FILE.saturating_mul(files)).min(SAFETY_POLL_MAX)
+        SAFETY_POLL.max(SAFETY_POLL_PER_FILE.saturating_mul(files)).min(SAFETY_POLL_MAX).min(self.longest)
     }
 }
 

@@ -124,8 +124,7 @@ fn head(view: &View<'_>, ready: bool, out: &mut String) {
     if let Some(reload) = refused {
         let _ = writeln!(
             out,
-            "<li>The configuration was refused {} ago, and the old one goes on: {}. <code>silktail check</code> says what is \
-             wrong.</li>",
+            "<li>The configuration was refused {} ago, and the old one goes on: {}.</li>",
             words::time(since(view, reload.at)),
             escaped(reload.error.as_deref().unwrap_or_default()),
         );
