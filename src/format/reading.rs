@@ -21,5 +21,5 @@ pub struct Reading {
     /// What the last `#Fields:` line says of the lines after it.
     pub(super) columns: Option<Arc<Columns>>,
     /// The day of the last `#Date:` line, for lines with a clock alone.
-    pub(super) date: Option<[u8; 10]>,
+    pub(super) date: Option<Box<[u8; 10]>>,
 }

@@ -147,7 +147,7 @@ pub(super) fn learn(line: &[u8], reading: &mut Reading) {
     if let Some(fields) = after(b"#Fields:") {
         reading.columns = Some(Arc::new(Columns::new(fields)));
     } else if let Some(date) = after(b"#Date:") {
-        reading.date = date.trim_ascii_start().first_chunk().copied();
+        reading.date = date.trim_ascii_start().first_chunk().map(|date| Box::new(*date));
     }
 }
 
