@@ -16,13 +16,15 @@ pub struct Batch {
     pub number: u64,
     /// Passed on as it is from its line to its POST.
     first: Box<Event>,
-    more: Vec<Event>,
+    /// Nearly always nothing, which takes a word: batches go through many hands.
+    #[expect(clippy::box_collection, reason = "a vector takes three")]
+    more: Option<Box<Vec<Event>>>,
 }
 
 impl Batch {
     /// A batch of one event.
     pub fn of(number: u64, first: impl Into<Box<Event>>) -> Self {
-        Self { number, first: first.into(), more: Vec::new() }
+        Self { number, first: first.into(), more: None }
     }
 
     /// Whose.
@@ -42,7 +44,7 @@ impl Batch {
 
     /// In log order.
     pub fn events(&self) -> impl Iterator<Item = &Event> {
-        std::iter::once(&*self.first).chain(&self.more)
+        std::iter::once(&*self.first).chain(self.more.iter().flat_map(|more| more.iter()))
     }
 
     /// Lets go of it on the thread that makes others.
@@ -53,13 +55,18 @@ impl Batch {
     /// How many events: at least one.
     #[expect(clippy::len_without_is_empty, reason = "it never is")]
     pub fn len(&self) -> usize {
-        1 + self.more.len()
+        1 + self.more.as_ref().map_or(0, |more| more.len())
     }
 
     /// Takes the second half off, where there are two events or more.
     pub fn halve(&mut self) -> Option<Batch> {
-        let mut rest = self.more.split_off((self.len() / 2).checked_sub(1)?).into_iter();
-        Some(Batch { number: self.number, first: rest.next()?.into(), more: rest.collect() })
+        let keeps = (self.len() / 2).checked_sub(1)?;
+        let mut more = *self.more.take()?;
+        let mut rest = more.split_off(keeps).into_iter();
+        self.more = (!more.is_empty()).then(|| Box::new(more));
+        let first = rest.next()?.into();
+        let more: Vec<Event> = rest.collect();
+        Some(Batch { number: self.number, first, more: (!more.is_empty()).then(|| Box::new(more)) })
     }
 
     fn takes(&self, event: &Event) -> bool {
@@ -141,7 +148,7 @@ impl<T: Copy + Ord> Batcher<T> {
             return None;
         };
         let (_, batch) = open.get_mut(place as usize)?.as_mut()?;
-        batch.more.push(*event);
+        batch.more.get_or_insert_default().push(*event);
         if batch.len() < self.max_events {
             return None;
         }
@@ -304,8 +311,10 @@ pub(crate) mod tests {
     #[test]
     fn a_batch_is_halved_until_it_is_one_event() {
         let ends = |batch: &Batch| batch.events().map(|event| event.origin.line.end).collect::<Vec<_>>();
-        let mut batch =
-            Batch { more: (2..=5).map(|end| event(1, "/a", end)).collect(), ..Batch::of(7, event(1, "/a", 1)) };
+        let mut batch = Batch {
+            more: Some(Box::new((2..=5).map(|end| event(1, "/a", end)).collect())),
+            ..Batch::of(7, event(1, "/a", 1))
+        };
         let rest = batch.halve().unwrap();
         assert_eq!((ends(&batch), ends(&rest)), (vec![1, 2], vec![3, 4, 5]));
         assert_eq!(ends(&batch.halve().unwrap()), [2]);

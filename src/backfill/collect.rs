@@ -31,17 +31,21 @@ pub(super) struct InOrder {
 }
 
 impl InOrder {
-    fn finish(&mut self, batch: Batch, out: &mut Vec<Batch>) {
+    /// The same batch, if it is its turn; else it waits for that.
+    fn take(&mut self, batch: Batch) -> Option<Batch> {
         if batch.number != self.next {
             self.early.insert(batch.number, batch);
-            return;
+            return None;
         }
         self.next += 1;
-        out.push(batch);
-        while let Some(batch) = self.early.remove(&self.next) {
-            self.next += 1;
-            out.push(batch);
-        }
+        Some(batch)
+    }
+
+    /// One that has waited, and whose turn it is now.
+    fn take_early(&mut self) -> Option<Batch> {
+        let batch = if self.early.is_empty() { None } else { self.early.remove(&self.next) };
+        self.next += u64::from(batch.is_some());
+        batch
     }
 }
 
@@ -107,9 +111,8 @@ pub(super) struct State {
     /// Times after this are wrong: the present when it began, and an hour for clocks that differ.
     pub(super) latest: Timestamp,
     pub(super) order: InOrder,
-    /// Batches whose time has come, and those of them whose turn it is: room that is used again.
+    /// Batches whose time has come: room that is used again.
     pub(super) due: Vec<Batch>,
-    pub(super) turn: Vec<Batch>,
     pub(super) summary: Summary,
     /// Events that the progress doesn't show yet.
     pub(super) unshown: u64,
@@ -144,19 +147,19 @@ impl Collector<'_> {
                     delivery.submit_batch(batch);
                 }
                 Outlet::DryRun(keys) => {
-                    let mut turn = std::mem::take(&mut state.turn);
-                    state.order.finish(batch, &mut turn);
-                    for batch in turn.drain(..) {
-                        let Some(key) = keys.get(&batch.site()) else { continue };
-                        payload::body(key, &batch, false, &mut state.bodies);
-                        state.bodies.push(b'\n');
-                        state.summary.requests += 1;
+                    let mut next = state.order.take(batch);
+                    while let Some(batch) = next {
+                        if let Some(key) = keys.get(&batch.site()) {
+                            payload::body(key, &batch, false, &mut state.bodies);
+                            state.bodies.push(b'\n');
+                            state.summary.requests += 1;
+                        }
                         if state.bodies.len() >= WRITTEN_AT_ONCE {
                             state.write();
                         }
                         batch.spare();
+                        next = state.order.take_early();
                     }
-                    state.turn = turn;
                 }
             }
         }

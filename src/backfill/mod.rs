@@ -198,7 +198,6 @@ pub fn run(
             latest: Timestamp::now().saturating_add(SignedDuration::from_hours(1)).unwrap_or(Timestamp::MAX),
             order: InOrder::default(),
             due: Vec::new(),
-            turn: Vec::new(),
             summary: Summary::default(),
             unshown: 0,
             bodies: Vec::new(),

@@ -74,7 +74,9 @@ pub(super) struct Current {
     part: Part,
     stretch: Stretch,
     segment: Option<Segment>,
-    pieces: std::iter::Peekable<std::vec::IntoIter<Piece>>,
+    /// What it holds, and how many of that are applied: they stay where they are, for they are large.
+    pieces: Vec<Piece>,
+    applied: usize,
     /// What each reader has read of the segment so far, and until where.
     steps: Vec<Vec<Step>>,
     applied_to: u64,
@@ -102,14 +104,14 @@ impl Stream {
                 }
                 continue;
             };
-            if let Some(time) = current.pieces.peek().and_then(Piece::time)
+            if let Some(time) = current.pieces.get(current.applied).and_then(Piece::time)
                 && until.is_some_and(|until| time > until)
             {
                 return Ok(Reached::Later(time));
             }
-            if let Some(piece) = current.pieces.next() {
+            if current.applied < current.pieces.len() {
                 collector.recording.set(current.part.recording);
-                let full = current.apply(piece, &self.row, &self.pipeline, &self.waiting, collector, repeats);
+                let full = current.apply_next(&self.row, &self.pipeline, &self.waiting, collector, repeats);
                 if let Some(site) = full {
                     // Here it may stay for a while.
                     let shown = current.on_disk().min(self.on_disk).max(self.shown);
@@ -165,7 +167,8 @@ impl Stream {
             part,
             stretch,
             segment: None,
-            pieces: Vec::new().into_iter().peekable(),
+            pieces: Vec::new(),
+            applied: 0,
         });
         Ok(())
     }
@@ -202,7 +205,7 @@ impl Stream {
                     ))));
                 }
                 (current.segment_from, current.shown_before) = (current.applied_to, self.shown);
-                current.pieces = std::mem::take(&mut segment.pieces).into_iter().peekable();
+                (current.pieces, current.applied) = (std::mem::take(&mut segment.pieces), 0);
                 current.segment = Some(segment);
             }
             None => {
@@ -263,32 +266,33 @@ impl Current {
         self.shown_before + u64::try_from(part).unwrap_or(0)
     }
 
-    /// Does what follows from a piece; a site: it has no room for more.
-    fn apply(
+    /// Does what follows from the next piece; a site: it has no room for more.
+    fn apply_next(
         &mut self,
-        piece: Piece,
         row: &LogRow,
         pipeline: &Pipeline,
         waiting: &[SiteId],
         collector: &Collector<'_>,
         repeats: &mut Repeats,
     ) -> Option<SiteId> {
+        let piece = self.pieces.get_mut(self.applied)?;
+        self.applied += 1;
         self.applied_to = piece.end();
         let readers = &mut self.part.readers;
         let waits = |reader: &Reader| site_of(reader, pipeline).is_some_and(|site| waiting.contains(&site));
         match piece {
             Piece::Passed { lines, .. } => {
                 if let Some(owner) = readers.iter().position(|reader| reader.site.is_some() && !waits(reader)) {
-                    source::pass(lines, &mut self.steps[owner]);
+                    source::pass(*lines, &mut self.steps[owner]);
                 }
                 None
             }
             Piece::Line { span, taken, bytes } => {
                 let owner = readers.iter().position(|reader| reader.site == taken.site && !waits(reader))?;
                 let cut = if taken.outcome == crate::pipeline::Outcome::TooLong {
-                    Cut::TooLong(span)
+                    Cut::TooLong(*span)
                 } else {
-                    Cut::Line(Line { bytes: &bytes, span })
+                    Cut::Line(Line { bytes, span: *span })
                 };
                 let site = taken.site.and_then(|index| pipeline.sites.get(index)).map(|site| site.id);
                 let (reader, steps) = (&mut readers[owner], &mut self.steps[owner]);

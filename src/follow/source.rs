@@ -398,12 +398,12 @@ impl Source {
                         }
                     }
                 }
-                Found::Line(cut, taken) => {
+                Found::Line(cut, mut taken) => {
                     let owner = self.readers.iter().position(|reader| reader.site == taken.site);
                     let Some(owner) = owner.filter(|owner| cohort.get(*owner) == Some(&true)) else { continue };
                     let reader = &mut self.readers[owner];
                     stopped =
-                        settle_fate(cut, taken, &self.row, &pipeline, reader, &mut readings[owner], repeats, sink);
+                        settle_fate(cut, &mut taken, &self.row, &pipeline, reader, &mut readings[owner], repeats, sink);
                     if stopped == Stopped::Full {
                         break;
                     }
@@ -497,7 +497,7 @@ fn closed(steps: &mut Vec<Step>) -> &mut Step {
 #[expect(clippy::too_many_arguments, reason = "one line, its log, its reader, and where its fate goes")]
 pub fn settle_fate(
     cut: Cut<'_>,
-    mut taken: Taken,
+    taken: &mut Taken,
     row: &LogRow,
     pipeline: &Pipeline,
     reader: &mut Reader,
@@ -506,8 +506,8 @@ pub fn settle_fate(
     sink: &impl Sink,
 ) -> Stopped {
     let touch = taken.ask(repeats);
-    sink.saw(row, pipeline, &taken, cut);
-    let event = match taken.outcome {
+    sink.saw(row, pipeline, taken, cut);
+    let event = match std::mem::replace(&mut taken.outcome, Outcome::Unmatched) {
         Outcome::Event(event) => event,
         other => {
             let step = closed(steps);

@@ -245,6 +245,11 @@ pub(super) fn number(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;
     }
+    // So many digits are no more than it can hold.
+    if text.len() < 20 {
+        let digits = text.iter().all(u8::is_ascii_digit);
+        return digits.then(|| text.iter().fold(0, |value, byte| value * 10 + u64::from(byte - b'0')));
+    }
     text.iter().try_fold(0u64, |value, b| match b {
         b'0'..=b'9' => value.checked_mul(10)?.checked_add(u64::from(b - b'0')),
         _ => None,
