@@ -59,6 +59,7 @@ events() {
     config "$CONFIG" "$some" 9 '' $'bots = "send"\nrepeat_window = "0s"\n[[site.rule]]\nevent = "request"\nmethod = "any"\nstatus = "any"'
     beside one_job two_jobs
     row "every line an event, one job" "≥ 2.5 million events/s" "$(a_second "$(wc -l <"$some")" "$A")"
+    row "the same, two jobs" "" "$(a_second "$(wc -l <"$some")" "$B")"
 }
 
 # POSTs to a sink: sets WALL, CPU, RSS, POSTS, EVENTS, DOUBLED and SECONDS_BETWEEN to those of the run with the median time.

@@ -218,7 +218,7 @@ pub(crate) fn request_parts(request: &[u8]) -> (Option<Part>, Part, Option<Part>
     }
     // Method and protocol are a few bytes: looking at each costs less than calling what looks at many.
     let is_method = |byte: &u8| byte.is_ascii_alphabetic() || b"-_".contains(byte);
-    let space = request.iter().position(|byte| !is_method(byte));
+    let space = if request.starts_with(b"GET ") { Some(3) } else { request.iter().position(|byte| !is_method(byte)) };
     let Some(space) = space.filter(|space| *space > 0 && request[*space] == b' ') else {
         return (None, (0, len), None);
     };

@@ -247,8 +247,13 @@ pub(super) fn number(text: &[u8]) -> Option<u64> {
     }
     // So many digits are no more than it can hold.
     if text.len() < 20 {
-        let digits = text.iter().all(u8::is_ascii_digit);
-        return digits.then(|| text.iter().fold(0, |value, byte| value * 10 + u64::from(byte - b'0')));
+        let (mut value, mut is_number) = (0_u64, true);
+        for byte in text {
+            let digit = byte.wrapping_sub(b'0');
+            is_number &= digit < 10;
+            value = value.wrapping_mul(10).wrapping_add(digit.into());
+        }
+        return is_number.then_some(value);
     }
     text.iter().try_fold(0u64, |value, b| match b {
         b'0'..=b'9' => value.checked_mul(10)?.checked_add(u64::from(b - b'0')),
