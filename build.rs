@@ -1,16 +1,19 @@
 //! Asks the linker for packed relocations, where the C library that the program is built with can load them.
 //!
 //! A program that may lie anywhere in memory is adjusted to where it does when it starts. What says so takes 0.4 MB of it,
-//! which stay in memory for nothing; packed they take a fiftieth. glibc reads them since 2.36 (its NEWS: `DT_RELR`).
+//! which stay in memory for nothing; packed they take a fiftieth. glibc reads them since 2.36 (its NEWS: `DT_RELR`). With
+//! `SILKTAIL_OLDER_GLIBC` in the environment they aren't asked for, as where packages are made for other machines.
 
 use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=SILKTAIL_OLDER_GLIBC");
     let var = |name: &str| std::env::var(name).unwrap_or_default();
     let is_gnu_linux = var("CARGO_CFG_TARGET_OS") == "linux" && var("CARGO_CFG_TARGET_ENV") == "gnu";
     // What is built for another machine may run with an older one.
-    if is_gnu_linux && var("HOST") == var("TARGET") && glibc().is_some_and(|version| version >= (2, 36)) {
+    let is_for_here = var("HOST") == var("TARGET") && var("SILKTAIL_OLDER_GLIBC").is_empty();
+    if is_gnu_linux && is_for_here && glibc().is_some_and(|version| version >= (2, 36)) {
         println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
 }

@@ -28,6 +28,8 @@ made=$CARGO_TARGET_DIR/release/packaging
 rm -rf "$made" "$packages"
 mkdir -p "$made/man" "$made/completions" "$packages"
 
+# RHEL 9 and Ubuntu 22.04 have an older C library than what packed relocations need.
+export SILKTAIL_OLDER_GLIBC=1
 cargo build --release --locked
 silktail=$CARGO_TARGET_DIR/release/silktail
 
