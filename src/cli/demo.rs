@@ -111,7 +111,7 @@ async fn play() -> Result<(), Failure> {
     let program = std::env::current_exe().map_err(failed)?;
     let errors = File::create(folder.join("silktail.log")).map_err(failed)?;
     let daemon = Command::new(program)
-        .args(["run", "--config"])
+        .args(["run", "--end-with-parent", "--config"])
         .arg(&config)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

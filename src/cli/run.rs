@@ -18,6 +18,10 @@ pub struct Args {
     /// They go to standard error; where that is the journal, each line has its priority there.
     #[arg(long, value_name = "FORM", env = "SILKTAIL_LOG_FORMAT", default_value = "text")]
     log_format: journal::Form,
+
+    /// Ends as at SIGTERM when the process that started it ends: for `demo`
+    #[arg(long, hide = true)]
+    end_with_parent: bool,
 }
 
 /// Runs the daemon.
@@ -25,6 +29,11 @@ pub fn run(config: &Path, args: &Args) -> Result<(), Failure> {
     // Before anything else, so that a signal that comes early is not the end of the process but of the run.
     let signals =
         daemon::Signals::catch().map_err(|error| Failure::Failed(format!("cannot handle signals: {error}")))?;
+    if args.end_with_parent {
+        use rustix::process::{Signal, set_parent_process_death_signal};
+        set_parent_process_death_signal(Some(Signal::TERM))
+            .map_err(|error| Failure::Failed(format!("cannot ask for the parent's end: {error}")))?;
+    }
     let config = load(config)?;
     journal::start(args.log_format);
     if args.state_reset {

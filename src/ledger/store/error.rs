@@ -62,7 +62,8 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
-    /// Whether it may be over in a while without anybody touching the state: a full disk, a lock that is held.
+    /// Whether it may be over in a while without anybody touching the state: a full disk, a lock that is held, a file system
+    /// that is read-only just now. That is also what SQLite says where another process closes the state at that moment.
     pub fn is_passing(&self) -> bool {
         match self {
             LedgerError::Stuck(_) => true,
@@ -74,6 +75,7 @@ impl LedgerError {
                         | ErrorCode::DatabaseBusy
                         | ErrorCode::DatabaseLocked
                         | ErrorCode::CannotOpen
+                        | ErrorCode::ReadOnly
                 )
             ),
             _ => false,
