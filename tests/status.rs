@@ -60,6 +60,23 @@ fn a_stranger_s_page_that_names_itself_this_machine_is_refused() {
 }
 
 #[test]
+fn the_state_is_shown_beside_a_configuration_that_was_broken_meanwhile() {
+    let (sandbox, endpoint, daemon) = started("listen = \"127.0.0.1:0\"");
+    sandbox.append("access.log", &combined("192.0.2.7", 1, "/a.pdf"));
+    wait_for("the event", SOON, || endpoint.delivered().len() == 1);
+    let config = fs::read_to_string(sandbox.path("config.toml")).unwrap();
+    for broken in [config.replace("base_url", "bass_url"), config.replace("[[site]]", "[[site]")] {
+        fs::write(sandbox.path("config.toml"), broken).unwrap();
+        let done = sandbox.run(&["status"]).expect_code(2);
+        assert!(done.stderr.contains("error: ") && done.stderr.contains("all the same"), "{done:#?}");
+        wait_for("the count", SOON, || sandbox.run(&["status", "--json"]).json()["sites"][0]["name"] == "docs");
+        assert!(done.stdout.contains("docs") && done.stdout.contains("access.log"), "{done:#?}");
+    }
+    fs::write(sandbox.path("config.toml"), config).unwrap();
+    daemon.stop();
+}
+
+#[test]
 fn odd_requests_are_refused_and_clients_that_dawdle_hold_up_nobody() {
     let (_sandbox, _endpoint, daemon) = started("listen = \"127.0.0.1:0\"");
     let address = daemon.status_address();

@@ -11,8 +11,10 @@ use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGWINCH};
 use signal_hook::iterator::Signals;
 
-use super::{Failure, load, print, printable};
+use super::{Failure, load, print, printable, say};
+use crate::config;
 use crate::follow::discover;
+use crate::ledger::{Ledger, LedgerError};
 use crate::pipeline::FATES;
 use crate::status::picture::picture;
 use crate::status::{live, words};
@@ -33,13 +35,27 @@ const EVERY: Duration = Duration::from_secs(2);
 
 /// Shows the state.
 pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
-    let config = load(config_path)?;
-    let names: Vec<String> = config.sites.iter().map(|site| site.name.clone()).collect();
-    let patterns: Vec<&String> = config.sites.iter().flat_map(|site| &site.logs).collect();
-    let is_followed = |path: &Path| patterns.iter().any(|pattern| discover::is_for(pattern, path));
+    let (loaded, state_dir, names, patterns) = match load(config_path) {
+        Ok(config) => {
+            let names: Vec<String> = config.sites.iter().map(|site| site.name.clone()).collect();
+            let patterns = config.sites.into_iter().flat_map(|site| site.logs).collect();
+            (Ok(()), config.state_dir, names, Some(patterns))
+        }
+        // A daemon goes on by the old configuration, and how it does is what one wants to know now.
+        Err(failure) => {
+            let env = |name: &str| std::env::var(name).ok();
+            let Some(state_dir) = config::state_dir(config_path, &env) else { return Err(failure) };
+            let Some(names) = known_sites(&state_dir)? else { return Err(failure) };
+            say("the state that it names, all the same:");
+            (Err(failure), state_dir, names, None::<Vec<String>>)
+        }
+    };
+    let is_followed = |path: &Path| {
+        patterns.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| discover::is_for(pattern, path)))
+    };
     let status = || {
-        let live = live::read(&config.state_dir);
-        picture(&config.state_dir, &names, live.as_ref(), is_followed).map_err(|error| Failure::from_error(&error))
+        let live = live::read(&state_dir);
+        picture(&state_dir, &names, live.as_ref(), is_followed).map_err(|error| Failure::from_error(&error))
     };
     let terminal = std::io::stdout().is_terminal();
     let colour = crate::journal::may_colour(terminal);
@@ -48,9 +64,16 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
         Ok(if args.json { format!("{status}\n") } else { text(&status, colour, Timestamp::now()) })
     };
     if !args.watch {
-        return print(&shown()?);
+        return print(&shown()?).and(loaded);
     }
-    watch(&shown, terminal && !args.json)
+    watch(&shown, terminal && !args.json).and(loaded)
+}
+
+/// The sites that a state knows; `None`: there is none yet.
+fn known_sites(state_dir: &Path) -> Result<Option<Vec<String>>, Failure> {
+    let failed = |error: LedgerError| Failure::from_error(&error);
+    let Some(reader) = Ledger::open_read_only(state_dir).map_err(failed)? else { return Ok(None) };
+    Ok(Some(reader.totals().map_err(failed)?.into_iter().map(|total| total.site).collect()))
 }
 
 /// Shows it again and again, on a screen of its own where that is a terminal.

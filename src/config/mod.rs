@@ -13,7 +13,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use report::Report;
-pub use resolve::{Lack, lacks, load, parse_duration};
+pub use resolve::{Lack, lacks, load, parse_duration, state_dir};
 
 use crate::deliver::{EndpointSettings, PropertyKey};
 use crate::format::Format;

@@ -44,6 +44,17 @@ pub fn load(path: &Path, env: Env<'_>) -> Result<Loaded, Report> {
     }
 }
 
+/// Where the state is that a configuration names, whatever else is wrong with it; `None`: that can't be told.
+pub fn state_dir(path: &Path, env: Env<'_>) -> Option<PathBuf> {
+    let (mut sources, mut problems) = (Vec::new(), Vec::new());
+    let main = part_of(path, std::fs::read(path).ok()?, &mut sources, &mut problems)?;
+    let (table, _) = DeTable::parse_recoverable(&main.text);
+    let mut root = Table::new(table.get_ref(), table.span(), &keys::ROOT);
+    let (texts, names) = (HashMap::new(), HashSet::new());
+    let mut resolver = Resolver { env, problems: &mut problems, zone: TimeZone::UTC, texts, broken: Vec::new(), names };
+    resolver.state_dir(&mut root, main.source)
+}
+
 /// Why a file can't be read, and what to do about it.
 fn lost(path: &Path, error: &std::io::Error) -> (String, String) {
     let help = match error.kind() {
