@@ -138,38 +138,6 @@ fn what_would_be_in_vain_is_said_before_anything_is_sent() {
 }
 
 #[test]
-fn a_copy_of_a_logs_beginning_is_that_log() {
-    use std::io::Write as _;
-    let (sandbox, endpoint) = sandbox();
-    let line = |number: usize| at(1, 0, &number.to_string());
-    let lines: Vec<String> = (0..300).map(line).collect();
-    sandbox.write("access.log", &lines.concat());
-    assert_eq!(summary(&sandbox, &[])["delivered"], 300);
-    // `head`, half a line at its end, a pipe, an archive that was made while the log was written.
-    let whole = lines[..100].concat();
-    let half = format!("{whole}{}", &lines[100][..40]);
-    sandbox.write("part.log", &whole);
-    sandbox.write("half.log", &half);
-    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    packed.write_all(whole.as_bytes()).unwrap();
-    fs::write(sandbox.path("part.log.gz"), packed.finish().unwrap()).unwrap();
-    for name in ["part.log", "half.log", "part.log.gz"] {
-        let path = sandbox.path(name).display().to_string();
-        let summary = summary(&sandbox, &["--site", "docs", &path]);
-        assert_eq!((&summary["event"], &summary["delivered"]), (&json!(0), &json!(0)), "{name}: {summary}");
-    }
-    let done = sandbox.run_with_input(&["backfill", "--yes", "--json", "--site", "docs", "-"], &half);
-    assert_eq!(done.expect_code(0).json()["delivered"], 0);
-    assert_eq!(endpoint.delivered().len(), 300);
-    // Another that only begins alike.
-    let other = [&lines[..20], &(400..500).map(line).collect::<Vec<_>>()].concat().concat();
-    sandbox.write("other.log", &other);
-    let path = sandbox.path("other.log").display().to_string();
-    let summary = summary(&sandbox, &["--site", "docs", &path]);
-    assert_eq!((&summary["delivered"], &summary["repeat"]), (&json!(100), &json!(20)), "{summary}");
-}
-
-#[test]
 fn a_log_without_times_is_in_no_period_and_that_is_said() {
     let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
     let format = "[formats.timeless]\nnginx = '$remote_addr \"$request\" $status \"$http_user_agent\"'\n";

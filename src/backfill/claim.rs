@@ -89,18 +89,6 @@ impl Work<'_> {
         Ok(None)
     }
 
-    /// The log of whose beginning an input is a copy: cut off (`head`), or made while the log was written.
-    fn cut_off(&self, opened: &Opened, head: &[u8], lines: (&Format, &[u8])) -> Result<Option<Arc<LogRow>>, Trouble> {
-        let Some(ledger) = self.ledger() else { return Ok(None) };
-        let begin_so = |row: &&Arc<LogRow>| row.fingerprint.head_len > 0 && row.fingerprint.agrees_head(head);
-        for row in self.known.rows().iter().filter(begin_so) {
-            if identity::is_cut_off(&opened.file, &row.fingerprint)? && rewritten::begins_as(lines, ledger, row.id)? {
-                return Ok(Some(Arc::clone(row)));
-            }
-        }
-        Ok(None)
-    }
-
     /// Takes over what a daemon has learnt of logs meanwhile.
     fn ask_again(&mut self) -> Result<(), LedgerError> {
         if let Outlet::Send { ledger, .. } = self.collector.outlet {
@@ -137,10 +125,6 @@ impl Work<'_> {
                 // Whoever names the site says whose all of these lines are: they don't.
                 job.to_mut().sites.retain(|site| site.id == only);
             }
-            let known = match known {
-                None => self.cut_off(&opened, &head, (&decided.format, &first_lines))?,
-                known => known,
-            };
             if let Some(known) = known {
                 // With what a daemon has learnt of it since: all of it is stored again.
                 let newer = match self.ledger() {

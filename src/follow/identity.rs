@@ -56,23 +56,6 @@ pub fn mark_agrees(file: &Content, mark: &Mark) -> io::Result<bool> {
     Ok(Mark::of(mark.offset, &bytes) == *mark)
 }
 
-/// Whether a file that begins as a log ends before the place to which that was read, and has of its marks those that are
-/// before its own end.
-///
-/// # Errors
-/// Those of the system.
-pub fn is_cut_off(file: &Content, known: &Fingerprint) -> io::Result<bool> {
-    for mark in &known.marks {
-        if file::read_at(file, &mut [0], mark.offset.saturating_sub(1))? == 0 {
-            return Ok(true);
-        }
-        if !mark_agrees(file, mark)? {
-            return Ok(false);
-        }
-    }
-    Ok(false)
-}
-
 /// Whether a file still holds what was read of it: the head and the bytes before the last mark. The mark alone doesn't
 /// tell: lines of one browser all end alike.
 ///

@@ -83,16 +83,6 @@ pub fn which(
     Ok(None)
 }
 
-/// Whether all of a log's first requests that a file's first lines can have are in them, and are its first ones.
-///
-/// # Errors
-/// Those of the ledger.
-pub fn begins_as((format, first_lines): (&Format, &[u8]), ledger: &Ledger, log: LogId) -> Result<bool, LedgerError> {
-    let (lines, first) = (first_requests(format, first_lines, ledger.secret()), ledger.outline(log)?.first);
-    let both = lines.len().min(first.len());
-    Ok(both >= SHARED && lines[..both] == first[..both])
-}
-
 /// Whether all that was read of a log for these sites is settled.
 ///
 /// # Errors
