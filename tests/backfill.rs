@@ -149,6 +149,11 @@ fn a_log_without_times_is_in_no_period_and_that_is_said() {
     }
     assert_eq!(endpoint.post_count(), 0);
     assert_eq!(summary(&sandbox, &[])["event"], 1);
+    // An empty archive, as rotation leaves it, has no lines that could be left out.
+    sandbox.configure(endpoint.port, SITE);
+    sandbox.write("access.log", &at(3, 0, "b"));
+    sandbox.write("access.log.1.gz", "");
+    assert_eq!(summary(&sandbox, &["--since", "2026-11-02"])["event"], 1);
 }
 
 #[test]

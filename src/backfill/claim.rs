@@ -182,7 +182,7 @@ impl Work<'_> {
             current: None,
             waiting: Vec::new(),
             left: timeless,
-            is_summed: false,
+            is_damaged: false,
         })))
     }
 
@@ -245,7 +245,7 @@ impl Work<'_> {
         Ok(Some(row))
     }
 
-    /// The stretches of whole lines that the period holds; `None`: none of its lines has a time. A line without one belongs to
+    /// The stretches of whole lines that the period holds; `None`: it has lines, and none of them a time. A line without one belongs to
     /// the one before it.
     fn meant(&self, opened: &Opened, format: &Format, size: u64) -> Result<Option<Vec<(u64, u64)>>, Trouble> {
         let period = &self.options.period;
@@ -257,12 +257,16 @@ impl Work<'_> {
         let mut buffer = vec![0; source::BLOCK.max(self.options.max_line.saturating_add(2))];
         let mut inside = None;
         let mut leading = 0;
+        let mut is_timeless = false;
         let mut reading = Reading::default();
         let mut take = |cut: Cut<'_>| {
             let entry = match cut {
                 Cut::Line(line) => format.parse_in(&mut reading, line.bytes),
                 Cut::TooLong(_) => None,
             };
+            if let (Some(entry), Cut::Line(line)) = (&entry, cut) {
+                is_timeless |= entry.time.is_none() && !format.is_directive(line.bytes);
+            }
             let holds = entry.and_then(|entry| {
                 let offset = entry.offset.and_then(|seconds| jiff::tz::Offset::from_seconds(seconds).ok());
                 let zone = offset.map(TimeZone::fixed);
@@ -295,7 +299,7 @@ impl Work<'_> {
                 if let Some(cut) = cutter.last_line(bytes) {
                     take(cut);
                 }
-                return Ok((inside.is_some() || size == 0).then_some(runs));
+                return Ok((inside.is_some() || !is_timeless).then_some(runs));
             }
         }
     }

@@ -222,9 +222,14 @@ pub fn run(
             end = End::Left(STOPPED.to_owned());
             break;
         }
-        match work.group(group)? {
-            End::Done => {}
-            left => end = left,
+        match work.group(group) {
+            Ok(End::Done) => {}
+            Ok(left) => end = left,
+            Err(error) => {
+                // What was made until then is true all the same.
+                collector.state.borrow_mut().write();
+                return Err(error);
+            }
         }
         if collector.state.borrow().limited {
             break;
@@ -364,16 +369,15 @@ impl Work<'_> {
                         let seen = self.seen.entry((site, stream.row.id)).or_default();
                         *seen = stream.read_to.max(*seen);
                     }
-                    if !stream.is_summed {
-                        self.collector.state.borrow_mut().summary.bytes += stream.read_to;
+                    if stream.is_damaged {
+                        let summary = &mut self.collector.state.borrow_mut().summary;
+                        summary.files += 1;
+                        summary.bytes += stream.read_to;
                     }
                     self.known.put(stream.row);
                     match ended {
                         End::Done => self.finished(&path),
-                        left => {
-                            self.collector.state.borrow_mut().summary.files += 1;
-                            end = left;
-                        }
+                        left => end = left,
                     }
                     next.extend(held_up.drain(..));
                     if (self.stop)() && !(next.is_empty() && no_room.is_empty()) {

@@ -65,8 +65,8 @@ pub(super) struct Stream {
     pub waiting: Vec<SiteId>,
     /// Why they wait, or why nothing is read.
     pub left: Option<String>,
-    /// Whether the summary has its bytes.
-    pub is_summed: bool,
+    /// Whether it is an archive that was read as far as it goes.
+    pub is_damaged: bool,
 }
 
 /// The part that is being read.
@@ -191,6 +191,7 @@ impl Stream {
             collector.options.progress.bytes.fetch_add(shown - self.shown, Ordering::Relaxed);
             self.shown = shown;
             if let Some(damage) = segment.damage {
+                self.is_damaged = true;
                 return Ok(Some(End::Left(format!("`{}`: {damage}", self.path.display()))));
             }
         }
@@ -250,7 +251,6 @@ impl Stream {
         };
         self.read_to = self.size;
         collector.state.borrow_mut().summary.bytes += size.min(archive::UNKNOWN - 1);
-        self.is_summed = true;
         Ok(self.left.take().map_or(End::Done, End::Left))
     }
 }

@@ -164,7 +164,7 @@ pub const ENDPOINT: Section = Section {
         ),
         key(
             "ca_file",
-            "path; `${NAME}` allowed",
+            "path, relative to this file; `${NAME}` allowed",
             Means("the system's authorities alone"),
             "\"/etc/ssl/certs/own-ca.pem\"",
             "A PEM file with certificates of authorities that are believed besides.",

@@ -222,8 +222,7 @@ pub(super) fn strings_of(walk: &mut Walk<'_>, value: &Value<'_>, name: &str) -> 
                     _ => walk.wrong_type(item, name, "a list of strings"),
                 }
             }
-            // What is left of them would lead to more errors, which are none.
-            (strings.len() == items.len()).then_some(strings)
+            Some(strings)
         }
         _ => {
             walk.wrong_type(value, name, "a list of strings");

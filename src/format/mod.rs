@@ -439,6 +439,7 @@ mod tests {
             ("192.0.2.7|/a||505|-|b", ["/a", "none", "505", "b"]),
             ("192.0.2.7|/a|b|HTTP/1.1|200|-|b", ["/a|b", "HTTP/1.1", "200", "b"]),
             ("192.0.2.7|/a||HTTP/1.1|200|-|b", ["/a|", "HTTP/1.1", "200", "b"]),
+            ("192.0.2.7|/a||b|HTTP/1.1|200|-|b", ["/a||b", "HTTP/1.1", "200", "b"]),
             ("192.0.2.7|||400|-|-", ["none", "none", "400", "none"]),
         ] {
             assert_eq!(show(&format, line.as_bytes(), &["path", "protocol", "status", "user_agent"]), want, "{line}");

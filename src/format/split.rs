@@ -152,6 +152,12 @@ impl Stop {
     }
 }
 
+/// Whether a variable holds what a client or another server has sent, or a name in words: it may be anything.
+fn is_sent(name: &str) -> bool {
+    let those = ["http_", "sent_", "cookie_", "arg_", "upstream_", "remote_user", "geoip", "ssl_client"];
+    those.iter().any(|prefix| name.starts_with(prefix))
+}
+
 impl Piece {
     /// Whether its value holds no space and no mark that stands between fields.
     fn is_word(&self) -> bool {
@@ -166,10 +172,9 @@ impl Piece {
                 | Slot::Method
                 | Slot::Protocol
         );
-        // What a client or another server has sent may hold anything; of the others nearly all are numbers and names.
-        let sent = ["http_", "sent_", "cookie_", "arg_", "upstream_", "remote_user"];
         match &self.slot {
-            Slot::Extra(name) => !sent.iter().any(|prefix| name.starts_with(prefix)),
+            // Of the others nearly all are numbers and names.
+            Slot::Extra(name) => !is_sent(name),
             slot => words || matches!(slot, Slot::Time(Clock::Unix)),
         }
     }
@@ -255,7 +260,7 @@ impl Splitter {
             let next_look = pieces.get(at + 1).map_or(Look::Anything, |next| match &next.slot {
                 slot if slot.is_number() => Look::Number,
                 // `$host:$server_port`: an IPv6 address has colons, too.
-                Slot::Extra(name) if name.ends_with("_port") => Look::Number,
+                Slot::Extra(name) if name.ends_with("_port") && !is_sent(name) => Look::Number,
                 Slot::Time(Clock::Auto | Clock::Unix) => Look::Digit,
                 Slot::Protocol => Look::Protocol,
                 _ => Look::Anything,
@@ -393,6 +398,9 @@ impl Splitter {
     fn plain_end(&self, index: usize, piece: &Piece, line: &[u8], start: usize) -> Option<usize> {
         let until = &piece.until.bytes[..];
         let lead = *until.first()?;
+        if let Look::Exactly(many) = piece.look {
+            return exact_end(until, line, start, many);
+        }
         if !piece.plain {
             return None;
         }
@@ -427,6 +435,9 @@ impl Splitter {
                 Tail::Closed => rest.trim_ascii_end().len(),
             };
             return Some(start + end).filter(|&end| !first.compact || !value_of_first(end).iter().any(blank));
+        }
+        if let Look::Exactly(many) = last.look {
+            return exact_end(&last.until.bytes, line, start, many);
         }
         let escapes = first.quoted && escaped;
         let find = |escapes, strict| self.find(first, last, line, start, passed, escapes, strict);
@@ -510,14 +521,14 @@ impl Splitter {
         match self.pieces.get(index).map_or(Look::Anything, |piece| piece.look) {
             Look::Fields => memchr::memchr(b'"', rest).is_none() || are_fields(line, at, tried),
             Look::Anything => true,
-            Look::Exactly(many) => {
-                let lead = self.pieces.get(index).and_then(|piece| piece.until.bytes.first());
-                lead.is_some_and(|lead| memchr::memchr_iter(*lead, rest.trim_ascii_end()).count() == many)
-            }
+            // Found from the line's end.
+            Look::Exactly(_) => true,
             Look::Digit => rest.first().is_some_and(u8::is_ascii_digit),
             Look::Protocol => {
                 // nginx has none of a request that it can't make out.
                 let is_none = !next.until.bytes.is_empty() && begins_with(rest, &next.until.bytes);
+                // A version further on is likelier to be it.
+                let is_none = is_none && memchr::memmem::find(rest, b"HTTP/").is_none();
                 if is_none && self.goes_on(index + 1, line, at + next.until.bytes.len(), strict, tried) {
                     return true;
                 }
@@ -557,6 +568,15 @@ fn stands_at(until: &[u8], line: &[u8], at: usize) -> bool {
         [_, second, third] => line.get(at + 1) == Some(second) && line.get(at + 2) == Some(third),
         _ => line[at..].starts_with(until),
     }
+}
+
+/// Where a value ends behind whose delimiter there are so many more of its first byte, and none in the fields there.
+fn exact_end(until: &[u8], line: &[u8], start: usize, many: usize) -> Option<usize> {
+    let lead = *until.first()?;
+    let within = memchr::memchr_iter(lead, &until[1..]).count();
+    let value = line.trim_ascii_end().get(start..)?;
+    let end = start + memchr::memrchr_iter(lead, value).nth(many + within)?;
+    stands_at(until, line, end).then_some(end)
 }
 
 /// Whether bytes begin with a delimiter.

@@ -10,7 +10,8 @@ use crate::status::access::Token;
 
 /// Whether a text that stands where a name should looks like a key or a token.
 pub(super) fn is_secret(text: &str) -> bool {
-    text.len() >= 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    let bytes = text.as_bytes();
+    bytes.len() >= 16 && bytes.iter().all(u8::is_ascii_alphanumeric) && bytes.iter().any(u8::is_ascii_digit)
 }
 
 impl Resolver<'_> {

@@ -183,9 +183,9 @@ impl Resolver<'_> {
             }
             None => {}
         }
-        let given = table.strings(&mut self.walk(source), "logs");
-        let mistyped = given.is_none() && table.has("logs");
-        let logs = given.unwrap_or_default();
+        let known = self.problems.len();
+        let logs = table.strings(&mut self.walk(source), "logs").unwrap_or_default();
+        let mistyped = self.problems.len() > known;
         if logs.is_empty() && !mistyped {
             let help = Some("logs = [\"/var/log/nginx/access.log\"]".to_owned());
             self.walk(source).error(span.clone(), "a site has no `logs`", "this site", help);

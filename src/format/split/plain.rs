@@ -47,6 +47,10 @@ impl Plain {
     pub(super) fn of(splitter: &Splitter) -> Option<Self> {
         let mut before = Look::Anything;
         let field = |(at, piece): (usize, &Piece)| {
+            // From the line's end.
+            if let Look::Exactly(_) = piece.look {
+                return None;
+            }
             let until = &piece.until.bytes[..];
             let end = match (memchr::memchr(b'"', until), until.first()) {
                 (Some(bytes), _) => End::BeforeQuote { index: splitter.quotes_before(at), bytes },
@@ -65,7 +69,7 @@ impl Plain {
                 until: u128::from_le_bytes(bytes),
                 mask: u128::from_le_bytes(mask),
                 until_len: until.len(),
-                is_word: piece.compact && until.first() != Some(&b' '),
+                is_word: piece.compact && !matches!(end, End::At(b' ')),
                 is_number: std::mem::replace(&mut before, piece.look) == Look::Number,
                 look: piece.look,
             })
@@ -124,10 +128,11 @@ impl Splitter {
             at += len + field.until_len;
             let goes_on = match field.look {
                 _ if index + 1 == fields.len() => at == line.len(),
+                Look::Anything => true,
                 // Whether it is one shows when it is taken.
-                Look::Anything | Look::Number => true,
+                Look::Number if self.pieces.get(index + 1).is_some_and(|next| next.slot.is_number()) => true,
                 Look::Digit => line.get(at)?.is_ascii_digit(),
-                Look::Fields | Look::Protocol | Look::Exactly(_) => {
+                Look::Number | Look::Fields | Look::Protocol | Look::Exactly(_) => {
                     self.goes_on(index, line, at, true, &mut Tried::default())
                 }
             };
@@ -175,6 +180,10 @@ mod tests {
             ),
             nginx("$remote_addr\t$remote_user\t$time_iso8601\t$request\t$status\t$bytes_sent\t$http_user_agent\n"),
             apache(r#"%h %l %u %t "%r" %>s %O "%{Referer}i" "%{User-Agent}i" "%{Content-Range}o" %H "%V""#),
+            nginx(r#"$remote_addr [$time_local] $host "$request" $status "$http_user_agent""#),
+            nginx(r#"$remote_addr [$time_local] "$request" $status $host:$server_port "$http_user_agent""#),
+            nginx("$remote_addr|$time_iso8601|$request_method|$request_uri|$server_protocol|$status|$http_user_agent"),
+            nginx(r#"$remote_addr [$time_local] "$request" $status $http_user_agent $host $request_time"#),
         ]
     }
 
@@ -223,7 +232,10 @@ mod tests {
         /// Whatever a line is, what is read of it by its quotes is what reading it says.
         #[test]
         fn lines_are_read_as_with_more_care(
-            number in 0_usize..8,
+            number in 0_usize..12,
+            host in part(&["a.example", "[2001:db8::1]", "a b", "-", "", "a:80"]),
+            port in part(&["443", "-", "", "443,443", "x"]),
+            protocol in part(&["HTTP/1.1", "-", "", "x"]),
             fields in (
                 part(&["192.0.2.7", "-", "", "a b", "\"", "::1", "docs.example.org:80 192.0.2.7", "\u{feff}1"]),
                 part(&["-", "me", "a b", "\"\"", "[", "", "me [x"]),
@@ -255,6 +267,10 @@ mod tests {
                     r#"{{"ip":"{client}","t":{time},"user":"{user}","r":"{request}","s":{status},"b":"{bytes}","ua":"{agent}"}}{end}"#
                 ),
                 6 => format!("{client}\t{user}\t{time}\t{request}\t{status}\t{bytes}\t{agent}{end}"),
+                8 => format!("{client} [{time}] {host} \"{request}\" {status} \"{agent}\"{end}"),
+                9 => format!("{client} [{time}] \"{request}\" {status} {host}:{port} \"{agent}\"{end}"),
+                10 => format!("{client}|{time}|GET|{host}/{user}|{protocol}|{status}|{agent}{end}"),
+                11 => format!("{client} [{time}] \"{request}\" {status} {agent} {host} {bytes}{end}"),
                 _ => format!("{client} - {user} [{time}] \"{request}\" {status} {bytes} \"{referer}\" \"{agent}\"{more}{end}"),
             };
             let line = if number == 0 { line.split(" \"-").next().unwrap_or_default().to_owned() } else { line };
