@@ -339,7 +339,9 @@ fn what_is_said_again_and_again_is_counted() {
     let said = daemon.stop();
     let lines: Vec<&str> = said.lines().filter(|line| line.contains("event rejected")).collect();
     assert_eq!(lines.len(), 2, "{said}");
-    assert!(lines[0].contains("hint=") && lines[1].contains("site=\"docs\" repeated=4 in="), "{said}");
+    let path = format!("path={:?}", sandbox.path("access.log"));
+    assert!(lines[0].contains("hint=") && lines[0].contains(&path) && lines[0].contains(" offset=0 "), "{said}");
+    assert!(lines[1].contains("site=\"docs\"") && lines[1].contains(&format!("{path} repeated=4 in=")), "{said}");
 }
 
 #[test]
