@@ -157,7 +157,9 @@ struct Watching {
 
 impl Settle for Watching {
     fn path_of(&self, log: LogId) -> Option<Arc<Path>> {
-        self.settler.path_of(log)
+        // Of nearly all it is known here; to ask the state takes its turn.
+        let open = self.counters.logs().path(log);
+        open.or_else(|| self.settler.path_of(log))
     }
 
     async fn settle(&self, settlement: Settlement) {

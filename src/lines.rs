@@ -96,8 +96,8 @@ impl Cutter {
 
     /// Takes a line whose end is known: it isn't longer than the bound and doesn't begin with a NUL, and its newline follows. It
     /// begins at [`Cutter::wants`], outside a long line.
-    pub fn whole_line<'a>(&mut self, line: &'a [u8]) -> Cut<'a> {
-        self.cut(line, line.len() as u64 + 1)
+    pub fn whole_line<'a>(&mut self, line: &'a [u8]) -> Line<'a> {
+        Line { bytes: line, span: self.span(line.len() as u64 + 1) }
     }
 
     /// Whether the next bytes go on with a line whose beginning was let go.
@@ -118,11 +118,17 @@ impl Cutter {
     }
 
     fn cut<'a>(&mut self, line: &'a [u8], consumed: u64) -> Cut<'a> {
-        let span = Span { start: self.start, end: self.wants() + consumed };
         let too_long = self.skipped > 0 || line.len() > self.max_line;
+        let span = self.span(consumed);
+        if too_long { Cut::TooLong(span) } else { Cut::Line(Line { bytes: line, span }) }
+    }
+
+    /// Where the line stands that ends so many bytes on; the next one begins there.
+    fn span(&mut self, consumed: u64) -> Span {
+        let span = Span { start: self.start, end: self.wants() + consumed };
         self.start = span.end;
         (self.nuls, self.skipped) = (0, 0);
-        if too_long { Cut::TooLong(span) } else { Cut::Line(Line { bytes: line, span }) }
+        span
     }
 }
 

@@ -245,8 +245,8 @@ impl Work<'_> {
         Ok(Some(row))
     }
 
-    /// The stretches of whole lines that the period holds; `None`: it has lines, and none of them a time. A line without one belongs to
-    /// the one before it.
+    /// The stretches of whole lines that the period holds; `None`: it has lines, and none of them a time. A line without one
+    /// belongs to the one before it.
     fn meant(&self, opened: &Opened, format: &Format, size: u64) -> Result<Option<Vec<(u64, u64)>>, Trouble> {
         let period = &self.options.period;
         if period.is_all() {

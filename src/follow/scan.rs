@@ -272,13 +272,12 @@ impl Scan {
             return Ok(None);
         }
         block.at = end + 1;
-        let cut = cutter.whole_line(bytes);
-        let Cut::Line(line) = cut else { return Ok(None) };
+        let line = cutter.whole_line(bytes);
         self.parsed = self.parsed.saturating_add(1);
         let gap = std::mem::take(&mut self.gap);
         let taken = self.judge(subject, line, Some(quoted), gap)?;
         block.room.quotes.go_on_behind(wanted);
-        Ok(Some(Found::Line(cut, taken)))
+        Ok(Some(Found::Line(Cut::Line(line), taken)))
     }
 
     /// After a gap: of the two hours that the clocks call the same, the lines that were passed over tell which it is.

@@ -208,8 +208,19 @@ impl Slot {
             Slot::User if &*value == b"\"\"" => {}
             Slot::User => entry.user = Some(value),
             Slot::Extra(name) => entry.extra.push((Arc::clone(name), value)),
-            // What is known better already, and those that have a place of their own.
-            _ => {}
+            // It is known better already.
+            Slot::Host => {}
+            // Those have a place of their own.
+            Slot::Path { decoded: false }
+            | Slot::Ip
+            | Slot::Method
+            | Slot::Protocol
+            | Slot::Referer
+            | Slot::UserAgent
+            | Slot::ForwardedFor
+            | Slot::Range
+            | Slot::Dnt
+            | Slot::Gpc => {}
         }
         true
     }

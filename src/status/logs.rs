@@ -70,6 +70,11 @@ impl Logs {
         }
     }
 
+    /// The path of a log that is open.
+    pub fn path(&self, log: LogId) -> Option<Arc<Path>> {
+        self.at(log).ok().map(|at| Arc::clone(&self.places[at].path))
+    }
+
     fn at(&self, log: LogId) -> Result<usize, usize> {
         self.places.binary_search_by_key(&log, |place| place.id)
     }
