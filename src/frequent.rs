@@ -42,10 +42,17 @@ impl Frequent {
 
     /// Halved: what occurs often stays, whatever else comes.
     fn forget_the_rarest(&mut self) {
-        let mut counts: Vec<u64> = self.counts.iter().map(|(_, count)| *count).collect();
-        let middle = counts.len() / 2;
-        let median = *counts.select_nth_unstable(middle).1;
-        self.counts.retain(|(_, count)| *count > median);
+        let middle = self.counts.len() / 2;
+        // Mostly more than half have occurred once only.
+        let mut kept: Vec<(u64, u64)> = self.counts.iter().filter(|(_, count)| *count > 1).copied().collect();
+        if let Some(median) = middle.checked_sub(self.counts.len() - kept.len()) {
+            let median = kept.select_nth_unstable_by_key(median, |(_, count)| *count).1.1;
+            kept.retain(|(_, count)| *count > median);
+        }
+        self.counts.clear();
+        for of in kept {
+            self.counts.insert_unique(of.0, of, |(hash, _)| *hash);
+        }
         let counts = &self.counts;
         self.texts.retain(|hash, _| counts.find(*hash, |(known, _)| known == hash).is_some());
     }

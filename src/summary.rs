@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::event::Event;
 use crate::frequent::Frequent;
 use crate::ledger::Counts;
+use crate::sixteen::holds_any;
 
 /// URLs that are shown.
 const TOP: usize = 10;
@@ -190,6 +191,7 @@ impl Summary {
     }
 
     /// An event that is to be sent.
+    #[inline(never)]
     pub fn event(&mut self, event: &Event) {
         let plots = &mut self.plots;
         plots.urls.add(&event.url);
@@ -205,7 +207,10 @@ impl Summary {
             }
         }
         let url = event.url.as_bytes();
-        let path = &url[..memchr::memchr2(b'?', b'#', url).unwrap_or(url.len())];
+        let path = match holds_any(url, *b"?##") {
+            true => &url[..memchr::memchr2(b'?', b'#', url).unwrap_or(url.len())],
+            false => url,
+        };
         let mut extension = extension(path).unwrap_or(u64::from_le_bytes(*b"(none)\0\0"));
         if plots.extensions.len() >= EXTENSIONS && !plots.extensions.contains_key(&extension) {
             extension = u64::from_le_bytes(*b"(other)\0");

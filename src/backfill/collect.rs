@@ -32,6 +32,7 @@ pub(super) struct InOrder {
 
 impl InOrder {
     /// The same batch, if it is its turn; else it waits for that.
+    #[inline]
     fn take(&mut self, batch: Batch) -> Option<Batch> {
         if batch.number != self.next {
             self.early.insert(batch.number, batch);
@@ -42,10 +43,14 @@ impl InOrder {
     }
 
     /// One that has waited, and whose turn it is now.
+    #[inline]
     fn take_early(&mut self) -> Option<Batch> {
-        let batch = if self.early.is_empty() { None } else { self.early.remove(&self.next) };
-        self.next += u64::from(batch.is_some());
-        batch
+        if self.early.is_empty() {
+            return None;
+        }
+        let batch = self.early.remove(&self.next)?;
+        self.next += 1;
+        Some(batch)
     }
 }
 
