@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::hash::BuildHasher;
 
+use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::event::{Event, Visitor};
@@ -40,6 +41,11 @@ impl Batch {
     /// The POST's `url`.
     pub fn page(&self) -> &str {
         &self.first.page
+    }
+
+    /// Whether it is known that page and user agent need no escape in JSON.
+    pub fn is_clean(&self) -> bool {
+        self.first.clean.0
     }
 
     /// In log order.
@@ -112,6 +118,7 @@ impl<T: Copy + Ord> Batcher<T> {
     }
 
     /// The same, with a say in whether the event may travel with the first of a batch that waits.
+    #[inline(never)]
     pub fn add_beside(
         &mut self,
         event: impl Into<Box<Event>>,
@@ -131,21 +138,24 @@ impl<T: Copy + Ord> Batcher<T> {
             open_at(place)
                 .is_some_and(|(known, batch)| *known == hash && batch.takes(&event) && may_share(&batch.first, &event))
         };
-        let found = index.find(hash, takes).copied();
-        let Some(place) = found else {
-            self.next += 1;
-            let place = self.free.pop().unwrap_or(open.len() as u32);
-            index.insert_unique(hash, place, |place| open_at(place).map_or(0, |(hash, _)| *hash));
-            if place as usize == open.len() {
-                open.push(None);
+        let found = index.entry(hash, takes, |place| open_at(place).map_or(0, |(hash, _)| *hash));
+        let place = match found {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(vacant) => {
+                self.next += 1;
+                let place = self.free.pop().unwrap_or(open.len() as u32);
+                vacant.insert(place);
+                if place as usize == open.len() {
+                    open.push(None);
+                }
+                open[place as usize] = Some((hash, Batch::of(number, event)));
+                if self.schedule.back().is_none_or(|(last, ..)| *last <= due) {
+                    self.schedule.push_back((due, number, place));
+                } else {
+                    self.early.push(Reverse((due, number, place)));
+                }
+                return None;
             }
-            open[place as usize] = Some((hash, Batch::of(number, event)));
-            if self.schedule.back().is_none_or(|(last, ..)| *last <= due) {
-                self.schedule.push_back((due, number, place));
-            } else {
-                self.early.push(Reverse((due, number, place)));
-            }
-            return None;
         };
         let (_, batch) = open.get_mut(place as usize)?.as_mut()?;
         batch.more.get_or_insert_default().push(*event);
@@ -252,6 +262,7 @@ fn hash(hasher: &DefaultHashBuilder, event: &Event) -> u64 {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::event::Clean;
     use crate::offsets::{LogId, Origin, Span};
 
     pub(crate) fn event(visitor: u8, page: &str, end: u64) -> Event {
@@ -265,6 +276,7 @@ pub(crate) mod tests {
             name: "download".into(),
             url: format!("https://docs.example.org/{end}.pdf"),
             properties: Vec::new(),
+            clean: Clean::default(),
             time: None,
             offset: None,
             origin: Origin { site: SiteId(1), log: LogId(1), line: Span { start: end - 1, end } },

@@ -75,6 +75,37 @@ pub struct Entry<'l> {
     pub gpc: Option<Text<'l>>,
     /// Other named groups or variables of the format, by name.
     pub extra: Vec<(Arc<str>, Text<'l>)>,
+    /// What is known already of the line that its fields are parts of.
+    pub line: Known<'l>,
+}
+
+/// What is known of a line before its fields are read: how they are used, not what they are.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Known<'l> {
+    /// The line as text, where it is known to be UTF-8: its parts needn't be looked at again.
+    pub text: Option<&'l str>,
+    /// No field needs an escape in JSON.
+    pub is_clean: bool,
+}
+
+/// Two requests are the same, whatever is known of the lines that tell them.
+impl PartialEq for Known<'_> {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Known<'_> {
+    /// Some bytes as text, if they are a part of the line: told by where they lie.
+    #[inline]
+    fn part<'t>(&self, bytes: &'t [u8]) -> Option<&'t str>
+    where
+        Self: 't,
+    {
+        let text = self.text?;
+        let start = bytes.as_ptr().addr().checked_sub(text.as_ptr().addr())?;
+        text.get(start..start.checked_add(bytes.len())?)
+    }
 }
 
 impl<'l> Entry<'l> {
@@ -145,6 +176,16 @@ impl<'l> Entry<'l> {
             self.query = Some(part(&target, (question + 1, fragment)));
         }
         self.target = Some(target);
+    }
+
+    /// Some bytes, mostly a field's, as text; `None`: they aren't UTF-8.
+    pub fn to_str<'t>(&'t self, bytes: &'t [u8]) -> Option<&'t str> {
+        self.line.part(bytes).or_else(|| std::str::from_utf8(bytes).ok())
+    }
+
+    /// The same, what isn't UTF-8 replaced.
+    pub fn to_str_lossy<'t>(&'t self, bytes: &'t [u8]) -> Cow<'t, str> {
+        self.line.part(bytes).map_or_else(|| lossy(bytes), Cow::Borrowed)
     }
 
     /// A field or extra as text, by its name: for templates and `explain`. Times are RFC 3339 in UTC.

@@ -32,12 +32,24 @@ pub struct Event {
     pub url: String,
     /// Further keys of the event object, in the rule's order; absent values have been left out.
     pub properties: Vec<(String, String)>,
+    /// Of page, URL and user agent.
+    pub clean: Clean,
     /// When the log says that it happened.
     pub time: Option<Timestamp>,
     /// Seconds east of UTC of the log's clock then: its day may be another than ours.
     pub offset: Option<i32>,
     /// The line it stands for.
     pub origin: Origin,
+}
+
+/// Whether texts are known to need no escape in JSON (RFC 8259, section 7). That is how an event is written, not what it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Clean(pub bool);
+
+impl PartialEq for Clean {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 thread_local! {
@@ -70,6 +82,7 @@ impl Event {
             name: Arc::clone(name),
             url,
             properties: Vec::new(),
+            clean: Clean::default(),
             time: None,
             offset: None,
             origin,

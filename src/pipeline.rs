@@ -11,8 +11,8 @@ use ipnet::IpNet;
 use jiff::tz::TimeZone;
 
 use crate::entry::{Entry, lossy};
-use crate::event::{Event, Visitor};
-use crate::format::{Format, Glimpse, Quoted, Reading};
+use crate::event::{Clean, Event, Visitor};
+use crate::format::{Format, Glimpse, Marks, Quoted, Reading};
 use crate::ledger::Counts;
 use crate::lines::{Cut, Line};
 use crate::offsets::{LogId, Origin, SiteId};
@@ -154,6 +154,8 @@ pub struct Pipeline {
     pub prefilter: Option<Prefilter>,
     /// Whether a glance at a line is worth its while, where there is nothing to search for.
     pub glances: bool,
+    /// What lines are told by that can be glanced at, or read by their quotes.
+    pub marks: Marks,
 }
 
 impl Pipeline {
@@ -170,7 +172,9 @@ impl Pipeline {
             }
             _ => false,
         };
-        Self { format, sites, prefilter, glances }
+        // A glance reads nothing that goes into JSON; and what a format has itself is in each of its lines.
+        let marks = Marks { quotes: format.quotes(), clean: !glances && !format.has_controls() };
+        Self { format, sites, prefilter, glances, marks }
     }
 
     /// Whether a glance is enough to see that none of the only site's rules fits a line, whatever else is in it.
@@ -291,8 +295,15 @@ impl Site {
         *client = Some(ip);
         event.visitor.ip = ip;
         event.visitor.view_width = entry.view_width.or(self.context.view_width);
-        event.visitor.user_agent.push_str(&entry.user_agent.as_deref().map(lossy).unwrap_or_default());
-        event.properties = rule.properties(entry, &self.context);
+        if let Some(user_agent) = entry.user_agent.as_deref() {
+            event.visitor.user_agent.push_str(&entry.to_str_lossy(user_agent));
+        }
+        if rule.properties.is_empty() {
+            event.properties.clear();
+        } else {
+            event.properties = rule.properties(entry, &self.context);
+        }
+        event.clean = Clean(entry.line.is_clean && self.context.base_url.is_clean() && rule.url.is_none());
         event.time = entry.time;
         event.offset = entry.offset.or_else(|| Some(zone.to_offset(entry.time?).seconds()));
         Outcome::Event(event)

@@ -23,6 +23,16 @@ pub fn splat(byte: u8) -> i8x16 {
     i8x16::splat(byte.cast_signed())
 }
 
+/// Where a byte is first, mostly among the first sixteen.
+#[inline]
+pub fn position(bytes: &[u8], wanted: u8) -> Option<usize> {
+    let Some(first) = bytes.first_chunk::<WIDTH>() else { return bytes.iter().position(|byte| *byte == wanted) };
+    match load(first).simd_eq(splat(wanted)).to_bitmask() {
+        0 => memchr::memchr(wanted, &bytes[WIDTH..]).map(|at| WIDTH + at),
+        places => Some(places.trailing_zeros() as usize),
+    }
+}
+
 /// Whether any of three bytes is among some, or one that isn't ASCII: of a few dozen, it costs less to look at here than to
 /// call what looks at many.
 #[inline]
@@ -41,19 +51,29 @@ pub fn holds_any(bytes: &[u8], wanted: [u8; 3]) -> bool {
     bytes.as_chunks().0.iter().fold(found(last), |all, bytes| all | found(bytes)).to_bitmask() != 0
 }
 
+/// Which are control characters: those before the space.
+#[inline]
+pub fn controls(bytes: i8x16) -> i8x16 {
+    // Bytes are compared as signed numbers: with the highest bit turned over they keep their order.
+    (bytes ^ splat(0x80)).simd_lt(splat(b' ' ^ 0x80))
+}
+
 /// Whether any of some bytes can't stand in a JSON string as it is: a quote, a backslash, a control character (RFC 8259,
 /// section 7).
 #[inline]
 pub fn needs_escape(bytes: &[u8]) -> bool {
-    let Some(last) = bytes.last_chunk() else {
-        return bytes.iter().any(|byte| *byte < b' ' || matches!(byte, b'"' | b'\\'));
+    let (mut few, len) = ([b' '; WIDTH], bytes.len());
+    let last = match bytes.last_chunk() {
+        Some(last) => last,
+        None => {
+            few[..len].copy_from_slice(bytes);
+            &few
+        }
     };
     let (quote, backslash) = (splat(b'"'), splat(b'\\'));
-    // Bytes are compared as signed numbers: with the highest bit turned over they keep their order.
-    let (turned, space) = (splat(0x80), splat(b' ' ^ 0x80));
     let found = |bytes: &[u8; WIDTH]| {
         let bytes = load(bytes);
-        bytes.simd_eq(quote) | bytes.simd_eq(backslash) | (bytes ^ turned).simd_lt(space)
+        bytes.simd_eq(quote) | bytes.simd_eq(backslash) | controls(bytes)
     };
     bytes.as_chunks().0.iter().fold(found(last), |all, bytes| all | found(bytes)).to_bitmask() != 0
 }

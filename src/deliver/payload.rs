@@ -61,13 +61,13 @@ impl fmt::Debug for PropertyKey {
 
 /// Writes a POST's body. `hide_key`: for eyes, not for the endpoint.
 pub fn body(key: &PropertyKey, batch: &Batch, hide_key: bool, out: &mut Vec<u8>) {
-    let visitor = batch.visitor();
+    let (visitor, is_clean) = (batch.visitor(), batch.is_clean());
     match hide_key {
         true => out.extend_from_slice(&opening(&redact(key.expose()))),
         false => out.extend_from_slice(&key.opening),
     }
-    text(batch.page(), out);
-    out.extend_from_slice(b",\"ip\":\"");
+    known_text(batch.page(), is_clean, out);
+    out.extend_from_slice(b"\",\"ip\":\"");
     match visitor.ip {
         IpAddr::V4(ip) => write_v4(ip.octets(), out),
         // Writing to memory can't fail.
@@ -77,30 +77,30 @@ pub fn body(key: &PropertyKey, batch: &Batch, hide_key: bool, out: &mut Vec<u8>)
     if let Some(width) = visitor.view_width {
         let _ = write!(out, ",\"viewWidth\":{width}");
     }
-    out.extend_from_slice(b",\"userAgent\":");
-    text(&visitor.user_agent, out);
-    out.extend_from_slice(b",\"events\":");
+    out.extend_from_slice(b",\"userAgent\":\"");
+    known_text(&visitor.user_agent, is_clean, out);
+    out.extend_from_slice(b"\",\"events\":");
     for (number, event) in batch.events().enumerate() {
-        out.extend_from_slice(if number == 0 { b"[{\"event\":" } else { b",{\"event\":" });
+        out.extend_from_slice(if number == 0 { b"[{\"event\":\"" } else { b",{\"event\":\"" });
         text(&event.name, out);
-        out.extend_from_slice(b",\"url\":");
-        text(&event.url, out);
+        out.extend_from_slice(b"\",\"url\":\"");
+        known_text(&event.url, event.clean.0, out);
         for (name, value) in &event.properties {
-            out.push(b',');
+            out.extend_from_slice(b"\",\"");
             text(name, out);
-            out.push(b':');
+            out.extend_from_slice(b"\":\"");
             text(value, out);
         }
-        out.push(b'}');
+        out.extend_from_slice(b"\"}");
     }
     out.extend_from_slice(b"]}");
 }
 
 /// A body's beginning, up to the page.
 fn opening(key: &str) -> Vec<u8> {
-    let mut out = b"{\"propertyKey\":".to_vec();
+    let mut out = b"{\"propertyKey\":\"".to_vec();
     text(key, &mut out);
-    out.extend_from_slice(b",\"url\":");
+    out.extend_from_slice(b"\",\"url\":\"");
     out
 }
 
@@ -141,17 +141,28 @@ const DECIMAL: [([u8; 4], u8); 256] = {
     all
 };
 
-/// Writes a JSON string. Nearly none needs an escape.
+/// Writes what stands between the quotes of a JSON string. Nearly none needs an escape.
 fn text(text: &str, out: &mut Vec<u8>) {
-    if needs_escape(text.as_bytes()) {
-        // Writing strings to memory can't fail.
-        let _ = serde_json::to_writer(out, text);
-        return;
+    if needs_escape(text.as_bytes()) { escaped(text, out) } else { out.extend_from_slice(text.as_bytes()) }
+}
+
+/// The same; `is_clean`: none needs one.
+#[inline]
+fn known_text(bytes: &str, is_clean: bool, out: &mut Vec<u8>) {
+    if !is_clean {
+        return text(bytes, out);
     }
-    out.reserve(text.len() + 2);
-    out.push(b'"');
-    out.extend_from_slice(text.as_bytes());
-    out.push(b'"');
+    debug_assert!(!needs_escape(bytes.as_bytes()), "{bytes:?}");
+    out.extend_from_slice(bytes.as_bytes());
+}
+
+#[cold]
+fn escaped(text: &str, out: &mut Vec<u8>) {
+    let quote = out.len();
+    // Writing strings to memory can't fail.
+    let _ = serde_json::to_writer(&mut *out, text);
+    out.remove(quote);
+    out.pop();
 }
 
 /// The `Idempotency-Key` of a POST: a hash of the lines it stands for. A retry has the same.
@@ -172,7 +183,7 @@ pub fn idempotency_key(batch: &Batch) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Event, Visitor};
+    use crate::event::{Clean, Event, Visitor};
     use crate::offsets::{LogId, Origin, SiteId, Span};
 
     #[test]
@@ -188,6 +199,7 @@ mod tests {
             name: "download".into(),
             url: "https://example.com/downloaded-file.pdf".to_owned(),
             properties: vec![("plan".to_owned(), "gold".to_owned())],
+            clean: Clean::default(),
             time: None,
             offset: None,
             origin: Origin { site: SiteId(1), log: LogId(1), line: Span { start: 0, end: 1 } },
@@ -225,6 +237,7 @@ mod tests {
                 name: name.as_str().into(),
                 url: url.clone(),
                 properties: vec![(format!("{property}."), value.clone())],
+                clean: Clean::default(),
                 time: None,
                 offset: None,
                 origin: Origin { site: SiteId(1), log: LogId(1), line: Span { start: 0, end: 1 } },

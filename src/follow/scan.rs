@@ -5,7 +5,7 @@ use std::io;
 
 use super::archive::Content;
 use super::file;
-use crate::entry::Entry;
+use crate::entry::{Entry, Known};
 use crate::format::{Format, Glimpse, Quoted, Quotes, Reading};
 use crate::lines::{Cut, Cutter, Line};
 use crate::offsets::LogId;
@@ -114,6 +114,8 @@ pub struct Block<'b> {
     behind: usize,
     /// Whether the last line counts though it has no newline.
     finish: bool,
+    /// All of it as text, if it is, once somebody has asked.
+    text: Option<Option<&'b str>>,
 }
 
 impl<'b> Block<'b> {
@@ -121,7 +123,7 @@ impl<'b> Block<'b> {
     pub fn new(bytes: &'b [u8], room: &'b mut Room, finish: bool) -> Self {
         room.quotes.forget();
         room.glimpse.forget();
-        Self { bytes, at: 0, room, searched: None, behind: 0, finish }
+        Self { bytes, at: 0, room, searched: None, behind: 0, finish, text: None }
     }
 
     /// The next candidate from where it stands, or else the end of the whole lines; `None`: there are none left.
@@ -264,9 +266,11 @@ impl Scan {
         if !format.is_told_by_quotes() || cutter.is_inside_a_long_line() {
             return Ok(None);
         }
-        let wanted = format.quotes();
-        let Some((quoted, end)) = block.room.quotes.of_line(block.bytes, block.at, wanted) else { return Ok(None) };
-        let bytes = &block.bytes[block.at..end];
+        let marks = subject.pipeline.marks;
+        let Some((quoted, end)) = block.room.quotes.of_line(block.bytes, block.at, marks) else { return Ok(None) };
+        let (bytes, all) = (&block.bytes[block.at..end], block.bytes);
+        let text = block.text.get_or_insert_with(|| std::str::from_utf8(all).ok());
+        let known = Known { text: text.and_then(|text| text.get(block.at..end)), is_clean: marks.clean };
         // NULs before a line are none of it.
         if bytes.len() > cutter.max_line() || bytes.first() == Some(&0) {
             return Ok(None);
@@ -275,23 +279,27 @@ impl Scan {
         let line = cutter.whole_line(bytes);
         self.parsed = self.parsed.saturating_add(1);
         let gap = std::mem::take(&mut self.gap);
-        let taken = self.judge(subject, line, Some(quoted), gap)?;
-        block.room.quotes.go_on_behind(wanted);
+        let taken = self.judge(subject, line, Some((quoted, known)), gap)?;
+        block.room.quotes.go_on_behind(marks.quotes);
         Ok(Some(Found::Line(Cut::Line(line), taken)))
     }
 
     /// After a gap: of the two hours that the clocks call the same, the lines that were passed over tell which it is.
-    fn judge(
+    fn judge<'b>(
         &mut self,
         subject: Subject<'_>,
-        line: Line<'_>,
-        quotes: Option<Quoted<'_>>,
+        line: Line<'b>,
+        quotes: Option<(Quoted<'_>, Known<'b>)>,
         gap: bool,
     ) -> io::Result<Taken> {
         let format = &subject.pipeline.format;
         let mut entry = Entry::default();
         let reading = &mut self.recall.reading;
-        let mut fits = quotes.is_some_and(|quotes| format.parse_plain(reading, line.bytes, quotes, &mut entry));
+        let mut fits = false;
+        if let Some((quotes, known)) = quotes {
+            entry.line = known;
+            fits = format.parse_plain(reading, line.bytes, quotes, &mut entry);
+        }
         if !fits {
             entry = Entry::default();
             fits = format.parse_into(reading, line.bytes, &mut entry);
@@ -313,16 +321,16 @@ impl Scan {
             return passed;
         }
         let Room { quotes, glimpse, .. } = &mut *block.room;
-        let wanted = pipeline.format.quotes();
+        let marks = pipeline.marks;
         while self.until_sample > 1 {
             let at = block.at + passed.0;
-            let Some((quoted, end)) = quotes.of_line(block.bytes, at, wanted) else { break };
+            let Some((quoted, end)) = quotes.of_line(block.bytes, at, marks) else { break };
             let line = &block.bytes[at..end];
             // NULs before a line are none of it.
             if line.len() > max_line || line.first() == Some(&0) || !pipeline.passes(line, quoted, glimpse) {
                 break;
             }
-            quotes.go_on_behind(wanted);
+            quotes.go_on_behind(marks.quotes);
             passed = (passed.0 + line.len() + 1, passed.1 + 1);
             self.until_sample -= 1;
         }

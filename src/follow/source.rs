@@ -646,7 +646,7 @@ mod tests {
             hosts: crate::rules::Hosts::of_base_url(&base_url),
             base_url: base_url.into(),
             keep_query: crate::rules::KeepQuery::Only(Vec::new()),
-            page: vec![crate::rules::PageSource::OwnUrl],
+            page: vec![crate::rules::PageSource::Referer, crate::rules::PageSource::OwnUrl],
             view_width: None,
         };
         let site = crate::pipeline::Site {
@@ -775,6 +775,8 @@ mod tests {
             for (target, kind, number) in lines {
                 let target = targets[target];
                 let minute = number % 60;
+                let agent = ["UA", "U\tA", "\u{7f}UÄ", "\u{1}"][usize::from(number / 7 % 4)];
+                let page = ["", "a", "a?b=\\x22", "\t", "é", "a#b", ".."][usize::from(number / 11 % 7)];
                 match kind {
                     0 => log.extend_from_slice(format!("garbage .pdf {target}\n").as_bytes()),
                     1 => log.extend_from_slice(format!("{}{target}.pdf\n", "x".repeat(usize::from(number % 700))).as_bytes()),
@@ -784,7 +786,7 @@ mod tests {
                     _ => log.extend_from_slice(
                         format!(
                             "192.0.2.{} - - [10/Nov/2026:10:{minute:02}:00 +0000] \"GET {target} HTTP/1.1\" 200 5 \
-                             \"https://docs.example.org/\" \"UA\"\n",
+                             \"https://docs.example.org/{page}\" \"{agent}\"\n",
                             number % 7
                         )
                         .as_bytes(),
@@ -797,6 +799,12 @@ mod tests {
             let (events, counts) = outcomes(&log, &rules, false);
             let (found, searched) = outcomes(&log, &rules, true);
             proptest::prop_assert_eq!(&found, &events);
+            // What reading a line by its quotes says of it.
+            for event in events.iter().filter(|event| event.clean.0) {
+                for text in [&event.page, &event.url, &event.visitor.user_agent] {
+                    proptest::prop_assert_eq!(serde_json::to_string(text).unwrap(), format!("\"{text}\""));
+                }
+            }
             let merged = |counts: Counts| Counts {
                 unmatched: counts.unmatched + counts.unparsed + counts.excluded,
                 unparsed: 0,

@@ -38,7 +38,7 @@ pub use builtin::BUILTIN;
 pub use detect::detect;
 pub use json::slip_of;
 pub use reading::Reading;
-pub use split::{Glance, Glimpse, Quoted, Quotes};
+pub use split::{Glance, Glimpse, Marks, Quoted, Quotes};
 pub use unescape::unescape;
 
 use self::json::Keys;
@@ -198,6 +198,11 @@ impl Format {
         }
     }
 
+    /// Whether there is a control character, like a tab, in each line that is told by its quotes.
+    pub fn has_controls(&self) -> bool {
+        matches!(&self.inner.reader, Reader::Split(ways) if ways.first().is_some_and(Splitter::has_controls))
+    }
+
     /// What a glance shows of a line with so many quotes ([`Format::quotes`]) and no backslash, which is what reading it would
     /// say if it fits at all; `None`: nothing, it must be read.
     pub fn glance<'l>(&self, line: &'l [u8], quotes: Quoted<'_>, glimpse: &mut Glimpse) -> Option<Glance<'l>> {
@@ -226,8 +231,8 @@ impl Format {
         entry: &mut Entry<'l>,
     ) -> bool {
         let Reader::Split(ways) = &self.inner.reader else { return false };
-        // Without what `trimmed` takes off.
-        let (Some(way), true) = (ways.first(), trimmed(line).1.len() == line.len()) else { return false };
+        // Without what `trimmed` takes off, or may.
+        let (Some(way), false) = (ways.first(), matches!(line, [0xef, ..] | [.., b'\r' | b'\n'])) else { return false };
         let when = When { zone: &self.inner.zone, after: reading.time, last: &reading.last };
         let fits = way.read_plain(line, quotes, when, entry).is_some();
         if fits && entry.time.is_some() {

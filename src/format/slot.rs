@@ -163,6 +163,31 @@ impl Slot {
         })
     }
 
+    /// The same as [`Slot::take`] for what is neither empty nor `-`, and had no escapes.
+    #[inline]
+    pub(super) fn take_borrowed<'l>(&self, value: &'l [u8], when: When<'_>, entry: &mut Entry<'l>) -> bool {
+        if let Some(place) = self.place(entry) {
+            *place = Some(Cow::Borrowed(value));
+            return true;
+        }
+        // What nearly every format has.
+        match self {
+            Slot::Status => {
+                entry.status = number(value).and_then(|status| u16::try_from(status).ok());
+                entry.status.is_some()
+            }
+            Slot::Bytes => {
+                entry.bytes = number(value);
+                entry.bytes.is_some()
+            }
+            Slot::Request => {
+                entry.set_request(Cow::Borrowed(value));
+                true
+            }
+            _ => self.take(Cow::Borrowed(value), when, entry),
+        }
+    }
+
     /// Puts a value, escapes undone, into the entry; `false` if it can't be one: the line doesn't fit.
     pub(super) fn take<'l>(&self, value: Text<'l>, when: When<'_>, entry: &mut Entry<'l>) -> bool {
         if value.is_empty() || &*value == b"-" {
@@ -252,6 +277,7 @@ pub(super) fn fields_given<'s>(slots: impl Iterator<Item = &'s Slot> + Clone) ->
         .collect()
 }
 
+#[inline]
 pub(super) fn number(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;

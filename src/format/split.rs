@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub use glance::{Glance, Glimpse};
 use glance::{Glanced, TimeBefore};
 use plain::Plain;
-pub use quotes::{Quoted, Quotes};
+pub use quotes::{Marks, Quoted, Quotes};
 
 use super::FormatError;
 use super::slot::{Slot, When, complete};

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Event, Visitor};
+use crate::event::{Clean, Event, Visitor};
 use crate::offsets::{LogId, Origin, SiteId, Span};
 
 /// Rejected events are kept this long.
@@ -113,6 +113,7 @@ pub(super) fn all(db: &Connection, site: Option<&str>) -> rusqlite::Result<Vec<R
                 url,
                 properties,
                 time,
+                clean: Clean::default(),
                 // Only a backfill's summary asks for it.
                 offset: None,
                 origin,

@@ -6,7 +6,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use url::{Host, Position, Url};
 
 use crate::entry::{Entry, lossy};
-use crate::sixteen::is_plain_path;
+use crate::sixteen::{is_plain_path, needs_escape};
 
 /// A list of hosts; `*.example.org` is any subdomain of example.org.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -128,6 +128,8 @@ pub struct BaseUrl {
     has_credentials: bool,
     /// Whether the origin is a scheme and a host that parsing leaves as it is, wherever it stands in front of a path.
     host_is_plain: bool,
+    /// Whether it needs no escape in JSON.
+    is_clean: bool,
 }
 
 impl From<Url> for BaseUrl {
@@ -137,6 +139,7 @@ impl From<Url> for BaseUrl {
         Self {
             origin: origin.len(),
             host_is_plain: host.is_some_and(|host| is_plain_name(host.as_bytes())),
+            is_clean: !needs_escape(url.as_str().as_bytes()),
             has_credentials: !url[Position::BeforeUsername..Position::BeforeHost].is_empty(),
             url,
         }
@@ -147,6 +150,11 @@ impl BaseUrl {
     /// The whole of it.
     pub fn as_str(&self) -> &str {
         self.url.as_str()
+    }
+
+    /// Whether it needs no escape in JSON.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.is_clean
     }
 
     /// Scheme, host and port, credentials in front of them included.
@@ -192,7 +200,7 @@ impl SiteContext {
             && query.is_none()
             && normal_until(path, 0) == Some(path.len())
             && !self.base_url.has_credentials
-            && let Ok(path) = std::str::from_utf8(path)
+            && let Some(path) = entry.to_str(path)
         {
             text.reserve(base.len() + path.len());
             text.push_str(base);
@@ -227,9 +235,9 @@ impl SiteContext {
     /// The referer without credentials, fragment and what doesn't stay of its query; `None`: no http URL.
     pub fn clean_referer(&self, entry: &Entry<'_>) -> Option<String> {
         let referer = entry.referer.as_deref()?;
-        match std::str::from_utf8(referer) {
-            Ok(text) => clean(text, &self.keep_query),
-            Err(_) => clean(&encoded(referer, CONTROLS), &self.keep_query),
+        match entry.to_str(referer) {
+            Some(text) => clean(text, &self.keep_query),
+            None => clean(&encoded(referer, CONTROLS), &self.keep_query),
         }
     }
 
@@ -265,10 +273,10 @@ impl SiteContext {
                 return None;
             }
             if stays_as_it_is(path) {
-                return std::str::from_utf8(referer).ok().map(Cow::Borrowed);
+                return entry.to_str(referer).map(Cow::Borrowed);
             }
         }
-        let text = std::str::from_utf8(referer).ok();
+        let text = entry.to_str(referer);
         if let Some((text, normal)) = text.and_then(|text| Some((text, Normal::of(text)?))) {
             let keeps_all_of_it = normal.bare.len() == text.len() || self.keep_query == KeepQuery::Only(Vec::new());
             if keeps_all_of_it || !self.hosts.contains_plain(normal.host.as_bytes()) {

@@ -158,6 +158,12 @@ impl Splitter {
         self.quotes
     }
 
+    /// Whether there is a control character in each line: a tab, mostly.
+    pub(in crate::format) fn has_controls(&self) -> bool {
+        let mut literals = std::iter::once(&self.head).chain(self.pieces.iter().map(|piece| &piece.until));
+        literals.any(|literal| literal.bytes.iter().any(u8::is_ascii_control))
+    }
+
     /// What a glance shows of a line that has so many quotes and no backslash; `None`: nothing, it must be read.
     pub(in crate::format) fn glance<'l>(
         &self,
@@ -203,14 +209,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{Glance, Glimpse};
-    use crate::format::{Format, Quotes};
+    use crate::format::{Format, Marks, Quotes};
 
     const FORMATS: [&str; 3] = ["common", "combined", "vhost_combined"];
 
     /// What a glance shows of a line, which has its newline.
     fn glance<'l>(format: &Format, line: &'l [u8], glimpse: &mut Glimpse) -> Option<Glance<'l>> {
         let mut quotes = Quotes::default();
-        let (quoted, end) = quotes.of_line(line, 0, format.quotes())?;
+        let (quoted, end) = quotes.of_line(line, 0, Marks { quotes: format.quotes(), clean: false })?;
         format.glance(&line[..end], quoted, glimpse)
     }
 

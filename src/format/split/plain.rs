@@ -4,29 +4,40 @@
 //! the line fits at all: a field that ends before one needn't be searched for its end. What is read so is what
 //! [`Splitter::read`] reads; where anything isn't as it mostly is, nothing is, and that one has its say.
 
-use std::borrow::Cow;
-
 use super::{Look, Piece, Quoted, Splitter, Tried, begins_with};
 use crate::entry::Entry;
 use crate::format::slot::{Slot, When, complete};
+use crate::sixteen::position;
 
 /// How each field of a format is found in such a line: what a piece says of that, in a few words.
 #[derive(Debug, Clone)]
 pub(super) struct Plain(Vec<Field>);
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Field {
+    slot: Slot,
     end: End,
-    /// The first bytes of the delimiter that follows, and which bits of them count.
-    until: u128,
-    mask: u128,
-    /// Bytes of that delimiter.
-    until_len: usize,
+    /// The delimiter that follows.
+    until: Box<[u8]>,
+    /// Its first bytes, and which bits of them count.
+    first: u64,
+    mask: u64,
     /// May not hold a space, though its delimiter doesn't begin with one.
     is_word: bool,
     /// The piece before it is a delimiter only before a number.
     is_number: bool,
-    look: Look,
+    then: Then,
+    /// One of these three is to be seen to.
+    asks_for_more: bool,
+}
+
+/// What the line must go on with behind a delimiter.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Then {
+    Anything,
+    Digit,
+    /// That takes more than a look at the next byte.
+    More,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -40,12 +51,12 @@ enum End {
 }
 
 /// Bytes of a delimiter that are compared at once.
-const AT_ONCE: usize = size_of::<u128>();
+const AT_ONCE: usize = size_of::<u64>();
 
 impl Plain {
     /// Of a format; `None`: its fields are to be told apart in other ways, too.
     pub(super) fn of(splitter: &Splitter) -> Option<Self> {
-        let mut before = Look::Anything;
+        let (mut before, many) = (Look::Anything, splitter.pieces.len());
         let field = |(at, piece): (usize, &Piece)| {
             // From the line's end.
             if let Look::Exactly(_) = piece.look {
@@ -63,15 +74,28 @@ impl Plain {
             }
             // A list has spaces, at which it may be told from what follows.
             let may_go_on = piece.list && (until.first() != Some(&b'"') || piece.slot == Slot::Range);
-            let is_by_itself = piece.group == at && piece.skip == 0 && !may_go_on && until.len() <= AT_ONCE;
+            let then = match piece.look {
+                // That is seen at the end.
+                _ if at + 1 == many => Then::Anything,
+                Look::Anything => Then::Anything,
+                // Whether it is one shows when it is taken.
+                Look::Number if splitter.pieces.get(at + 1).is_some_and(|next| next.slot.is_number()) => Then::Anything,
+                Look::Digit => Then::Digit,
+                Look::Number | Look::Fields | Look::Protocol | Look::Exactly(_) => Then::More,
+            };
+            let is_by_itself = piece.group == at && piece.skip == 0 && !may_go_on;
+            let is_word = piece.compact && !matches!(end, End::At(b' '));
+            let is_number = std::mem::replace(&mut before, piece.look) == Look::Number;
             is_by_itself.then(|| Field {
+                slot: piece.slot.clone(),
                 end,
-                until: u128::from_le_bytes(bytes),
-                mask: u128::from_le_bytes(mask),
-                until_len: until.len(),
-                is_word: piece.compact && !matches!(end, End::At(b' ')),
-                is_number: std::mem::replace(&mut before, piece.look) == Look::Number,
-                look: piece.look,
+                until: until.into(),
+                first: u64::from_le_bytes(bytes),
+                mask: u64::from_le_bytes(mask),
+                is_word,
+                is_number,
+                then,
+                asks_for_more: is_word || is_number || then != Then::Anything,
             })
         };
         splitter.pieces.iter().enumerate().map(field).collect::<Option<_>>().map(Self)
@@ -82,13 +106,14 @@ impl Field {
     /// Whether its delimiter stands at the beginning of what follows it.
     #[inline]
     fn ends_before(&self, rest: &[u8]) -> bool {
-        let first = rest.first_chunk().copied().unwrap_or_else(|| {
+        match rest.first_chunk() {
+            Some(first) => {
+                u64::from_le_bytes(*first) & self.mask == self.first
+                    && (self.until.len() <= AT_ONCE || rest.starts_with(&self.until))
+            }
             // The line is at its end.
-            let mut first = [0; AT_ONCE];
-            first[..rest.len()].copy_from_slice(rest);
-            first
-        });
-        u128::from_le_bytes(first) & self.mask == self.until && rest.len() >= self.until_len
+            None => rest.starts_with(&self.until),
+        }
     }
 }
 
@@ -100,6 +125,8 @@ impl Splitter {
 
     /// Reads a line without line ending that has so many quotes as the format and no backslash into an empty entry; `None`:
     /// it must be read with more care, into another.
+    // Within another function it would have few registers.
+    #[inline(never)]
     pub(in crate::format) fn read_plain<'l>(
         &self,
         line: &'l [u8],
@@ -112,44 +139,40 @@ impl Splitter {
             return None;
         }
         let mut at = self.head.bytes.len();
-        for (index, (piece, field)) in self.pieces.iter().zip(fields).enumerate() {
+        for (index, field) in fields.iter().enumerate() {
             let rest = line.get(at..)?;
             let len = match field.end {
                 End::BeforeQuote { index, bytes } => quotes.at(index)?.checked_sub(bytes + at)?,
-                End::At(byte) => rest.iter().position(|other| *other == byte)?,
+                End::At(byte) => position(rest, byte)?,
                 // What ends with the line may end before the blanks there.
                 End::WithLine => Some(rest.len()).filter(|_| rest.iter().all(|byte| *byte > b' '))?,
             };
             let (value, rest) = rest.split_at_checked(len)?;
-            let is_odd = field.is_word && value.contains(&b' ') || field.is_number && value.is_empty();
-            if is_odd || !field.ends_before(rest) {
+            if !field.ends_before(rest) {
                 return None;
             }
-            at += len + field.until_len;
-            let goes_on = match field.look {
-                _ if index + 1 == fields.len() => at == line.len(),
-                Look::Anything => true,
-                // Whether it is one shows when it is taken.
-                Look::Number if self.pieces.get(index + 1).is_some_and(|next| next.slot.is_number()) => true,
-                Look::Digit => line.get(at)?.is_ascii_digit(),
-                Look::Number | Look::Fields | Look::Protocol | Look::Exactly(_) => {
-                    self.goes_on(index, line, at, true, &mut Tried::default())
-                }
-            };
-            if !goes_on {
+            at += len + field.until.len();
+            if field.asks_for_more && !self.has_more(field, index, value, line, at) {
                 return None;
             }
-            if value.is_empty() || value == b"-" {
-                continue;
-            }
-            if let Some(place) = piece.slot.place(entry) {
-                *place = Some(Cow::Borrowed(value));
-            } else if !piece.slot.take(Cow::Borrowed(value), when, entry) {
+            if !matches!(value, b"" | b"-") && !field.slot.take_borrowed(value, when, entry) {
                 return None;
             }
         }
         complete(entry);
-        Some(())
+        (at == line.len()).then_some(())
+    }
+
+    /// Whether a field's value, and what follows its delimiter, are what must be there.
+    fn has_more(&self, field: &Field, index: usize, value: &[u8], line: &[u8], at: usize) -> bool {
+        if field.is_word && value.contains(&b' ') || field.is_number && value.is_empty() {
+            return false;
+        }
+        match field.then {
+            Then::Anything => true,
+            Then::Digit => line.get(at).is_some_and(u8::is_ascii_digit),
+            Then::More => self.goes_on(index, line, at, true, &mut Tried::default()),
+        }
     }
 }
 
@@ -159,7 +182,7 @@ mod tests {
     use proptest::prelude::*;
 
     use crate::entry::Entry;
-    use crate::format::{Format, Quotes, Reading};
+    use crate::format::{Format, Marks, Quotes, Reading};
 
     fn formats() -> Vec<Format> {
         let builtin = |name: &str| Format::builtin(name, &TimeZone::UTC).unwrap();
@@ -190,7 +213,7 @@ mod tests {
     /// How the next line, which has its newline, is read by its quotes; `None`: it isn't.
     fn plain<'l>(format: &Format, reading: &mut Reading, line: &'l [u8]) -> Option<Entry<'l>> {
         let (mut quotes, mut entry) = (Quotes::default(), Entry::default());
-        let (quoted, end) = quotes.of_line(line, 0, format.quotes())?;
+        let (quoted, end) = quotes.of_line(line, 0, Marks { quotes: format.quotes(), clean: false })?;
         format.parse_plain(reading, &line[..end], quoted, &mut entry).then_some(entry)
     }
 

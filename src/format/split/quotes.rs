@@ -5,7 +5,7 @@
 
 use wide::i8x16;
 
-use crate::sixteen::{Places, WIDTH, WORD, load, splat};
+use crate::sixteen::{Places, WIDTH, WORD, controls, load, splat};
 
 /// Bytes that are looked at together: a few dozen lines, so that they are still in the nearest cache when these are read.
 const REACH: usize = if cfg!(test) { 256 } else { 8 * 1024 };
@@ -19,6 +19,15 @@ pub struct Quotes {
     to: usize,
     /// How many of the places lie behind.
     behind: usize,
+}
+
+/// What a line is told by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marks {
+    /// How many quotes it has, and no backslash.
+    pub quotes: usize,
+    /// And no control character: what stands between its quotes could stand in a JSON string as it is (RFC 8259, section 7).
+    pub clean: bool,
 }
 
 /// The places of a line's quotes.
@@ -43,14 +52,18 @@ impl Quotes {
         (self.from, self.to, self.behind) = (0, 0, 0);
     }
 
-    /// The quotes of the line that begins at an offset of a block, and where its newline is, if it has so many of them and no
-    /// backslash; `None`: it hasn't, or it is long, or it has no newline. Lines are asked for in their order, the same one as
+    /// The quotes of the line that begins at an offset of a block, and where its newline is, if it has these marks; `None`: it
+    /// hasn't, or it is long, or it has no newline. Lines of a block are asked for by the same marks, in their order, each as
     /// often as one likes.
     #[inline]
-    pub fn of_line(&mut self, block: &[u8], at: usize, many: usize) -> Option<(Quoted<'_>, usize)> {
+    pub fn of_line(&mut self, block: &[u8], at: usize, marks: Marks) -> Option<(Quoted<'_>, usize)> {
+        let Marks { quotes: many, clean } = marks;
         if !self.is_told(block, at, many)? {
             // The line goes on behind what was looked at.
-            self.look(block, at);
+            match clean {
+                true => self.look::<true>(block, at),
+                false => self.look::<false>(block, at),
+            }
             if !self.is_told(block, at, many)? {
                 return None;
             }
@@ -89,31 +102,33 @@ impl Quotes {
     }
 
     #[inline(never)]
-    fn look(&mut self, block: &[u8], at: usize) {
+    fn look<const CLEAN: bool>(&mut self, block: &[u8], at: usize) {
         let places = self.places.get_or_insert_with(|| Box::new(Places::new()));
         places.clear();
         let bytes = &block[at..block.len().min(at + REACH)];
         (self.from, self.to, self.behind) = (at, at + bytes.len(), 0);
         let (words, rest) = bytes.as_chunks::<WORD>();
         for (index, word) in words.iter().enumerate() {
-            places.add(index * WORD, finds(word));
+            places.add(index * WORD, finds::<CLEAN>(word));
         }
         if !rest.is_empty() {
             let mut word = [0; WORD];
             word[..rest.len()].copy_from_slice(rest);
-            places.add(words.len() * WORD, finds(&word));
+            places.add(words.len() * WORD, finds::<CLEAN>(&word));
         }
     }
 }
 
-/// Where there is a quote, a backslash or a newline among the bytes: a bit for each.
+/// Where there is a quote, a backslash or a newline among the bytes, or another control character, if that is wanted: a bit for
+/// each.
 #[inline]
-fn finds(word: &[u8; WORD]) -> u64 {
+fn finds<const CONTROLS: bool>(word: &[u8; WORD]) -> u64 {
     let wanted: [i8x16; 3] = [b'"', b'\\', b'\n'].map(splat);
     (0..WORD).step_by(WIDTH).fold(0, |finds, at| {
         let bytes = load(&word[at..at + WIDTH]);
         let [quotes, backslashes, newlines] = wanted.map(|byte| bytes.simd_eq(byte));
-        finds | u64::from((quotes | backslashes | newlines).to_bitmask()) << at
+        let ends = if CONTROLS { controls(bytes) } else { newlines };
+        finds | u64::from((quotes | backslashes | ends).to_bitmask()) << at
     })
 }
 
@@ -128,10 +143,11 @@ mod tests {
         #[test]
         fn lines_are_told_by_their_quotes(
             lines in proptest::collection::vec(
-                (proptest::collection::vec(prop::sample::select(vec!["\"", "\\", "x", "0123456789", "\0", "é"]), 0..60),
+                (proptest::collection::vec(prop::sample::select(vec!["\"", "\\", "x", "0123456789", "\0", "\t", "\u{7f}", "é"]), 0..60),
                  0_usize..3, 0_usize..9),
                 0..40,
             ),
+            clean: bool,
         ) {
             let block: Vec<u8> = lines.iter().flat_map(|(pieces, ..)| [&pieces.concat(), "\n"].concat().into_bytes()).collect();
             let (mut quotes, mut at) = (Quotes::default(), 0);
@@ -139,8 +155,9 @@ mod tests {
                 let (line, mut was_told) = (pieces.concat(), false);
                 for _ in 0..*asked {
                     let places: Vec<usize> = line.match_indices('"').map(|(place, _)| place).collect();
-                    let fits = places.len() == *many && !line.contains('\\') && line.len() < REACH;
-                    let told = quotes.of_line(&block, at, *many);
+                    let odd = |c: char| c == '\\' || clean && c < ' ';
+                    let fits = places.len() == *many && !line.contains(odd) && line.len() < REACH;
+                    let told = quotes.of_line(&block, at, Marks { quotes: *many, clean });
                     let told = told.map(|(told, end)| ((0..).map_while(|index| told.at(index)).collect(), end));
                     was_told = told.is_some();
                     prop_assert_eq!(told, fits.then_some((places, at + line.len())));
@@ -151,7 +168,7 @@ mod tests {
                 at += line.len() + 1;
             }
             quotes.forget();
-            prop_assert!(quotes.of_line(b"\"", 0, 1).is_none(), "it has no newline");
+            prop_assert!(quotes.of_line(b"\"", 0, Marks { quotes: 1, clean }).is_none(), "it has no newline");
         }
     }
 }
