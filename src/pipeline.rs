@@ -220,7 +220,7 @@ impl Pipeline {
 
     /// The site whose line this is. The first site in file order wins.
     ///
-    /// Where the format has no host, the lines are the only site's; of several, nobody's.
+    /// Where the format has no host, the lines are the only site's; of several, the first's that takes every host, or nobody's.
     pub fn route(&self, entry: &Entry<'_>) -> Option<usize> {
         if self.is_one_sites() {
             return Some(0);
@@ -233,9 +233,9 @@ impl Pipeline {
         })
     }
 
-    /// Whether sites share lines that can't be told apart.
+    /// Whether sites share lines that can be given to none of them.
     pub fn lacks_the_host(&self) -> bool {
-        self.sites.len() > 1 && !self.format.gives("host")
+        self.sites.len() > 1 && !self.format.gives("host") && self.sites.iter().all(|site| site.hosts.is_some())
     }
 
     /// Whether one site reads the log, and takes every host: all lines are its own.

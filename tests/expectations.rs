@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
 
 use common::{CRAWLER, KEY, Sandbox, combined, combined_by};
 
@@ -138,6 +139,51 @@ fn check_says_how_many_lines_fit_and_whether_a_proxy_seems_to_stand_in_front() {
     let done = sandbox.run(&["check", "--strict"]).expect_code(1);
     assert!(done.stderr.contains("none of the known formats fits: 20 of 20 recent lines"), "{done:#?}");
     assert!(done.stdout.contains("no known format, 0 of 20 recent lines fit"), "{done:#?}");
+}
+
+#[test]
+fn a_log_is_one_by_whatever_names() {
+    let sandbox = Sandbox::new();
+    sandbox.write("access.log", &combined("192.0.2.7", 0, "/files/report.pdf"));
+    sandbox.configure(1, &SITES.replace("\"LOGS/access.log\"", "\"LOGS/access.log\", \"LOGS/*.log\""));
+    let done = sandbox.run(&["check", "--strict"]).expect_code(0);
+    assert_eq!(done.stdout.matches("access.log:").count(), 1, "{done:#?}");
+    std::os::unix::fs::symlink(sandbox.path("access.log"), sandbox.path("link.log")).unwrap();
+    let other = SITES.replace("docs", "shop").replace("access.log", "link.log");
+    let with =
+        |site: &str, host: &str| site.replace("format =", &format!("hosts = [\"{host}.example.org\"]\nformat ="));
+    for (name, sites, warns) in [
+        ("neither has hosts", SITES.to_owned() + &other, true),
+        ("one has", SITES.to_owned() + &with(&other, "shop"), true),
+        ("both have", with(SITES, "docs") + &with(&other, "shop"), false),
+    ] {
+        sandbox.configure(1, &sites.replace("\"combined\"", "\"vhost_combined\""));
+        let done = sandbox.run(&["check"]).expect_code(0);
+        assert_eq!(done.stderr.contains("which is site `docs`'s, too, by another name"), warns, "{name}: {done:#?}");
+    }
+}
+
+#[test]
+fn root_is_told_what_of_the_configuration_the_service_cannot_read() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can look for another");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    sandbox.write("access.log", &combined("192.0.2.7", 0, "/files/report.pdf"));
+    sandbox.configure(1, SITES);
+    let open = |path: &std::path::Path| fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+    open(sandbox.path("access.log").parent().unwrap());
+    fs::create_dir_all(sandbox.path("state")).unwrap();
+    chown(sandbox.path("state"), Some(65_534), Some(65_534)).unwrap();
+    let config = sandbox.path("config.toml");
+    for (mode, says) in [(0o644, false), (0o600, true)] {
+        fs::set_permissions(&config, PermissionsExt::from_mode(mode)).unwrap();
+        let done = sandbox.run(&["check"]).expect_code(0);
+        let said =
+            done.stderr.lines().any(|line| line.contains("config.toml: `nobody`") && line.contains("can't read"));
+        assert_eq!(said, says, "{mode:o}: {done:#?}");
+    }
 }
 
 #[test]

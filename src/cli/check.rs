@@ -1,6 +1,6 @@
 //! `silktail check`: the configuration, and, as far as it can be seen from here, the logs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,24 +41,42 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     let mut out = String::new();
     let shared = shared(&config);
     let owner = owner::of_state(&config.state_dir);
+    let unreadable = |path: &Path| {
+        let owner = owner.as_ref()?;
+        let Reach::No(at) = owner.reach(path) else { return None };
+        Some(format!(
+            "{}: `{}`, who owns the state and runs the service, can't read {}",
+            printable(&path.display().to_string()),
+            owner.name(),
+            printable(&at.display().to_string())
+        ))
+    };
+    config.files.iter().filter_map(|path| unreadable(path)).for_each(&mut warn);
     for site in &config.sites {
         out.push_str(&format!("site {}\n", site.name));
         let choice = format_choice(site, &config.formats);
         let judge = Arc::new(pipeline_site(site.clone(), SiteId(0)));
+        let mut seen = HashSet::new();
         for pattern in &site.logs {
-            let paths = discover::expand(pattern);
+            let mut paths = discover::expand(pattern);
             if paths.is_empty() {
                 warn(format!("site `{}`: no file matches `{}` yet", site.name, printable(pattern)));
             }
+            // Two patterns may fit one file.
+            paths.retain(|path| seen.insert(path.clone()));
             for path in paths {
                 let shown = printable(&path.display().to_string());
-                if let Some(owner) = &owner
-                    && let Reach::No(at) = owner.reach(&path)
+                unreadable(&path).into_iter().for_each(&mut warn);
+                let sharing = shared.get(&real(&path)).map(Vec::as_slice).unwrap_or_default();
+                if let Some((other, name)) =
+                    sharing.first().filter(|(other, name)| *other != site.name && *name != path)
+                    && (site.hosts.is_none()
+                        || config.sites.iter().any(|one| one.name == *other && one.hosts.is_none()))
                 {
                     warn(format!(
-                        "{shown}: `{}`, who owns the state and runs the service, can't read {}",
-                        owner.name(),
-                        printable(&at.display().to_string())
+                        "{shown}: it is {}, which is site `{other}`'s, too, by another name: give both sites `hosts`, so \
+                         that each line can be given to one of them",
+                        printable(&name.display().to_string())
                     ));
                 }
                 match look(&path, &choice, &judge) {
@@ -80,7 +98,7 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
                         for Lack { what, so, help } in lacks {
                             warn(format!("site `{}`, {shown}: {what}: {so}; {help}", site.name));
                         }
-                        if !host && shared.contains(&path) {
+                        if !host && sharing.len() > 1 {
                             warn(format!(
                                 "{shown}: sites share it, and `{format}` has no host: its lines can be given to none of \
                                  them; log the host, as vhost_combined does"
@@ -114,14 +132,23 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     if failed > 0 || args.strict && warnings > 0 { Err(Failure::Said(1)) } else { Ok(()) }
 }
 
-/// The logs that several sites read.
-fn shared(config: &Config) -> HashSet<PathBuf> {
-    let mut once = HashSet::new();
-    let logs = config.sites.iter().flat_map(|site| {
-        let paths = site.logs.iter().flat_map(|pattern| discover::expand(pattern));
-        paths.collect::<HashSet<_>>()
-    });
-    logs.filter(|path| !once.insert(path.clone())).collect()
+/// The sites that read each log, and what they call it: all names of a file are one log.
+fn shared(config: &Config) -> HashMap<PathBuf, Vec<(&str, PathBuf)>> {
+    let mut logs: HashMap<PathBuf, Vec<(&str, PathBuf)>> = HashMap::new();
+    for site in &config.sites {
+        for path in site.logs.iter().flat_map(|pattern| discover::expand(pattern)) {
+            let sites = logs.entry(real(&path)).or_default();
+            if sites.iter().all(|(name, _)| *name != site.name) {
+                sites.push((&site.name, path));
+            }
+        }
+    }
+    logs
+}
+
+/// A file's name without links, where that can be told.
+fn real(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
 }
 
 enum Looked {

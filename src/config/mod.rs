@@ -26,6 +26,9 @@ use crate::visitor::bots::Bots;
 pub struct Config {
     /// Where it was read from.
     pub path: PathBuf,
+    /// The files that it was read from: itself, what it includes, certificates. Not those of secrets: they may be root's, and
+    /// handed to the service as credentials.
+    pub files: Vec<PathBuf>,
     /// Where the ledger lives.
     pub state_dir: PathBuf,
     /// What holds for sites that don't say otherwise.

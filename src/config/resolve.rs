@@ -50,8 +50,9 @@ pub fn state_dir(path: &Path, env: Env<'_>) -> Option<PathBuf> {
     let main = part_of(path, std::fs::read(path).ok()?, &mut sources, &mut problems)?;
     let (table, _) = DeTable::parse_recoverable(&main.text);
     let mut root = Table::new(table.get_ref(), table.span(), &keys::ROOT);
-    let (texts, names) = (HashMap::new(), HashSet::new());
-    let mut resolver = Resolver { env, problems: &mut problems, zone: TimeZone::UTC, texts, broken: Vec::new(), names };
+    let (texts, names, files) = (HashMap::new(), HashSet::new(), Vec::new());
+    let problems = &mut problems;
+    let mut resolver = Resolver { env, problems, zone: TimeZone::UTC, texts, broken: Vec::new(), names, files };
     resolver.state_dir(&mut root, main.source)
 }
 
@@ -154,7 +155,8 @@ fn read_all(path: &Path, env: Env<'_>, sources: &mut Vec<Source>, problems: &mut
         return None;
     }
     let texts = parts.iter().map(|part| (part.source, part.text.as_str())).collect();
-    Resolver { env, problems, zone: TimeZone::system(), texts, broken: Vec::new(), names: HashSet::new() }
+    let files = parts.iter().map(|part| part.path.clone()).collect();
+    Resolver { env, problems, zone: TimeZone::system(), texts, broken: Vec::new(), names: HashSet::new(), files }
         .resolve(path, &tables)
 }
 
@@ -187,6 +189,8 @@ struct Resolver<'r> {
     broken: Vec<String>,
     /// The sites' names so far.
     names: HashSet<String>,
+    /// What was read.
+    files: Vec<PathBuf>,
 }
 
 /// A site with the places that are needed to compare it with the others.
@@ -254,6 +258,7 @@ impl Resolver<'_> {
         }
         Some(Config {
             path: path.to_path_buf(),
+            files: std::mem::take(&mut self.files),
             state_dir: state_dir?,
             endpoint: endpoint.clone(),
             follow,

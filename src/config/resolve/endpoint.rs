@@ -73,7 +73,10 @@ impl Resolver<'_> {
             let pem = std::fs::read(&path).map_err(|error| format!("`{}`: {error}", path.display()));
             let certificates = pem.and_then(|pem| certificates(&pem).map_err(|error| error.to_string()));
             match certificates {
-                Ok(list) if !list.is_empty() => settings.ca_file = Some(path),
+                Ok(list) if !list.is_empty() => {
+                    self.files.push(path.clone());
+                    settings.ca_file = Some(path);
+                }
                 Ok(_) => self.walk(source).error(span, "`ca_file` has no certificate", "not a PEM file", None),
                 Err(error) => self.walk(source).error(span, format!("`ca_file` can't be used: {error}"), "here", None),
             }
