@@ -12,6 +12,7 @@ use super::identity::{self, Who};
 use super::known::Known;
 use super::look::{Looking, Open};
 use super::rewritten::Read;
+use super::rotated::Since;
 use super::scan::Scan;
 use super::source::{Reader, Sink, Source};
 use super::wishes::Start;
@@ -80,6 +81,10 @@ impl<S: Sink> Follower<S> {
             Err(opened) => opened,
         };
         if self.finished.contains(&(opened.dev, opened.ino, opened.modified)) {
+            return Ok(());
+        }
+        if self.is_unfinished(inode, opened.modified) {
+            self.search_again(path, Since::all(opened.modified.unwrap_or(SystemTime::UNIX_EPOCH)));
             return Ok(());
         }
         let known = match known {

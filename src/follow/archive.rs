@@ -22,6 +22,8 @@ const COMPRESSED: usize = 128 * 1024;
 const STEP: usize = 256 * 1024;
 /// Decompressed bytes kept at least behind the place of reading: an unfinished line is read again with what follows it.
 const KEEP: usize = 1024 * 1024;
+/// Bytes of a file's beginning that tell how it is packed.
+const MAGIC: usize = 512;
 /// The length of what isn't known yet: beyond any file.
 pub const UNKNOWN: u64 = u64::MAX >> 1;
 
@@ -39,18 +41,13 @@ pub enum Packing {
 }
 
 impl Packing {
-    /// Tells it by a file's first bytes; `None`: not packed in any way that is known.
+    /// Tells it by a file's first [`MAGIC`] bytes; `None`: not packed in any way that is known.
     pub fn of(first: &[u8]) -> Option<Packing> {
-        // A log's line begins with none of these.
-        [
-            (&b"\x1f\x8b"[..], Packing::Gzip),
-            (b"\x28\xb5\x2f\xfd", Packing::Zstd),
-            (b"BZh", Packing::Bzip2),
-            (b"\xfd7zXZ\0", Packing::Xz),
-        ]
-        .into_iter()
-        .find(|(magic, _)| first.starts_with(magic))
-        .map(|(_, packing)| packing)
+        // A log's line begins with none of these: servers write such bytes as escapes.
+        let by_magic =
+            [(&b"\x1f\x8b"[..], Packing::Gzip), (b"\x28\xb5\x2f\xfd", Packing::Zstd), (b"\xfd7zXZ\0", Packing::Xz)];
+        let packing = by_magic.into_iter().find(|(magic, _)| first.starts_with(magic)).map(|(_, packing)| packing);
+        packing.or_else(|| is_bzip2(first).then_some(Packing::Bzip2))
     }
 
     fn decoder<'r>(self, packed: impl Read + Send + 'r) -> io::Result<Box<dyn Read + Send + 'r>> {
@@ -62,6 +59,15 @@ impl Packing {
             Packing::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(packed)),
         })
     }
+}
+
+/// Whether a file begins as bzip2 does: with letters and digits alone, which a client may put at a line's beginning where the
+/// format has its header there. What is packed has other bytes behind them; no line has.
+fn is_bzip2(first: &[u8]) -> bool {
+    let Some([b'1'..=b'9', rest @ ..]) = first.strip_prefix(b"BZh") else { return false };
+    // The beginning of a block, or the end where there is none.
+    let is_begun = [b"1AY&SY", b"\x17rE8P\x90"].iter().any(|magic| rest.starts_with(*magic));
+    is_begun && rest.iter().take(MAGIC).any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace())
 }
 
 /// The members of a gzip, one after the other. As gzip itself does it, NULs behind the last are let be: they fill up what
@@ -112,7 +118,7 @@ impl Content {
     /// # Errors
     /// Those of reading them.
     pub fn of(file: File) -> io::Result<Content> {
-        let mut first = [0; 6];
+        let mut first = [0; MAGIC];
         let filled = super::file::fill(&mut first, |buffer, at| file.read_at(buffer, at))?;
         Ok(match Packing::of(&first[..filled]) {
             Some(packing) => Content::Packed(Box::new(Packed::new(file, packing))),
@@ -341,6 +347,20 @@ mod tests {
             ("bzip2", [bzip2(one), bzip2(two)].concat()),
             ("xz", [xz(one), xz(two)].concat()),
         ]
+    }
+
+    #[test]
+    fn no_client_makes_an_archive_of_a_log() {
+        let of_nothing = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::best()).finish().unwrap();
+        assert_eq!(Packing::of(&of_nothing), Some(Packing::Bzip2), "an archive of nothing");
+        let text: Vec<u8> = (0..2_000_000_u32).flat_map(|n| n.to_le_bytes()).collect();
+        let mut large = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::best());
+        large.write_all(&text).unwrap();
+        assert_eq!(Packing::of(&large.finish().unwrap()), Some(Packing::Bzip2));
+        for header in ["BZh9", "BZh91AY&SY", "BZh91AY&SY\t"] {
+            let line = format!("{header} - - [10/Nov/2026:10:00:00 +0000] \"GET / HTTP/1.1\" 200 5\r\n");
+            assert_eq!(Packing::of(line.repeat(20).as_bytes()), None, "{header}");
+        }
     }
 
     #[test]

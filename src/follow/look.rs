@@ -83,9 +83,10 @@ impl<S: Sink> Follower<S> {
         self.looked_at = Instant::now();
         self.wants_to_look = false;
         self.unconcerned.clear();
-        if self.finished.len() > FINISHED {
+        if self.finished.len() + self.unfinished.len() > FINISHED {
             // What lies there still is looked into once more.
             self.finished.clear();
+            self.unfinished.clear();
         }
         self.allow_for_the_clock(&began);
         let patterns: Vec<String> = self.targets.iter().map(|target| target.pattern.clone()).collect();

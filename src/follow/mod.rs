@@ -51,6 +51,24 @@ const SETTLED: Duration = Duration::from_secs(60);
 /// The clock that a file system stamps with is a tick or so behind.
 const TICK: Duration = Duration::from_millis(20);
 
+/// An archive that ended in the middle when it was read.
+#[derive(Debug, Clone, Copy)]
+struct Unfinished {
+    /// When it had been written to.
+    modified: Option<SystemTime>,
+    /// When that was.
+    read: Instant,
+}
+
+impl Unfinished {
+    /// Whether there is nothing to be gained yet by reading it again: it is as it was and may go on, or it is written to just
+    /// now.
+    fn waits(self, modified: Option<SystemTime>) -> bool {
+        let settled = modified.is_none_or(|at| at.elapsed().is_ok_and(|ago| ago > SETTLED));
+        self.read.elapsed() < watch::FALLBACK_POLL || self.modified == modified && !settled
+    }
+}
+
 /// The follower and all the logs it holds.
 pub struct Follower<S> {
     targets: Vec<Target>,
@@ -82,6 +100,8 @@ pub struct Follower<S> {
     wanted: Option<Wanted>,
     /// Archives that were read to their end, and files that aren't to be read: nobody writes into them any more.
     finished: HashSet<Archive>,
+    /// Archives that end in the middle and may be on their way still, by their inodes.
+    unfinished: HashMap<(u64, u64), Unfinished>,
     /// When the names were last looked at, by the clock as it goes now.
     looked: Option<Moment>,
     /// By how much the clock was set back while nobody was there to see it: what the ledger knows of times is by the
@@ -177,6 +197,7 @@ impl<S: Sink> Follower<S> {
             parked: Parked::new(),
             wanted: None,
             finished: HashSet::new(),
+            unfinished: HashMap::new(),
             looked: None,
             set_back: Duration::ZERO,
             looking_stored: None,
@@ -536,6 +557,37 @@ mod tests {
         let got = follower.sink.urls.borrow().clone();
         let want: Vec<String> = (0..3).map(|n| format!("https://docs.example.org/{n}.pdf")).collect();
         assert_eq!(got, want);
+    }
+
+    #[test]
+    fn an_archive_that_may_go_on_is_not_read_again_and_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        (0..2_000).for_each(|n| packed.write_all(line(&format!("/{n}.pdf")).as_bytes()).unwrap());
+        let packed = packed.finish().unwrap();
+        let (archive, half) = (folder.path().join("access.log.1.gz"), packed.len() / 2);
+        std::fs::write(&archive, &packed[..half]).unwrap();
+        for pattern in ["access.log*", "access.log"] {
+            let _ = std::fs::remove_dir_all(folder.path().join("state"));
+            let (mut follower, _wake) = follower(folder.path(), pattern);
+            follower.begin().unwrap();
+            if pattern == "access.log" {
+                follower.search_again(&folder.path().join("access.log"), Since::all(SystemTime::UNIX_EPOCH));
+                follower.look().unwrap();
+            }
+            let mut buffers = Buffers::default();
+            let turns = (0..20).take_while(|_| follower.turns(&mut buffers).unwrap()).count();
+            assert!(turns < 20, "{pattern}");
+            let read = follower.sink.urls.borrow().len();
+            assert!((1..2_000).contains(&read), "{pattern}: {read}");
+            // It goes on.
+            std::fs::write(&archive, &packed).unwrap();
+            follower.unfinished.values_mut().for_each(|one| one.read -= watch::FALLBACK_POLL);
+            follower.look().unwrap();
+            while follower.turns(&mut buffers).unwrap() {}
+            assert_eq!(follower.sink.urls.borrow().len(), 2_000, "{pattern}");
+            std::fs::write(&archive, &packed[..half]).unwrap();
+        }
     }
 
     #[test]

@@ -228,6 +228,16 @@ impl<S: Sink> Follower<S> {
         }
     }
 
+    /// Whether a file is an archive that is to be read again, but not yet.
+    pub(super) fn is_unfinished(&mut self, inode: (u64, u64), modified: Option<SystemTime>) -> bool {
+        let Some(unfinished) = self.unfinished.get(&inode) else { return false };
+        let waits = unfinished.waits(modified);
+        if !waits {
+            self.unfinished.remove(&inode);
+        }
+        waits
+    }
+
     /// A file that was empty when it was seen has become a copy of a log that is known: nothing more is to come of it.
     pub(super) fn give_up_what_was_empty(
         &mut self,
@@ -286,8 +296,14 @@ impl<S: Sink> Follower<S> {
         let mut missing = Vec::new();
         // Logs that may still be what lies under the name, which can't be read: or it was cut, and its copy is a sibling.
         let mut hidden = Vec::new();
+        // Something that may be what is searched for can't be read now.
+        let mut is_unsure = false;
         for (index, row) in known.named(name) {
             if row.ended && !self.left_over.contains(&row.id) {
+                continue;
+            }
+            if self.unfinished.contains_key(&(row.dev, row.ino)) {
+                is_unsure = true;
                 continue;
             }
             let is_under_its_name = file::inode(name).is_ok_and(|inode| inode == (row.dev, row.ino));
@@ -304,8 +320,7 @@ impl<S: Sink> Follower<S> {
             }
         }
         let mut first: Vec<Source> = Vec::new();
-        // Something that may be what is searched for can't be read now.
-        let mut is_unsure = !missing.is_empty() && !directories.has_all_siblings(name);
+        is_unsure |= !missing.is_empty() && !directories.has_all_siblings(name);
         is_unsure |= self.troubles.contains_key(name) && name.symlink_metadata().is_ok();
         for sibling in directories.siblings(name) {
             let Sibling { path, inode, modified, born } = sibling;
@@ -314,6 +329,10 @@ impl<S: Sink> Follower<S> {
                 continue;
             }
             let is_news = modified.is_none_or(|written| written >= since.written) || self.unopened.contains_key(&inode);
+            if self.is_unfinished(inode, modified) {
+                is_unsure = true;
+                continue;
+            }
             // An old one can only be what is missing.
             if !is_news && missing.is_empty() {
                 continue;

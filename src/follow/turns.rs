@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 use super::rotated::Since;
 use super::source::{Buffers, Happened, Sink, Turn};
 use super::truncated::{Truncated, copy_of};
-use super::{Follower, QUIET, SETTLED};
+use super::{Follower, QUIET, SETTLED, Unfinished};
 use crate::ledger::LedgerError;
 
 /// What becomes of a log after its turn.
@@ -127,6 +127,8 @@ impl<S: Sink> Follower<S> {
             } else {
                 let since = source.modified.unwrap_or(SystemTime::UNIX_EPOCH);
                 let path = path.to_path_buf();
+                let unfinished = Unfinished { modified: source.modified, read: Instant::now() };
+                self.unfinished.insert((source.row.dev, source.row.ino), unfinished);
                 self.search_again(&path, Since::all(since));
             }
             return Next::LetGo;
