@@ -818,15 +818,16 @@ fn nuls_behind_which_a_log_goes_on_hide_no_line() {
 fn a_hole_that_a_truncated_log_is_left_with_hides_no_line() {
     let mut play = Play::new(EXACT);
     // A server that doesn't append writes on at its own offset.
-    let text = lines(0..20);
-    play.written = 20;
+    // More than that by which a format is decided.
+    let text = lines(0..500);
+    play.written = 500;
     let mut server = fs::File::create(play.path("access.log")).unwrap();
     server.write_all(text.as_bytes()).unwrap();
     play.start();
     play.settle();
     play.copy_and_truncate("access.log.1");
-    let text = lines(20..25);
-    play.written = 25;
+    let text = lines(500..505);
+    play.written = 505;
     server.write_all(text.as_bytes()).unwrap();
     play.settle();
     play.stop();
@@ -1462,26 +1463,50 @@ fn a_log_that_is_replaced_by_a_longer_copy_of_itself_goes_on_in_it() {
 
 #[test]
 fn a_log_that_came_and_went_under_a_glob_while_nobody_looked_is_read() {
-    let mut play = Play::new("*.log");
-    play.append_bytes("old.log.1", lines(900..905).as_bytes());
-    was_there(&play.path("old.log.1"));
-    play.append("access.log", 5);
-    play.start();
-    play.settle();
-    play.stop();
-    play.append("new.log", 5);
-    play.rename("new.log", "new.log.1");
-    play.start();
-    play.settle();
-    play.append("new.log", 1);
-    play.settle();
-    play.stop();
-    play.expect_each_once("a log that came and went");
-    // A backfill takes what lies there all the same.
-    play.sandbox.run(&["backfill", "--yes"]).expect_code(0);
-    let old: Vec<String> = urls(900..905);
-    let got = play.endpoint.delivered();
-    assert!(old.iter().all(|url| got.contains(url)) && got.len() == 16, "{got:#?}");
+    // A number may be the log's own.
+    for name in ["new.log", "new-8080.log", "new-1.log"] {
+        let mut play = Play::new("*.log");
+        play.append_bytes("old.log.1", lines(900..905).as_bytes());
+        was_there(&play.path("old.log.1"));
+        play.append("access.log", 5);
+        play.start();
+        play.settle();
+        play.stop();
+        play.append(name, 5);
+        play.rename(name, &format!("{name}.1"));
+        play.start();
+        play.settle();
+        play.append(name, 1);
+        play.settle();
+        play.stop();
+        play.expect_each_once(name);
+        // A backfill takes what lies there all the same.
+        play.sandbox.run(&["backfill", "--yes"]).expect_code(0);
+        let old: Vec<String> = urls(900..905);
+        let got = play.endpoint.delivered();
+        assert!(old.iter().all(|url| got.contains(url)) && got.len() == 16, "{got:#?}");
+    }
+}
+
+#[test]
+fn a_log_that_was_waited_for_and_came_and_went_while_nobody_looked_is_read() {
+    for (pattern, is_there_again) in [("late.log", false), ("late.log", true), ("lat*.log", true)] {
+        let mut play = Play::new(pattern);
+        play.start();
+        wait_for("it waits", SOON, || play.daemon.as_ref().unwrap().stderr().contains("ready"));
+        play.stop();
+        play.append("late.log", 5);
+        play.rename("late.log", "late.log.1");
+        if is_there_again {
+            play.append("late.log", 2);
+        }
+        play.start();
+        play.settle();
+        play.append("late.log", 1);
+        play.settle();
+        play.stop();
+        play.expect_each_once(&format!("{pattern}, {is_there_again}"));
+    }
 }
 
 /// Waits until a file is older than the clock of file systems may be behind.

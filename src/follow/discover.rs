@@ -104,28 +104,33 @@ pub fn paths(patterns: &[String], mut trouble: impl FnMut(&Path, io::Error)) -> 
     found
 }
 
-/// The names that a pattern matches and under which nothing lies but rotated siblings.
-pub fn absent(pattern: &str) -> Vec<PathBuf> {
-    let (Some(parent), true) = (Path::new(pattern).parent(), is_glob(pattern)) else { return Vec::new() };
+/// The names that a pattern matches and of which rotated siblings are there, whether anything lies under them or not.
+pub fn rotated_names(pattern: &str) -> BTreeSet<PathBuf> {
+    let Some(parent) = Path::new(pattern).parent() else { return BTreeSet::new() };
+    if !is_glob(pattern) {
+        return [PathBuf::from(pattern)].into();
+    }
     let folders = match parent.to_string_lossy() {
         folders if is_glob(&folders) => glob::glob(&folders).into_iter().flatten().flatten().collect(),
         _ => vec![parent.to_path_buf()],
     };
-    let mut absent = BTreeSet::new();
+    let mut names = BTreeSet::new();
     // One by one: nearly all are logs under their own names.
     for entry in folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten() {
-        let name = entry.file_name();
-        let bare = unrotated_name(Path::new(&name));
-        if name.to_str() == Some(&bare) {
-            continue;
-        }
         let path = entry.path();
-        let unrotated = path.with_file_name(bare);
-        if is_plainly_rotated(&path, &unrotated) && is_for(pattern, &unrotated) && !is_for(pattern, &path) {
-            absent.insert(unrotated);
+        for bare in names_before_rotation(&path) {
+            let unrotated = path.with_file_name(bare);
+            if is_plainly_rotated(&path, &unrotated) && is_for(pattern, &unrotated) && !is_for(pattern, &path) {
+                names.insert(unrotated);
+            }
         }
     }
-    absent.into_iter().filter(|name| name.symlink_metadata().is_err()).collect()
+    names
+}
+
+/// The same, of those under which nothing lies.
+pub fn absent(pattern: &str) -> Vec<PathBuf> {
+    rotated_names(pattern).into_iter().filter(|name| is_glob(pattern) && name.symlink_metadata().is_err()).collect()
 }
 
 /// Whether a pattern matches a path, whether anything lies there or not.
@@ -255,6 +260,26 @@ fn unrotated_name(path: &Path) -> String {
         Some((stem, extension)) => format!("{}.{extension}", without_numbers(stem)),
         None => bare.to_owned(),
     }
+}
+
+/// The names of which rotation may have made one: without all numbers and dates, or without the last, for the others may be
+/// the log's own. `shop-8080.log.1` is of `shop-8080.log`.
+fn names_before_rotation(path: &Path) -> Vec<String> {
+    fn without_the_last(text: &str) -> Option<&str> {
+        let at = text.rfind(['.', '-', '_'])?;
+        text[at + 1..].bytes().all(|byte| byte.is_ascii_digit()).then(|| &text[..at])
+    }
+    let plain = unpacked_name(path).unwrap_or_else(|| path.to_path_buf());
+    let name = plain.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let own = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut names = vec![unrotated_name(path)];
+    names.extend(without_the_last(&name).map(str::to_owned));
+    let before = name.rsplit_once('.').and_then(|(stem, extension)| Some((without_the_last(stem)?, extension)));
+    names.extend(before.map(|(stem, extension)| format!("{stem}.{extension}")));
+    names.push(name);
+    names.retain(|name| *name != own && !name.is_empty());
+    names.dedup();
+    names
 }
 
 /// The name without what compression appends to it; `None`: it has nothing of the kind.
@@ -430,12 +455,23 @@ mod tests {
     #[test]
     fn names_under_which_only_rotated_logs_lie_are_found() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["a.log", "a.log.1", "b.log.1", "b.log.2.gz", "c.log-20261110", "d.txt.1", "e-8080.log.old"] {
+        for name in [
+            "a.log",
+            "a.log.1",
+            "b.log.1",
+            "b.log.2.gz",
+            "c.log-20261110",
+            "d.txt.1",
+            "e-8080.log.old",
+            "f-8080.log.1",
+            "g-1.log.2.gz",
+        ] {
             fs::write(folder.path().join(name), "").unwrap();
         }
         let pattern = folder.path().join("*.log");
-        let want = ["b.log", "c.log"].map(|name| folder.path().join(name));
-        assert_eq!(absent(&pattern.to_string_lossy()), want);
+        let rotated = ["a.log", "b.log", "c.log", "f-8080.log", "g-1.log"].map(|name| folder.path().join(name));
+        assert!(rotated_names(&pattern.to_string_lossy()).into_iter().eq(rotated.clone()));
+        assert_eq!(absent(&pattern.to_string_lossy()), rotated[1..]);
         assert!(absent(&folder.path().join("b.log").to_string_lossy()).is_empty());
     }
 

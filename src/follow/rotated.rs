@@ -67,14 +67,14 @@ impl<S: Sink> Follower<S> {
                 names.push((Arc::clone(&row.path), since - self.set_back));
             }
         }
-        // What came and went while nobody looked has nothing under its name, and is in no row.
+        // What came while nobody looked, and was rotated, is in no row: neither it nor what has its name now.
         let looked_under = patterns.iter().filter(|(pattern, _)| !followed.contains(*pattern));
         for (pattern, looked) in
             looked_under.filter(|(pattern, _)| self.targets.iter().any(|one| one.pattern == **pattern))
         {
             let Some(looked) = looked.and_then(|at| SystemTime::try_from(at).ok()) else { continue };
             let since = looked - TICK - self.set_back;
-            names.extend(discover::absent(pattern).into_iter().map(|name| (Arc::from(name), since)));
+            names.extend(discover::rotated_names(pattern).into_iter().map(|name| (Arc::from(name), since)));
         }
         // The earliest of each.
         names.sort_unstable();
