@@ -111,7 +111,7 @@ impl Work<'_> {
         if others.any(|other| other.row.fingerprint.head_len > 0 && other.row.fingerprint.agrees_head(&head)) {
             return Ok(Opening::Later);
         }
-        let mut first_lines = follow::first_bytes(&opened.file)?;
+        let mut first_lines = follow::deciding_bytes(&opened.file)?;
         if !live && !first_lines.contains(&b'\n') {
             first_lines.push(b'\n');
         }

@@ -109,7 +109,7 @@ pub(super) const ENDS: usize = 64 * 1024;
 pub fn extent(input: &Input, choice: &FormatChoice) -> io::Result<Extent> {
     let opened = input.open()?;
     let (bytes, _) = opened.file.on_disk();
-    let mut first = follow::first_bytes(&opened.file)?;
+    let mut first = follow::deciding_bytes(&opened.file)?;
     if !first.contains(&b'\n') {
         first.push(b'\n');
     }

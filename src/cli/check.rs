@@ -180,7 +180,7 @@ fn look(path: &Path, choice: &FormatChoice, site: &Arc<Site>) -> std::io::Result
     let whole = if recent.len() as u64 == end { 0 } else { memchr::memchr(b'\n', &recent).map_or(0, |at| at + 1) };
     let lines: Vec<&[u8]> = recent[whole..].split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).collect();
     let lines = &lines[lines.len().saturating_sub(RECENT_LINES)..];
-    let first = crate::follow::first_bytes(&opened.file)?;
+    let first = crate::follow::deciding_bytes(&opened.file)?;
     let Some(decided) = decide_format(choice, None, &first).filter(|_| !lines.is_empty()) else {
         return Ok(Looked::Empty);
     };

@@ -15,7 +15,7 @@ use crate::daemon::{WINDOW_ENTRIES, format_choice, pipeline_site};
 use crate::deliver::payload::{self, PropertyKey};
 use crate::entry::{Entry, FIELDS};
 use crate::follow::scan::directives_before;
-use crate::follow::{FormatChoice, decide_format, discover, file, first_bytes};
+use crate::follow::{FormatChoice, decide_format, deciding_bytes, discover, file};
 use crate::format::{Format, Misfit, Reading};
 use crate::lines::{Cut, Cutter, Line};
 use crate::offsets::{LogId, SiteId};
@@ -181,7 +181,7 @@ impl Explainer {
             for path in logs {
                 let decide = || {
                     let opened = file::open(path).ok()?;
-                    let first = first_bytes(&opened.file).ok()?;
+                    let first = deciding_bytes(&opened.file).ok()?;
                     let decided = decide_format(&choice, None, &first).filter(|decided| decided.fits)?;
                     // The lines are taken for such as follow the log's last.
                     let reading = directives_before(&opened.file, &decided.format, opened.size).unwrap_or_default();

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use jiff::Timestamp;
 
-use super::decide::{decide_format, first_bytes};
+use super::decide::{decide_after, deciding_bytes};
 use super::file::{self, Opened};
 use super::identity::{self, Who};
 use super::known::Known;
@@ -272,10 +272,10 @@ impl<S: Sink> Follower<S> {
         };
         let stored = row.and_then(|row| row.format.as_deref());
         // Without its first bytes, where it was decided before.
-        let decided = match decide_format(choice, stored, &[]) {
+        let decided = match decide_after(choice, stored, None, &[]) {
             Some(decided) => Some(decided),
-            None => match first_bytes(&opened.file) {
-                Ok(first) => decide_format(choice, stored, &first),
+            None => match deciding_bytes(&opened.file) {
+                Ok(first) => decide_after(choice, stored, known.format_before(name, row), &first),
                 Err(error) => {
                     self.say_trouble(path, &error);
                     return Ok(Adopted::NotYet);
@@ -356,7 +356,9 @@ impl<S: Sink> Follower<S> {
         row.path = name.into();
         let at = if path == name { Arc::clone(&row.path) } else { path.into() };
         (row.dev, row.ino, row.ended) = (opened.dev, opened.ino, false);
-        row.format = Some(decided.format.shared_name());
+        // An archive has all its lines.
+        let is_final = decided.is_final || opened.file.is_packed();
+        row.format = is_final.then(|| decided.format.shared_name());
         let followed_to = self.ledger.position(None, row.id)?.map_or(start, |position| position.watermark);
         let log = Log { id: row.id, path, size: opened.size };
         let readers = self.readers(&sites, log, start, followed_to)?;

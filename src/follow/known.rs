@@ -73,6 +73,12 @@ impl Known {
         self.at(&self.by_name, self.hasher.hash_one(name)).filter(move |(_, row)| *row.path == *name)
     }
 
+    /// The format of the log that had this name last before one, or before any that isn't known.
+    pub fn format_before(&self, name: &Path, row: Option<&LogRow>) -> Option<&str> {
+        let of = self.named(name).filter(|(_, one)| row.is_none_or(|row| one.id < row.id));
+        of.filter(|(_, one)| one.format.is_some()).max_by_key(|(_, one)| one.id)?.1.format.as_deref()
+    }
+
     /// Those whose names rotation may have made of the same one as this (see [`discover::are_related`]).
     pub fn related(&mut self, path: &Path) -> Vec<(usize, Arc<LogRow>)> {
         let Self { rows, by_family, hasher, .. } = self;

@@ -33,7 +33,7 @@ use jiff::Timestamp;
 use crate::ledger::{Ledger, LedgerError};
 use crate::offsets::{LogId, SiteId};
 use crate::visitor::repeats::Repeats;
-pub use decide::{Decided, decide_format, first_bytes};
+pub use decide::{Decided, decide_format, deciding_bytes};
 use known::Known;
 use moment::Moment;
 use reload::{Parked, Wanted, new_patterns};

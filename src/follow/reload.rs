@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::adopt::Log;
-use super::decide::{decide_format, first_bytes};
+use super::decide::{decide_after, deciding_bytes};
 use super::source::{Reader, Sink, Source};
 use super::wishes::{Target, Wishes};
 use super::{Follower, discover};
@@ -70,10 +70,12 @@ impl<S: Sink> Follower<S> {
                 self.park(&mut source);
                 continue;
             };
-            let first = first_bytes(&source.file).unwrap_or_default();
-            let decided = decide_format(choice, source.row.format.as_deref(), &first);
+            let first = deciding_bytes(&source.file).unwrap_or_default();
+            let now = source.pipeline.format.shared_name();
+            let decided = decide_after(choice, source.row.format.as_deref(), Some(&now), &first);
+            let is_final = source.file.is_packed() || decided.as_ref().is_none_or(|decided| decided.is_final);
             let format = decided.map_or_else(|| source.pipeline.format.clone(), |decided| decided.format);
-            source.row.format = Some(format.shared_name());
+            source.row.format = is_final.then(|| format.shared_name());
             self.hand_over(index, format, &targets)?;
             self.sink.update(self.sources[index].row.clone());
             index += 1;
@@ -82,6 +84,31 @@ impl<S: Sink> Follower<S> {
         self.look_at_all(&followed)?;
         self.wanted = None;
         tracing::info!(files = self.sources.len(), "following by the new configuration");
+        Ok(())
+    }
+
+    /// A log that was begun with few lines may, by those that it has now, be in another format.
+    pub(super) fn decide_again(&mut self, index: usize) -> Result<(), LedgerError> {
+        let Some(source) = self.sources.get(index) else { return Ok(()) };
+        let targets = self.matching(&source.row.path);
+        let choice = targets.first().and_then(|index| self.targets.get(*index)).map(|target| &target.format);
+        // What can't be read is said when its turn comes.
+        let (Some(choice), Ok(bytes)) = (choice, deciding_bytes(&source.file)) else { return Ok(()) };
+        let now = source.pipeline.format.shared_name();
+        let Some(decided) = decide_after(choice, None, Some(&now), &bytes) else { return Ok(()) };
+        if decided.format.name() != &*now {
+            tracing::info!(
+                path = %source.path.display(), offset = source.read_to(), format = decided.format.name(), before = &*now,
+                "the log's format shows now that it has more lines"
+            );
+            self.hand_over(index, decided.format, &targets)?;
+        }
+        if decided.is_final
+            && let Some(source) = self.sources.get_mut(index)
+        {
+            source.row.format = Some(source.pipeline.format.shared_name());
+            self.sink.update(source.row.clone());
+        }
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::decide::first_bytes;
+use super::decide::deciding_bytes;
 use super::file::{self, Opened};
 use super::identity::{self, Who};
 use super::source::{Sink, Source};
@@ -68,7 +68,7 @@ impl<S: Sink> Follower<S> {
         let Ok(file) = handle else { return Ok(true) };
         let (name, modified) = (&truncated.name, meta.modified().ok());
         let opened = Opened { file, dev: meta.dev(), ino: meta.ino(), size: meta.len(), modified };
-        if !first_bytes(&opened.file).is_ok_and(|first| first.contains(&b'\n')) {
+        if !deciding_bytes(&opened.file).is_ok_and(|first| first.contains(&b'\n')) {
             // The server may still have it open.
             return Ok(truncated.noticed.elapsed() >= QUIET);
         }

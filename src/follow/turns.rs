@@ -34,6 +34,9 @@ impl<S: Sink> Follower<S> {
             if !self.sources[index].due {
                 continue;
             }
+            if self.sources[index].row.format.is_none() && !self.sources[index].file.is_packed() {
+                self.decide_again(index)?;
+            }
             let next = self.turn(index, buffers);
             more |= matches!(next, Next::More | Next::GoesOnInItsCopy);
             if matches!(next, Next::GoesOnInItsCopy | Next::Cut) {
