@@ -6,7 +6,7 @@ mod common;
 
 use std::fs;
 
-use common::{BROWSER, Done, Endpoint, Sandbox};
+use common::{BROWSER, Done, Endpoint, SOON, Sandbox, wait_for};
 use serde_json::{Value, json};
 
 const SITE: &str = r#"
@@ -190,6 +190,49 @@ fn lines_that_are_the_daemons_and_not_sent_yet_are_not_called_sent() {
     daemon.stop();
     let none = summary(&sandbox, &[]);
     assert_eq!((&none["already_sent"], &none["left_to_run"]), (&json!(2), &json!(0)));
+}
+
+#[test]
+fn what_run_has_left_of_a_log_that_nobody_follows_any_more_is_sent() {
+    for reloads in [false, true] {
+        let (sandbox, endpoint) = sandbox();
+        sandbox.write("access.log", &at(1, 10, "a"));
+        let other = SITE.replace("access.log", "other.log");
+        let daemon = sandbox.start("said");
+        endpoint.wait_delivered(1);
+        let daemon = if reloads {
+            sandbox.configure(endpoint.port, &other);
+            daemon.hang_up();
+            wait_for("the new configuration", SOON, || daemon.stderr().contains("following by the new configuration"));
+            Some(daemon)
+        } else {
+            daemon.stop();
+            None
+        };
+        sandbox.append("access.log", &(at(1, 11, "b") + &at(1, 12, "c")));
+        let log = sandbox.path("access.log").display().to_string();
+        if daemon.is_none() {
+            // While it is in the configuration, it is `run`'s.
+            assert_eq!(summary(&sandbox, &[&log])["left_to_run"], json!(2));
+            sandbox.configure(endpoint.port, &other);
+        }
+        let done = summary(&sandbox, &["--site", "docs", &log]);
+        assert_eq!((&done["event"], &done["left_to_run"]), (&json!(2), &json!(0)), "{done}");
+        assert_eq!(summary(&sandbox, &["--site", "docs", &log])["event"], json!(0));
+        // Followed again, it goes on behind that.
+        sandbox.append("access.log", &at(1, 13, "d"));
+        sandbox.configure(endpoint.port, SITE);
+        let daemon = match daemon {
+            Some(daemon) => {
+                daemon.hang_up();
+                daemon
+            }
+            None => sandbox.start("said-again"),
+        };
+        endpoint.wait_delivered(4);
+        daemon.stop();
+        assert_eq!(files(&endpoint), ["a.pdf", "b.pdf", "c.pdf", "d.pdf"], "{reloads}");
+    }
 }
 
 #[test]

@@ -1509,6 +1509,33 @@ fn a_log_that_was_waited_for_and_came_and_went_while_nobody_looked_is_read() {
     }
 }
 
+#[test]
+fn a_log_that_is_rotated_and_then_has_another_path_is_read_on() {
+    for start in ["beginning", "end"] {
+        let mut play = Play::new(EXACT);
+        play.start();
+        play.append("access.log", 5);
+        play.settle();
+        play.stop();
+        play.append("access.log", 3);
+        play.rename("access.log", "access.log.1");
+        play.append("access.log", 2);
+        // Not the log's: it was there before.
+        play.append_bytes("access.log.2", lines(900..905).as_bytes());
+        was_there(&play.path("access.log.2"));
+        // Another machine, or another name for the directory.
+        fs::rename(play.sandbox.path("logs"), play.sandbox.path("moved")).unwrap();
+        let config = fs::read_to_string(play.sandbox.path("config.toml")).unwrap();
+        let config =
+            config.replace("/logs/", "/moved/").replace("start = \"beginning\"", &format!("start = \"{start}\""));
+        play.sandbox.write("config.toml", &config);
+        play.start();
+        play.settle();
+        play.stop();
+        play.expect_each_once(start);
+    }
+}
+
 /// Waits until a file is older than the clock of file systems may be behind.
 fn was_there(path: &Path) {
     let made = fs::metadata(path).unwrap().created().unwrap();

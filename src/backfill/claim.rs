@@ -329,7 +329,10 @@ impl Work<'_> {
                 let reopened = ledger.reopen(site, row.id, digest)?;
                 self.collector.state.borrow_mut().summary.read_again += reopened as u64;
             }
-            for range in ledger.claim(site, row.id, size, meant, digest)? {
+            let is_followed = self.options.followed.iter().any(|(of, pattern)| {
+                site.is_none_or(|site| site == *of) && follow::discover::is_for(pattern, &row.path)
+            });
+            for range in ledger.claim((site, row.id), is_followed, size, meant, digest)? {
                 let start = range.from.max(seen_to);
                 for (from, until) in overlaps(meant, start, range.until) {
                     if range.resumed && from != start {

@@ -100,6 +100,8 @@ pub struct Options {
     pub period: Period,
     /// Threads that read.
     pub jobs: usize,
+    /// Whose logs `run` follows by which patterns.
+    pub followed: Vec<(SiteId, String)>,
     /// Where it is, for those that show it.
     pub progress: Arc<Progress>,
 }

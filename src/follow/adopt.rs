@@ -308,7 +308,7 @@ impl<S: Sink> Follower<S> {
             );
         }
         let sites = self.sites_of(targets);
-        let fresh = self.is_fresh(targets);
+        let fresh = self.is_fresh(targets) && !self.succeeds_an_orphan(name, known);
         let rewritten =
             if who == Who::New { self.rewritten(path, &opened, &decided.format, &sites, known)? } else { None };
         let read_before = rewritten.map(|rewritten| rewritten.read);
@@ -455,14 +455,21 @@ impl<S: Sink> Follower<S> {
         log: Log<'_>,
         start: u64,
     ) -> Result<Reader, LedgerError> {
+        // Before it is taken, for asking may fail.
+        let position = self.ledger.position(id, log.id)?;
         if let Some(reader) = self.parked.remove(&(log.id, id)) {
             let cutter = match reader.cutter.max_line() {
                 same if same == self.max_line => reader.cutter,
                 _ => Cutter::new(reader.cutter.offset(), self.max_line),
             };
-            return Ok(Reader { site, cutter, settled: reader.settled });
+            // While nobody followed it, a backfill may have read on.
+            let read_on = position.filter(|position| position.watermark > cutter.offset());
+            return Ok(match read_on {
+                Some(position) => Reader::new(site, Cutter::new(position.watermark, self.max_line), position.settled),
+                None => Reader { site, cutter, settled: reader.settled },
+            });
         }
-        if let Some(position) = self.ledger.position(id, log.id)? {
+        if let Some(position) = position {
             let read_to = self.read_to.get(&(id, log.id)).copied().unwrap_or(0);
             let cutter = Cutter::new(position.watermark.max(read_to), self.max_line);
             return Ok(Reader::new(site, cutter, position.settled));

@@ -132,6 +132,11 @@ pub struct Follower<S> {
     /// How far logs that were let go have been read in this run: what isn't settled of that is on its way.
     read_to: HashMap<(Option<SiteId>, LogId), u64>,
     read_to_checked: usize,
+    /// Logs that an earlier configuration followed, and none of the patterns by the names that they had: what is read by new
+    /// patterns may be they.
+    orphans: HashSet<LogId>,
+    /// Patterns that an earlier configuration had, while what was read by them waits to be sent.
+    dropped: Vec<(SiteId, String)>,
     /// Logs of an earlier run that aren't done with, and not found yet.
     left_over: BTreeSet<LogId>,
     /// Whether it was said that the state can't be written.
@@ -210,6 +215,8 @@ impl<S: Sink> Follower<S> {
             unopened: HashMap::new(),
             search: BTreeMap::new(),
             cut: BTreeMap::new(),
+            orphans: HashSet::new(),
+            dropped: Vec::new(),
             left_over: BTreeSet::new(),
             unread: HashSet::new(),
             truncated: Vec::new(),
@@ -257,6 +264,8 @@ impl<S: Sink> Follower<S> {
             match self.passing(|this| this.wait(more))? {
                 Some(Flow::Stop) => {
                     self.outline_ends();
+                    // Where it can't be written now, a backfill leaves to `run` what that will read.
+                    let _ = self.ledger.set_followed(std::iter::empty());
                     return Ok(());
                 }
                 Some(Flow::Quiet) => buffers.release(),
@@ -280,6 +289,7 @@ impl<S: Sink> Follower<S> {
         // Each log was asked for; that isn't done again.
         self.ledger.let_go()?;
         self.know_patterns()?;
+        self.say_what_is_followed()?;
         self.remember_looking(true)
     }
 
@@ -314,7 +324,7 @@ impl<S: Sink> Follower<S> {
             return Duration::ZERO;
         }
         let mut poll = self.watches.poll_interval(self.sources.len());
-        if !self.search.is_empty() {
+        if !self.search.is_empty() || !self.dropped.is_empty() {
             poll = poll.min(watch::FALLBACK_POLL);
         }
         if !self.unsent.is_empty() {

@@ -1,7 +1,7 @@
 //! Finds what rotation did to a followed log while nobody looked: its rest under another name, also compressed, and
 //! whole files that came and went between two looks, or between two runs.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -54,8 +54,13 @@ impl<S: Sink> Follower<S> {
         self.known_before = patterns.iter().map(|(pattern, at)| (pattern.clone(), wall(at))).collect();
         let clock = self.ledger.clock()?.and_then(|stored| Moment::of_this_start(&stored));
         self.set_back = clock.map_or(Duration::ZERO, |then| then.set_back_until(&Moment::now()));
+        self.orphans.clear();
         for row in rows {
             let of_it = self.targets.iter().filter(|target| discover::is_for(&target.pattern, &row.path));
+            if of_it.clone().next().is_none() {
+                self.orphans.extend((!row.ended).then_some(row.id));
+                continue;
+            }
             if of_it.clone().any(|target| followed.contains(&target.pattern)) {
                 continue;
             }
@@ -126,7 +131,32 @@ impl<S: Sink> Follower<S> {
                 self.search_again(&name, since);
             }
         }
+        if !self.orphans.is_empty() {
+            // What nobody knows there isn't read.
+            let since = Since { written: SystemTime::UNIX_EPOCH, made: SystemTime::now() };
+            let new: Vec<String> = self.new_patterns.iter().cloned().collect();
+            for name in new.iter().flat_map(|pattern| discover::rotated_names(pattern)) {
+                self.search(&name, since, &mut directories, &mut looking)?;
+            }
+            self.orphans.clear();
+        }
         Ok(())
+    }
+
+    /// Whether the log that had a name before is one that an earlier configuration followed elsewhere: the name is new, and the
+    /// log isn't.
+    pub(super) fn succeeds_an_orphan(&self, name: &Path, known: &Known) -> bool {
+        if self.orphans.is_empty() {
+            return false;
+        }
+        let is_one = |path: &PathBuf| {
+            let Ok(opened) = file::open(path) else { return false };
+            match identity::identify(path, &opened, known.rows(), |_| true, &HashMap::new()) {
+                Ok(Who::Known(index) | Who::CutBack(index, _)) => self.orphans.contains(&known.rows()[index].id),
+                Ok(Who::New | Who::Copy) | Err(_) => false,
+            }
+        };
+        discover::siblings(name).iter().any(is_one)
     }
 
     /// What was written under a name since then wasn't all seen: it is looked for at the next look, too.
@@ -334,7 +364,7 @@ impl<S: Sink> Follower<S> {
                 continue;
             }
             // An old one can only be what is missing.
-            if !is_news && missing.is_empty() {
+            if !is_news && missing.is_empty() && self.orphans.is_empty() {
                 continue;
             }
             let opened = match self.open_file(&path) {
@@ -373,7 +403,9 @@ impl<S: Sink> Follower<S> {
             let wanted = match &who {
                 Who::Known(index) if is_news && hidden.contains(index) => true,
                 Who::Known(index) if is_news && self.has_grown(&known.rows()[*index], &opened)? => true,
-                Who::Known(index) | Who::CutBack(index, _) => missing.contains(index),
+                Who::Known(index) | Who::CutBack(index, _) => {
+                    missing.contains(index) || self.orphans.contains(&known.rows()[*index].id)
+                }
                 // What was there before all was known, was left alone then, and a server may go on writing to it; but for a
                 // log's own file, which holds something else where it was cut.
                 Who::New => {

@@ -268,11 +268,11 @@ mod tests {
         let backfill = Ledger::open(folder.path(), Role::Beside).unwrap();
         let daemon = Ledger::open(folder.path(), Role::Daemon).unwrap();
         let (site, log) = (backfill.site("docs").unwrap(), add_log(&backfill, &row()));
-        backfill.claim(Some(site), log, 100, &[(0, 100)], Some(1)).unwrap();
+        backfill.claim((Some(site), log), true, 100, &[(0, 100)], Some(1)).unwrap();
         assert_eq!(daemon.follow(Some(site), log, 0, 100).unwrap().at, 100);
         let position = || daemon.position(Some(site), log).unwrap().unwrap().watermark;
         let left = |size| {
-            let left = backfill.claim(Some(site), log, size, &[(0, size)], Some(1)).unwrap();
+            let left = backfill.claim((Some(site), log), true, size, &[(0, size)], Some(1)).unwrap();
             left.iter().map(|range| range.from).collect::<Vec<_>>()
         };
         // In turns, so that each has loaded the log's stretches before the other goes on.
@@ -295,7 +295,7 @@ mod tests {
         settle(&daemon, line(160, 170));
         daemon.sync().unwrap();
         assert_eq!((position(), left(100)), (180, vec![0]), "opened again");
-        let again = backfill.claim(Some(site), log, 100, &[(0, 100)], Some(2)).unwrap();
+        let again = backfill.claim((Some(site), log), true, 100, &[(0, 100)], Some(2)).unwrap();
         assert_eq!(again[0].settled, (1..=6).map(|line| line * 10).collect::<Vec<_>>(), "none is to be sent again");
         assert_eq!(totals(&daemon), [(13, 0)]);
     }
@@ -306,7 +306,7 @@ mod tests {
         let ledger = Ledger::open(folder.path(), Role::Beside).unwrap();
         let (site, log) = (ledger.site("docs").unwrap(), add_log(&ledger, &row()));
         begin(&ledger, Some(site), log, 100, None);
-        let claim = |wanted: &[(u64, u64)]| ledger.claim(Some(site), log, 150, wanted, None).unwrap();
+        let claim = |wanted: &[(u64, u64)]| ledger.claim((Some(site), log), true, 150, wanted, None).unwrap();
         assert_eq!(claim(&[(120, 150)]), []);
         let left = claim(&[(0, 150)]);
         assert_eq!(left, [Range { from: 0, until: 100, settled: vec![], resumed: false }]);
@@ -326,7 +326,7 @@ mod tests {
         let ledger = Ledger::open(folder.path(), Role::Beside).unwrap();
         let (site, log) = (ledger.site("docs").unwrap(), add_log(&ledger, &row()));
         let other = add_log(&ledger, &LogRow { path: Path::new("other").into(), ..row() });
-        let claim = |log, size| ledger.claim(Some(site), log, size, &[(0, size)], None).unwrap();
+        let claim = |log, size| ledger.claim((Some(site), log), true, size, &[(0, size)], None).unwrap();
         claim(log, 100);
         ledger.advance(opened(100, &[(0, 10)]));
         ledger.sync().unwrap();
@@ -352,11 +352,11 @@ mod tests {
         assert!(backfill.add_log(&row(), log, None).unwrap().is_some(), "another log");
         // Whoever comes first has the bytes, and the other the rest.
         let site = daemon.site("docs").unwrap();
-        let claimed = backfill.claim(Some(site), log, 100, &[(0, 100)], None).unwrap();
+        let claimed = backfill.claim((Some(site), log), true, 100, &[(0, 100)], None).unwrap();
         assert_eq!(claimed, [Range { from: 0, until: 100, settled: vec![], resumed: false }]);
         assert_eq!(daemon.follow(Some(site), log, 0, 120).unwrap(), Begun { at: 100, gap: None });
-        assert_eq!(backfill.claim(Some(site), log, 120, &[(0, 120)], None).unwrap()[0].until, 100);
-        assert_eq!(backfill.claim(None, log, 120, &[(0, 120)], None).unwrap()[0].until, 120, "the log's own");
+        assert_eq!(backfill.claim((Some(site), log), true, 120, &[(0, 120)], None).unwrap()[0].until, 100);
+        assert_eq!(backfill.claim((None, log), true, 120, &[(0, 120)], None).unwrap()[0].until, 120, "the log's own");
     }
 
     #[test]
@@ -579,7 +579,7 @@ mod tests {
             let Ok(ledger) = Ledger::open(folder.path(), Role::Daemon) else { continue };
             let _ = (ledger.logs(), ledger.touches(), ledger.position(Some(site), log), ledger.left_over(&[site]));
             let _ = (
-                ledger.claim(Some(site), log, 100, &[(0, 100)], None),
+                ledger.claim((Some(site), log), true, 100, &[(0, 100)], None),
                 ledger.covered(Some(site), log),
                 ledger.patterns(),
             );

@@ -92,14 +92,15 @@ impl Ledger {
     }
 
     /// Claims, for a backfill that reads it by the rules of this digest, what of `wanted` nobody has claimed of a log's
-    /// first `size` bytes. Gives that, and whole what an earlier backfill has claimed and not finished.
+    /// first `size` bytes. Gives that, and whole what an earlier backfill has claimed and not finished; and, unless the log
+    /// `is_followed`, what `run` hasn't sent of it.
     ///
     /// # Errors
     /// Those of the database.
     pub fn claim(
         &self,
-        site: Option<SiteId>,
-        log: LogId,
+        (site, log): (Option<SiteId>, LogId),
+        is_followed: bool,
         size: u64,
         wanted: &[(u64, u64)],
         digest: Option<u64>,
@@ -108,7 +109,7 @@ impl Ledger {
             // A daemon that begins to follow the log must come before or after.
             let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let mut claimed = Vec::new();
-            for range in uncovered(&change, site, log, size)? {
+            for range in uncovered(&change, (site, log), is_followed, size)? {
                 if range.resumed {
                     claimed.push(range);
                     continue;
@@ -204,8 +205,13 @@ impl Ledger {
     }
 }
 
-/// What of a log's first `size` bytes is left for a backfill to read.
-pub(super) fn uncovered(db: &Connection, site: Option<SiteId>, log: LogId, size: u64) -> rusqlite::Result<Vec<Range>> {
+/// What of a log's first `size` bytes is left for a backfill to read. `is_followed`: `run` goes on with what it has begun.
+pub(super) fn uncovered(
+    db: &Connection,
+    (site, log): (Option<SiteId>, LogId),
+    is_followed: bool,
+    size: u64,
+) -> rusqlite::Result<Vec<Range>> {
     let mut query = db.prepare(
         "SELECT from_offset, until_offset, watermark, settled, log.ended FROM range JOIN log ON log.id = range.log
          WHERE site = ?1 AND log = ?2 ORDER BY from_offset",
@@ -213,7 +219,7 @@ pub(super) fn uncovered(db: &Connection, site: Option<SiteId>, log: LogId, size:
     let rows = query.query_map(params![site_number(site), log.0], |row| {
         let until: Option<i64> = row.get(1)?;
         let given_up = row.get::<_, i64>(4)? == GIVEN_UP;
-        let until = until.map(uint).or(given_up.then_some(u64::MAX));
+        let until = until.map(uint).or((given_up || !is_followed).then_some(u64::MAX));
         Ok((uint(row.get(0)?), until, uint(row.get(2)?), row.get::<_, String>(3)?))
     })?;
     let mut left = Vec::new();
