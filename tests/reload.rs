@@ -78,6 +78,49 @@ fn sites_come_and_go_and_keep_their_place() {
 }
 
 #[test]
+fn a_site_that_comes_back_to_a_shared_log_reads_what_was_rotated_meanwhile_and_what_came_since() {
+    for restarts in [false, true] {
+        let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+        let shared = |name: &str| {
+            let vhost = format!("format = \"vhost_combined\"\nhosts = [\"{name}.example.org\"]");
+            site(name, "access.log").replace("format = \"combined\"", &vhost)
+        };
+        let vhost = |host: &str, numbers: std::ops::Range<u32>| -> String {
+            numbers.map(|n| format!("{host}.example.org:443 {}", lines(n..n + 1))).collect()
+        };
+        let configure = |sites: &str, daemon: Daemon| {
+            sandbox.configure(endpoint.port, sites);
+            if restarts {
+                daemon.stop();
+                return sandbox.start("said");
+            }
+            reload(&daemon, APPLIED);
+            daemon
+        };
+        sandbox.configure(endpoint.port, &(shared("docs") + &shared("shop")));
+        sandbox.write("access.log", &(vhost("docs", 0..2) + &vhost("shop", 0..2)));
+        let daemon = sandbox.start("said");
+        endpoint.wait_delivered(4);
+        let daemon = configure(&shared("docs"), daemon);
+        sandbox.append("access.log", &(vhost("docs", 2..4) + &vhost("shop", 2..4)));
+        endpoint.wait_delivered(6);
+        fs::rename(sandbox.path("access.log"), sandbox.path("access.log.1")).unwrap();
+        sandbox.write("access.log", &(vhost("shop", 4..6) + &vhost("docs", 4..6)));
+        endpoint.wait_delivered(8);
+        let daemon = configure(&(shared("docs") + &shared("shop")), daemon);
+        sandbox.append("access.log", &vhost("shop", 6..7));
+        endpoint.wait_delivered(13);
+        // Who is new begins where the log is.
+        let daemon = configure(&(shared("docs") + &shared("shop") + &shared("more")), daemon);
+        sandbox.append("access.log", &vhost("more", 7..8));
+        endpoint.wait_delivered(14);
+        daemon.stop();
+        let want = [urls("docs", 0..6), urls("shop", 0..7), urls("more", 7..8)].concat();
+        assert_eq!(endpoint.delivered(), sorted(want), "{restarts}");
+    }
+}
+
+#[test]
 fn what_was_read_of_a_rotated_log_and_not_sent_is_not_looked_for_again() {
     let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
     sandbox.configure_with(

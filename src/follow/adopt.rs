@@ -28,6 +28,10 @@ use crate::pipeline::{Pipeline, Site};
 pub(super) struct Log<'a> {
     pub(super) id: LogId,
     pub(super) path: &'a Path,
+    /// Its own name, which rotation gives to its successor.
+    pub(super) name: &'a Path,
+    /// It was followed before, for other sites perhaps.
+    pub(super) was_followed: bool,
     /// Bytes that it has now.
     pub(super) size: u64,
 }
@@ -360,7 +364,8 @@ impl<S: Sink> Follower<S> {
         let is_final = decided.is_final || opened.file.is_packed();
         row.format = is_final.then(|| decided.format.shared_name());
         let followed_to = self.ledger.position(None, row.id)?.map_or(start, |position| position.watermark);
-        let log = Log { id: row.id, path, size: opened.size };
+        let was_followed = matches!(who, Who::Known(_));
+        let log = Log { id: row.id, path, name: &row.path, was_followed, size: opened.size };
         let readers = self.readers(&sites, log, start, followed_to)?;
         let offset = readers.iter().map(|reader| reader.cutter.offset()).min().unwrap_or(start);
         let from = match (&who, read_before) {
@@ -474,7 +479,12 @@ impl<S: Sink> Follower<S> {
             let cutter = Cutter::new(position.watermark.max(read_to), self.max_line);
             return Ok(Reader::new(site, cutter, position.settled));
         }
-        let begun = self.ledger.follow(id, log.id, start, log.size)?;
+        // A site that was taken away and is back reads what has come in the meantime, as it does where the log is its own.
+        let is_back = match id {
+            Some(site) if log.was_followed && start > 0 => self.has_followed(site, log.name)?,
+            _ => false,
+        };
+        let begun = self.ledger.follow(id, log.id, if is_back { 0 } else { start }, log.size)?;
         if let Some(offset) = begun.gap.filter(|_| id.is_some()) {
             tracing::warn!(
                 path = %log.path.display(), offset, until = begun.at,
@@ -483,6 +493,17 @@ impl<S: Sink> Follower<S> {
             );
         }
         Ok(Reader::new(site, Cutter::new(begun.at, self.max_line), []))
+    }
+
+    /// Whether logs of a name were followed for a site before.
+    fn has_followed(&mut self, site: SiteId, name: &Path) -> Result<bool, LedgerError> {
+        if let Some(names) = self.followed_names.get(&site) {
+            return Ok(names.contains(name));
+        }
+        let names = self.ledger.names_followed(site)?;
+        let has = names.contains(name);
+        self.followed_names.insert(site, names);
+        Ok(has)
     }
 
     pub(super) fn say_trouble(&mut self, path: &Path, error: &std::io::Error) {

@@ -83,6 +83,7 @@ impl<S: Sink> Follower<S> {
         self.looked_at = Instant::now();
         self.wants_to_look = false;
         self.unconcerned.clear();
+        self.followed_names.clear();
         if self.finished.len() + self.unfinished.len() > FINISHED {
             // What lies there still is looked into once more.
             self.finished.clear();

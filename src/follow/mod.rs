@@ -135,6 +135,8 @@ pub struct Follower<S> {
     /// Logs that an earlier configuration followed, and none of the patterns by the names that they had: what is read by new
     /// patterns may be they.
     orphans: HashSet<LogId>,
+    /// Under which names logs were followed for sites, as far as it was asked since the last look.
+    followed_names: HashMap<SiteId, HashSet<PathBuf>>,
     /// Patterns that an earlier configuration had, while what was read by them waits to be sent.
     dropped: Vec<(SiteId, String)>,
     /// Logs of an earlier run that aren't done with, and not found yet.
@@ -216,6 +218,7 @@ impl<S: Sink> Follower<S> {
             search: BTreeMap::new(),
             cut: BTreeMap::new(),
             orphans: HashSet::new(),
+            followed_names: HashMap::new(),
             dropped: Vec::new(),
             left_over: BTreeSet::new(),
             unread: HashSet::new(),
@@ -285,6 +288,7 @@ impl<S: Sink> Follower<S> {
         self.known = Some(self.known()?);
         let all = self.look_and_look_back(followed);
         self.known = None;
+        self.followed_names = HashMap::new();
         all?;
         // Each log was asked for; that isn't done again.
         self.ledger.let_go()?;

@@ -148,8 +148,9 @@ impl<S: Sink> Follower<S> {
         let sites = self.sites_of(targets);
         let Some(source) = self.sources.get_mut(index) else { return Ok(()) };
         let at = source.own_offset();
-        let (id, path) = (source.row.id, Arc::clone(&source.path));
-        let log = Log { id, path: &path, size: source.file.size().unwrap_or(at) };
+        let (id, path, name) = (source.row.id, Arc::clone(&source.path), Arc::clone(&source.row.path));
+        let size = source.file.size().unwrap_or(at);
+        let log = Log { id, path: &path, name: &name, was_followed: true, size };
         let before = Self::park_in(&mut self.parked, source);
         match self.readers(&sites, log, at, at) {
             Ok(readers) => {

@@ -1,6 +1,9 @@
 //! What was read of each log for each site: where `run` stands, and what backfills have claimed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
@@ -66,6 +69,20 @@ impl Ledger {
                 Ok(Position { watermark: uint(row.get(0)?), settled: settled_from(&row.get::<_, String>(1)?) })
             };
             query.query_row(params![site_number(site), log.0], position).optional()
+        })
+    }
+
+    /// The names under which `run` has followed logs for a site.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn names_followed(&self, site: SiteId) -> Result<HashSet<PathBuf>, LedgerError> {
+        self.ask(|db| {
+            let mut query = db.prepare(
+                "SELECT DISTINCT log.path FROM range JOIN log ON log.id = range.log WHERE site = ?1 AND until_offset IS NULL",
+            )?;
+            let name = |row: &rusqlite::Row<'_>| Ok(PathBuf::from(OsString::from_vec(row.get(0)?)));
+            query.query_map([site.0], name)?.collect()
         })
     }
 
