@@ -621,7 +621,8 @@ pub const TOPICS: [(&str, &str); 6] = [
     ),
     (
         "Names of sites",
-        "The state knows a site by its `name`. Under another name it is another site: a first run, which begins at `start`, and \
-         whose old logs `backfill` would send again.",
+        "The state knows a site by its `name`. Under another name it is another site: one that is \
+         new, and whose old logs `backfill` would send again. A log that is followed already it reads from where that stands, \
+         others from `start` on.",
     ),
 ];

@@ -138,10 +138,25 @@ pub fn is_for(pattern: &str, path: &Path) -> bool {
     if !is_glob(pattern) {
         return Path::new(pattern) == path;
     }
-    // Its default takes `Acme` for `acme`.
-    let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
-    // A bad pattern was refused with the configuration. Names that aren't UTF-8 are matched as they are shown.
-    glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches_with(&path.to_string_lossy(), options))
+    // Names that aren't UTF-8 are matched as they are shown.
+    Glob::of(pattern).is_some_and(|glob| glob.fits(&path.to_string_lossy()))
+}
+
+/// A pattern with wildcards.
+pub struct Glob(glob::Pattern);
+
+impl Glob {
+    /// `None`: it has none, or is a bad one, which is refused with the configuration.
+    pub fn of(pattern: &str) -> Option<Self> {
+        is_glob(pattern).then(|| glob::Pattern::new(pattern).ok().map(Self)).flatten()
+    }
+
+    /// Whether it matches a path.
+    pub fn fits(&self, path: &str) -> bool {
+        // Its default takes `Acme` for `acme`.
+        let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
+        self.0.matches_with(path, options)
+    }
 }
 
 /// The directory in which something must happen before a pattern matches other files: its longest part without wildcards.

@@ -326,12 +326,23 @@ impl Resolver<'_> {
             return;
         }
         // The first site of each pattern and each path: with thousands of sites, they aren't held against each other.
-        let (mut patterns, mut paths) = (BTreeMap::new(), BTreeMap::new());
+        let (mut patterns, mut paths): (BTreeMap<&str, usize>, BTreeMap<PathBuf, usize>) = Default::default();
+        let mut globs: Vec<(discover::Glob, usize)> = Vec::new();
         for (index, placed) in sites.iter().enumerate() {
             let mine: Vec<Vec<PathBuf>> = placed.logs.iter().map(|(pattern, _)| discover::expand(pattern)).collect();
             for ((pattern, span), mine) in placed.logs.iter().zip(&mine) {
-                let others = mine.iter().filter_map(|path| paths.get(path)).chain(patterns.get(pattern));
-                let shared = others.min().and_then(|first: &usize| sites.get(*first));
+                // A glob of the one may fit the log of the other, whether that is there or not.
+                let fitting = match discover::Glob::of(pattern) {
+                    Some(glob) => patterns.iter().filter(|(other, _)| glob.fits(other)).map(|(_, index)| *index).min(),
+                    None => globs
+                        .iter()
+                        .find(|(glob, _): &&(discover::Glob, usize)| glob.fits(pattern))
+                        .map(|(_, index)| *index),
+                };
+                let others =
+                    mine.iter().filter_map(|path| paths.get(path)).chain(patterns.get(pattern.as_str())).copied();
+                let others = others.chain(fitting);
+                let shared = others.min().and_then(|first: usize| sites.get(first));
                 let Some(other) = shared else { continue };
                 if let (Some(first), Some(second)) = (&other.site.hosts, &placed.site.hosts)
                     && first.covers(second)
@@ -365,6 +376,7 @@ impl Resolver<'_> {
             }
             for (pattern, _) in &placed.logs {
                 patterns.entry(pattern).or_insert(index);
+                globs.extend(discover::Glob::of(pattern).map(|glob| (glob, index)));
             }
         }
     }
