@@ -132,6 +132,24 @@ impl<'l> Entry<'l> {
         }
     }
 
+    /// The same of `GET /a HTTP/1.1`, as nearly all requests are; `false`: it has more to it, and nothing is set.
+    #[inline]
+    pub(crate) fn set_plain_request(&mut self, request: &'l [u8]) -> bool {
+        let [b'G', b'E', b'T', b' ', target @ .., b' ', b'H', b'T', b'T', b'P', b'/', major, dot, minor] = request
+        else {
+            return false;
+        };
+        let is_version = *major != b' ' && *dot != b' ' && *minor != b' ';
+        let is_path = target.first() == Some(&b'/') && target.last() != Some(&b' ') && !holds_any(target, *b"?##");
+        if !is_version || !is_path {
+            return false;
+        }
+        (self.method, self.protocol) =
+            (Some(Cow::Borrowed(&request[..3])), Some(Cow::Borrowed(&request[request.len() - 8..])));
+        (self.target, self.path) = (Some(Cow::Borrowed(target)), Some(Cow::Borrowed(target)));
+        true
+    }
+
     /// Takes a request target: origin form (`/a?b`), or absolute form (`http://host/a?b`), which gives the host too.
     ///
     /// Servers take several spaces in a request for one: those around a target are none of its path.

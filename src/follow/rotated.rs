@@ -463,7 +463,7 @@ impl<S: Sink> Follower<S> {
                 }
                 if unread_when_cut.is_none() {
                     let read = row.fingerprint.marks.last().map_or(0, |mark| mark.offset);
-                    let hint = "if the rotated file is still to be had, `silktail backfill` reads it";
+                    let hint = "if the rotated file is still to be had, `silktail backfill --site NAME FILE` reads it";
                     let mut sent = read;
                     for target in targets.iter().filter_map(|index| self.targets.get(*index)) {
                         let position = self.ledger.position(Some(target.site.id), row.id)?;

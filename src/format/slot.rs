@@ -64,17 +64,30 @@ pub(super) struct When<'z> {
 pub(super) struct Last(Option<Box<(Vec<u8>, Moment)>>);
 
 impl When<'_> {
+    /// The last time that stands for itself, if this is it.
+    #[inline]
+    fn again(self, text: &[u8]) -> Option<Moment> {
+        let last = self.last.borrow();
+        let (known, moment) = last.0.as_deref()?;
+        // Sixteen bytes at either end, which are all of it: to call what compares any number would take longer.
+        let is_known = match (known.first_chunk::<16>(), known.last_chunk::<16>()) {
+            (Some(first), Some(last)) if known.len() <= 32 => {
+                text.len() == known.len() && text.first_chunk() == Some(first) && text.last_chunk() == Some(last)
+            }
+            _ => known == text,
+        };
+        is_known.then_some(*moment)
+    }
+
     /// Reads a time.
     fn read(self, clock: &Clock, text: &[u8]) -> Option<Moment> {
         if *clock != Clock::Auto {
             return clock.read(text, self.zone, self.after);
         }
-        let mut last = self.last.borrow_mut();
-        if let Last(Some(last)) = &*last
-            && last.0 == text
-        {
-            return Some(last.1);
+        if let Some(moment) = self.again(text) {
+            return Some(moment);
         }
+        let mut last = self.last.borrow_mut();
         let moment = clock.read(text, self.zone, self.after)?;
         // Without an offset it depends on the lines before.
         if moment.offset.is_some() {
@@ -172,6 +185,13 @@ impl Slot {
         }
         // What nearly every format has.
         match self {
+            Slot::Time(Clock::Auto) => match when.again(value) {
+                Some(Moment { time, offset }) => {
+                    (entry.time, entry.offset) = (Some(time), offset);
+                    true
+                }
+                None => self.take(Cow::Borrowed(value), when, entry),
+            },
             Slot::Status => {
                 entry.status = number(value).and_then(|status| u16::try_from(status).ok());
                 entry.status.is_some()
@@ -181,7 +201,9 @@ impl Slot {
                 entry.bytes.is_some()
             }
             Slot::Request => {
-                entry.set_request(Cow::Borrowed(value));
+                if !entry.set_plain_request(value) {
+                    entry.set_request(Cow::Borrowed(value));
+                }
                 true
             }
             _ => self.take(Cow::Borrowed(value), when, entry),
