@@ -244,6 +244,62 @@ fn on_a_full_disk_nothing_is_delivered_that_could_not_be_remembered_and_it_goes_
 }
 
 #[test]
+fn at_the_limit_on_the_size_of_files_it_waits_as_on_a_full_disk_and_goes_on_when_that_is_lifted() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+    sandbox.configure_with(endpoint.port, &format!("linger = \"0s\"\nmax_in_flight = {IN_FLIGHT}"), SITE);
+    sandbox.write("access.log", &lines(0..20));
+    let mut daemon = sandbox.start("said");
+    endpoint.wait_delivered(20);
+    let limit = |most: u64| {
+        // The hard limit may be lowered by anyone and lifted by few.
+        let limits = Rlimit { current: Some(most), maximum: None };
+        prlimit(Pid::from_raw(daemon.pid().cast_signed()), Resource::Fsize, limits).unwrap();
+    };
+    // What it says must still fit into its file.
+    limit(48 * 1_024);
+    let mut written = 20;
+    wait_for("nothing goes any more", SOON, || {
+        sandbox.append("access.log", &lines(written..written + 50));
+        written += 50;
+        is_stuck_for_good(&daemon, &endpoint)
+    });
+    limit(u64::MAX / 2);
+    assert!(daemon.is_running(), "{}", daemon.stderr());
+    endpoint.wait_delivered(written as usize);
+    daemon.stop();
+    assert_eq!(endpoint.delivered(), urls(0..written), "each once");
+}
+
+#[test]
+fn a_start_at_the_limit_on_the_size_of_files_says_so_and_leaves_nothing_behind() {
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+    sandbox.configure(endpoint.port, SITE);
+    sandbox.write("access.log", &lines(0..3));
+    let state = || {
+        let names = fs::read_dir(sandbox.path("state")).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().contains("new")).collect::<Vec<_>>()
+    };
+    // A start that was killed while it laid the state out.
+    for name in ["silktail.db.new-daemon", "silktail.db.new-daemon-journal"] {
+        sandbox.write(&format!("state/{name}"), &"half a state".repeat(1_000));
+    }
+    let script = "ulimit -f 8; exec \"$@\"";
+    let mut command = std::process::Command::new("sh");
+    let silktail = sandbox.silktail();
+    command.args(["-c", script, "sh"]).arg(silktail.get_program()).args(silktail.get_args()).arg("run");
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("silktail.db`: "), "{said}");
+    assert_eq!(state(), [""; 0]);
+    let daemon = sandbox.start("said");
+    endpoint.wait_delivered(3);
+    daemon.stop();
+    assert_eq!(state(), [""; 0]);
+}
+
+#[test]
 fn a_state_that_is_taken_away_while_it_runs_stops_the_sending_until_it_is_back() {
     let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
     sandbox.configure_with(endpoint.port, &format!("linger = \"0s\"\nmax_in_flight = {IN_FLIGHT}"), SITE);

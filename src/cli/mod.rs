@@ -20,6 +20,7 @@ mod test;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
@@ -141,6 +142,7 @@ impl Failure {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    survive_limits();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -177,6 +179,14 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// A write beyond the limit on the size of files (`ulimit -f`) fails like one to a full disk: by default the kernel ends the
+/// program there, without a word.
+fn survive_limits() {
+    // Any handler will do. Programs that are started from here have the default again, as with a signal that is ignored they
+    // wouldn't. Where it can't be set, the kernel does as it always did.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
 }
 
 fn complain(text: &str) {

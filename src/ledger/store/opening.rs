@@ -16,7 +16,7 @@ use super::queue::Shared;
 use super::reader::LedgerReader;
 use super::state::{
     VERSION, beside, connect, forget_if_possible, give_link_to_owner, give_to_owner, is_there, lay_out, prepare,
-    refuse_links, refuse_network,
+    refuse_links, refuse_network, remove_aside,
 };
 use super::writing::Writing;
 use super::{Ledger, LedgerError, Role, Writer};
@@ -58,10 +58,15 @@ impl Ledger {
         refuse_links(state_dir)?;
         let held = hold(state_dir, role)?;
         let path = state_dir.join("silktail.db");
+        // One for each role, which only one process has: what lies there is left over from one that was killed.
+        let aside = match role {
+            Role::Daemon => "silktail.db.new-daemon",
+            Role::Beside => "silktail.db.new-backfill",
+        };
+        remove_aside(&state_dir.join(aside));
         if !is_there(&path)? {
-            let aside = format!("silktail.db.new-{}", std::process::id());
-            drop(private(state_dir, &aside)?);
-            lay_out(&state_dir.join(&aside), &path)?;
+            drop(private(state_dir, aside)?);
+            lay_out(&state_dir.join(aside), &path)?;
         }
         let mut writer = connect(&path)?;
         let secret = prepare(&mut writer, &path)?;

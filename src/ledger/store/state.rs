@@ -91,8 +91,16 @@ pub(super) fn lay_out(aside: &Path, path: &Path) -> Result<(), LedgerError> {
         }
     });
     // It has its name, or isn't needed.
-    let _ = std::fs::remove_file(aside);
+    remove_aside(aside);
     named
+}
+
+/// Removes what was laid out and not named, with the journal by which SQLite would take a new one of that name for damaged.
+pub(super) fn remove_aside(aside: &Path) {
+    for suffix in ["", "-journal"] {
+        // What can't be removed is in nobody's way: it is opened as it is, or that says why not.
+        let _ = std::fs::remove_file(beside(aside, suffix));
+    }
 }
 
 /// Checks the database, and gives its secret.
