@@ -90,7 +90,7 @@ pub enum Command {
     Status(status::Args),
     /// Look at events that the endpoint refused for good, send them again, forget them
     ///
-    /// They are kept for 30 days, and 100,000 of them at most.
+    /// They are kept for 30 days, and 100,000 of them, or 64 MiB, at most.
     Rejected(rejected::Args),
     /// A local endpoint that checks every POST against the API and prints it
     ///

@@ -75,29 +75,33 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     }
     let failed = |error: &dyn std::error::Error| Failure::from_error(error);
     let reader = Ledger::open_read_only(&config.state_dir).map_err(|error| failed(&error))?;
-    let mut rejected = match &reader {
-        Some(reader) => reader.rejected(chosen.site.as_deref()).map_err(|error| failed(&error))?,
-        None => Vec::new(),
-    };
-    if let Some(missing) = chosen.ids.iter().find(|id| !rejected.iter().any(|rejected| rejected.id == **id)) {
+    let all = || reader.iter().flat_map(|reader| reader.rejected(chosen.site.as_deref()));
+    let found = all().map(|rejected| Ok(rejected.map_err(|error| failed(&error))?.id));
+    let mut ids = found.collect::<Result<Vec<i64>, Failure>>()?;
+    if let Some(missing) = chosen.ids.iter().find(|id| !ids.contains(id)) {
         return Err(Failure::Failed(format!("no rejected event has the number {missing}")));
     }
-    rejected.retain(|rejected| chosen.ids.is_empty() || chosen.ids.contains(&rejected.id));
+    ids.retain(|id| chosen.ids.is_empty() || chosen.ids.contains(id));
+    let is_chosen = |rejected: &Rejected| ids.binary_search(&rejected.id).is_ok();
+    let events = all()
+        .map(|rejected| rejected.map_err(|error| failed(&error)))
+        .filter(|rejected| rejected.as_ref().map_or(true, is_chosen));
     let open = || Ledger::open(&config.state_dir, Role::Beside).map_err(|error| failed(&error));
     match &args.what {
-        What::List { json, .. } => list(&rejected, *json),
-        _ if rejected.is_empty() => print("there is none\n"),
+        What::List { json, .. } => list(events, *json),
+        _ if ids.is_empty() => print("there is none\n"),
         What::Drop { yes, .. } => {
             if !yes {
-                confirm(&format!("Forget {} rejected events?", rejected.len()))?;
+                confirm(&format!("Forget {} rejected events?", ids.len()))?;
             }
             let ledger = open()?;
-            for rejected in &rejected {
-                ledger.drop_rejected(rejected.id).map_err(|error| failed(&error))?;
+            for id in &ids {
+                ledger.drop_rejected(*id).map_err(|error| failed(&error))?;
             }
-            print(&format!("{} rejected events forgotten\n", rejected.len()))
+            print(&format!("{} rejected events forgotten\n", ids.len()))
         }
         What::Retry { .. } => {
+            let rejected = events.collect::<Result<Vec<_>, Failure>>()?;
             let known = |rejected: &Rejected| config.sites.iter().any(|site| site.name == rejected.site);
             let (rejected, orphans): (Vec<_>, Vec<_>) = rejected.into_iter().partition(known);
             if let Some(orphan) = orphans.first() {
@@ -127,9 +131,17 @@ fn confirm(question: &str) -> Result<(), Failure> {
     Err(Failure::Failed("nothing was done".to_owned()))
 }
 
-fn list(rejected: &[Rejected], json: bool) -> Result<(), Failure> {
+/// Shows them as they are read: all of them at once may be more than should be in memory.
+fn list(rejected: impl Iterator<Item = Result<Rejected, Failure>>, json: bool) -> Result<(), Failure> {
+    const SOME: usize = 64 * 1024;
     let mut out = String::new();
-    for Rejected { id, site, log, at, status, reason, event } in rejected {
+    let mut none = true;
+    for rejected in rejected {
+        let Rejected { id, site, log, at, status, reason, event } = rejected?;
+        none = false;
+        if out.len() >= SOME {
+            print(&std::mem::take(&mut out))?;
+        }
         if json {
             let properties: serde_json::Map<_, _> =
                 event.properties.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
@@ -143,7 +155,7 @@ fn list(rejected: &[Rejected], json: bool) -> Result<(), Failure> {
             out.push_str(&format!("{line}\n"));
         } else {
             let status = status.map_or_else(|| "-".to_owned(), |status| status.to_string());
-            let excerpt: String = printable(reason).chars().take(120).collect();
+            let excerpt: String = printable(&reason).chars().take(120).collect();
             out.push_str(&format!(
                 "{id:>6}  {at}  {site}  {status}  {}  {}\n        {}, offset {}: {excerpt}\n",
                 printable(&event.name),
@@ -153,7 +165,7 @@ fn list(rejected: &[Rejected], json: bool) -> Result<(), Failure> {
             ));
         }
     }
-    if rejected.is_empty() && !json {
+    if none && !json {
         out.push_str("there is none\n");
     }
     print(&out)

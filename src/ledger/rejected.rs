@@ -1,5 +1,5 @@
-//! Events that the endpoint refused for good, as the state keeps them: for 30 days and up to 100,000, the oldest leave
-//! first.
+//! Events that the endpoint refused for good, as the state keeps them: for 30 days and up to 100,000, or 64 MiB of them; the
+//! oldest leave first.
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -15,8 +15,12 @@ use crate::offsets::{LogId, Origin, SiteId, Span};
 
 /// Rejected events are kept this long.
 pub(super) const SECONDS: i64 = 30 * 24 * 3600;
-/// Rejected events that are kept at most; the oldest go first. An event is at most some tens of KiB, usually 500 bytes.
+/// Rejected events that are kept at most; the oldest go first. An event usually is 500 bytes.
 pub(super) const MAX: i64 = 100_000;
+/// Bytes of them that are kept at most: who sends requests can make each some tens of KiB.
+pub(super) const MAX_BYTES: i64 = 64 << 20;
+/// Rejected events that are read at a time.
+const PAGE: i64 = 100;
 
 /// An event that was refused for good, on its way into the state.
 #[derive(Debug, Clone)]
@@ -44,6 +48,11 @@ struct Stored {
 }
 
 impl Rejection {
+    /// Bytes that it takes in the state.
+    pub(super) fn size(&self) -> i64 {
+        i64::try_from(self.reason.len() + self.event.len()).unwrap_or(i64::MAX)
+    }
+
     /// Keeps what is needed to look at it and to send it again.
     pub fn new(event: &Event, status: Option<u16>, reason: &str) -> Self {
         let stored = Stored {
@@ -82,16 +91,18 @@ pub struct Rejected {
     pub event: Event,
 }
 
-/// All rejected events, or one site's, oldest first.
-pub(super) fn all(db: &Connection, site: Option<&str>) -> rusqlite::Result<Vec<Rejected>> {
-    let mut query = db.prepare(
+/// A page of the rejected events, or of one site's, oldest first: those behind a number, and the last number of the page.
+/// `None`: there are no more. What can't be read is passed over.
+pub(super) fn page(db: &Connection, site: Option<&str>, behind: i64) -> rusqlite::Result<Option<(Vec<Rejected>, i64)>> {
+    let mut query = db.prepare_cached(
         "SELECT rejected.id, site.name, log.path, rejected.at, rejected.status, rejected.reason, rejected.event,
          rejected.site, rejected.log, rejected.line_end
          FROM rejected JOIN site ON site.id = rejected.site JOIN log ON log.id = rejected.log
-         WHERE ?1 IS NULL OR site.name = ?1 ORDER BY rejected.id",
+         WHERE rejected.id > ?2 AND (?1 IS NULL OR site.name = ?1) ORDER BY rejected.id LIMIT ?3",
     )?;
-    let rows = query.query_map([site], |row| {
-        let Ok(stored) = serde_json::from_str::<Stored>(&row.get::<_, String>(6)?) else { return Ok(None) };
+    let rows = query.query_map(params![site, behind, PAGE], |row| {
+        let id = row.get(0)?;
+        let Ok(stored) = serde_json::from_str::<Stored>(&row.get::<_, String>(6)?) else { return Ok((id, None)) };
         let end = row.get::<_, i64>(9)?.cast_unsigned();
         let origin = Origin {
             site: SiteId(row.get(7)?),
@@ -99,8 +110,8 @@ pub(super) fn all(db: &Connection, site: Option<&str>) -> rusqlite::Result<Vec<R
             line: Span { start: stored.line_start.unwrap_or(end.saturating_sub(1)), end },
         };
         let Stored { ip, user_agent, view_width, page, event, url, properties, time, .. } = stored;
-        Ok(Some(Rejected {
-            id: row.get(0)?,
+        let rejected = Rejected {
+            id,
             site: row.get(1)?,
             log: PathBuf::from(OsString::from_vec(row.get(2)?)),
             at: Timestamp::from_second(row.get(3)?).unwrap_or_default(),
@@ -118,9 +129,31 @@ pub(super) fn all(db: &Connection, site: Option<&str>) -> rusqlite::Result<Vec<R
                 offset: None,
                 origin,
             },
-        }))
+        };
+        Ok((id, Some(rejected)))
     })?;
-    rows.filter_map(Result::transpose).collect()
+    let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    let Some((last, _)) = rows.last() else { return Ok(None) };
+    let last = *last;
+    Ok(Some((rows.into_iter().filter_map(|(_, rejected)| rejected).collect(), last)))
+}
+
+/// Bytes that the rejected events take.
+pub(super) fn size(db: &Connection) -> rusqlite::Result<i64> {
+    db.query_row("SELECT coalesce(sum(octet_length(event) + octet_length(reason)), 0) FROM rejected", [], |row| {
+        row.get(0)
+    })
+}
+
+/// Forgets the oldest, so that no more than `most` bytes stay; says how many they were.
+pub(super) fn forget_beyond(db: &Connection, most: i64) -> rusqlite::Result<usize> {
+    db.execute(
+        "DELETE FROM rejected WHERE id <= (
+             SELECT max(id) FROM (
+                 SELECT id, sum(octet_length(event) + octet_length(reason)) OVER (ORDER BY id DESC) AS size FROM rejected
+             ) WHERE size > ?1)",
+        [most],
+    )
 }
 
 /// Forgets one.

@@ -516,6 +516,54 @@ mod tests {
     }
 
     #[test]
+    fn rejected_events_are_bounded_in_bytes_and_read_a_page_at_a_time() {
+        const ONE: usize = 32 * 1024;
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path(), Role::Daemon).unwrap();
+        let (site, log) = (ledger.site("docs").unwrap(), add_log(&ledger, &row()));
+        begin(&ledger, Some(site), log, 0, None);
+        let event = |padding: usize| {
+            let url = "x".repeat(padding);
+            format!(
+                r#"{{"ip":"192.0.2.1","user_agent":"","view_width":null,"page":"","event":"download","url":"{url}","properties":[]}}"#
+            )
+        };
+        let refuse = |numbers: std::ops::Range<u64>, padding: usize| {
+            let lines: Vec<Origin> = numbers.map(|number| line(10 * number, 10 * (number + 1))).collect();
+            let refused = |origin: &Origin| Rejection {
+                origin: *origin,
+                status: Some(400),
+                reason: "no".to_owned(),
+                event: event(padding),
+            };
+            let (done, committed) = oneshot::channel();
+            drop(ledger.settle(lines.clone(), lines.iter().map(refused).collect(), done));
+            committed.blocking_recv().unwrap();
+        };
+        let kept = || {
+            let reader = Ledger::open_read_only(folder.path()).unwrap().unwrap();
+            reader.rejected(None).map(|rejected| rejected.map(|one| one.id)).collect::<Result<Vec<_>, _>>().unwrap()
+        };
+        let size = || ledger.ask(|db| rejected::size(db)).unwrap();
+        refuse(0..250, 0);
+        assert_eq!(kept(), (1..=250).collect::<Vec<_>>(), "of several pages");
+        let many = rejected::MAX_BYTES as u64 / ONE as u64;
+        refuse(250..many, ONE);
+        assert_eq!(kept().len() as u64, many, "there is room for them");
+        // What another process has forgotten is counted no more.
+        ledger.ask(|db| db.execute("DELETE FROM rejected WHERE id > ?1 - 300", [many.cast_signed()])).unwrap();
+        refuse(many..many + 290, ONE);
+        assert_eq!(kept().len() as u64, many - 10);
+        assert!(size() <= rejected::MAX_BYTES, "{}", size());
+        refuse(many + 290..many + 900, ONE);
+        let left = kept();
+        assert!(size() <= rejected::MAX_BYTES && left[0] > 250 && left.len() as u64 > many / 2, "{}", left.len());
+        assert_eq!(*left.last().unwrap() as u64, many + 900, "the oldest go first");
+        ledger.ask(|db| db.execute("UPDATE rejected SET event = '{' WHERE id < 1500", [])).unwrap();
+        assert_eq!(kept(), left.into_iter().filter(|id| *id >= 1_500).collect::<Vec<_>>(), "what can be read");
+    }
+
+    #[test]
     fn logs_that_are_done_with_are_forgotten_in_the_end_and_no_others() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(folder.path(), Role::Daemon).unwrap();

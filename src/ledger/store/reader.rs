@@ -1,5 +1,6 @@
 //! The ledger as others see it: only to be looked at, while a daemon or a backfill writes.
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -55,12 +56,26 @@ pub struct LedgerReader {
 }
 
 impl LedgerReader {
-    /// The rejected events, or one site's, oldest first.
+    /// The rejected events, or one site's, oldest first; the errors are those of the database.
     ///
-    /// # Errors
-    /// Those of the database.
-    pub fn rejected(&self, site: Option<&str>) -> Result<Vec<Rejected>, LedgerError> {
-        rejected::all(&self.db, site).map_err(|error| database_error(&self.path, error))
+    /// A page of them is read at a time: they are more than should be in memory, and whoever looks at them at leisure mustn't
+    /// keep the state's own log from being emptied meanwhile.
+    pub fn rejected(&self, site: Option<&str>) -> impl Iterator<Item = Result<Rejected, LedgerError>> {
+        let mut page = VecDeque::new();
+        let mut behind = Some(0);
+        std::iter::from_fn(move || {
+            while page.is_empty() {
+                match rejected::page(&self.db, site, behind?) {
+                    Ok(Some((more, last))) => (page, behind) = (VecDeque::from(more), Some(last)),
+                    Ok(None) => behind = None,
+                    Err(error) => {
+                        behind = None;
+                        return Some(Err(database_error(&self.path, error)));
+                    }
+                }
+            }
+            page.pop_front().map(Ok)
+        })
     }
 
     /// Each site's part of each log, and nobody's.

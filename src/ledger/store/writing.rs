@@ -77,6 +77,9 @@ pub(super) struct Writing {
     stored_touches: i64,
     /// When rejected events that are too old were last looked for: all of them are, one by one.
     swept: Option<Instant>,
+    /// Bytes of rejected events, as far as they are known here: other processes add some and take some away. They are counted
+    /// where there are too many of them, and when they are looked through anyway.
+    rejected: i64,
     /// The database's file as it was opened, and when it was last looked whether that is what lies there.
     file: Option<(u64, u64)>,
     looked: Instant,
@@ -107,6 +110,7 @@ impl Writing {
             // What earlier runs have left over the bound goes with the first that are sorted in.
             stored_touches: KEPT_MAX / 8,
             swept: None,
+            rejected: 0,
         }
     }
 
@@ -377,7 +381,7 @@ impl Writing {
         self.is_still_there()?;
         let change = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let (mut used, mut recent, mut stored) = (self.used, self.recent, self.stored_touches);
-        let mut swept = self.swept;
+        let (mut swept, mut rejected) = (self.swept, self.rejected);
         {
             let mut update = change.prepare_cached(
                 "UPDATE range SET watermark = ?2, settled = ?3, lines = ?4, too_long = ?5, unparsed = ?6, unmatched = ?7,
@@ -435,7 +439,9 @@ impl Writing {
             let mut reject = change.prepare_cached(
                 "INSERT INTO rejected (site, log, line_end, at, status, reason, event) VALUES (?1,?2,?3,?4,?5,?6,?7)",
             )?;
-            for Rejection { origin, status, reason, event } in &self.rejections {
+            for rejection in &self.rejections {
+                rejected += rejection.size();
+                let Rejection { origin, status, reason, event } = rejection;
                 reject.execute(params![
                     origin.site.0,
                     origin.log.0,
@@ -449,10 +455,19 @@ impl Writing {
             if !self.rejections.is_empty() {
                 if swept.is_none_or(|at| at.elapsed() >= SWEEP_EVERY) {
                     change.execute("DELETE FROM rejected WHERE at < ?1", [now - rejected::SECONDS])?;
+                    rejected = rejected::size(&change)?;
                     swept = Some(Instant::now());
                 }
-                let surplus = change
+                let mut surplus = change
                     .execute("DELETE FROM rejected WHERE id <= (SELECT max(id) FROM rejected) - ?1", [rejected::MAX])?;
+                if rejected > rejected::MAX_BYTES {
+                    rejected = rejected::size(&change)?;
+                }
+                if rejected > rejected::MAX_BYTES {
+                    // Some more go than must, so that they needn't be counted again with the next.
+                    surplus += rejected::forget_beyond(&change, rejected::MAX_BYTES / 16 * 15)?;
+                    rejected = rejected::size(&change)?;
+                }
                 if surplus > 0 {
                     let hint = "`silktail rejected list` shows why events are refused; mend it, then `rejected retry`";
                     tracing::error!(events = surplus, hint, "too many rejected events, the oldest are gone");
@@ -469,7 +484,8 @@ impl Writing {
         change.commit()?;
         self.shared.commits.fetch_add(1, Ordering::Relaxed);
         self.shared.last_commit.store(Timestamp::now().as_second(), Ordering::Relaxed);
-        (self.used, self.recent, self.stored_touches, self.swept) = (used, recent, stored, swept);
+        (self.used, self.recent, self.stored_touches) = (used, recent, stored);
+        (self.swept, self.rejected) = (swept, rejected);
         self.let_go();
         self.touches.clear();
         self.logs.clear();
