@@ -9,6 +9,8 @@ const COUNTED: usize = 8_192;
 /// Texts that are kept though they have occurred once only. Where each is another, keeping all would cost more than
 /// counting them does.
 const KEPT: usize = 1_024;
+/// Bytes of a text that are kept; it is counted as a whole.
+const SHOWN: usize = 512;
 
 /// Counts texts by their hashes. How often the most frequent occurred is exact while no more than [`COUNTED`] differ; of what
 /// occurred once only the first [`KEPT`] or so are known. Two with the same hash of 64 bits would be one.
@@ -27,7 +29,7 @@ impl Frequent {
         if let Some((_, count)) = self.counts.find_mut(hash, |(known, _)| *known == hash) {
             *count += 1;
             if *count == 2 {
-                self.texts.entry(hash).or_insert_with(|| text.to_owned());
+                self.texts.entry(hash).or_insert_with(|| beginning(text));
             }
             return;
         }
@@ -36,7 +38,7 @@ impl Frequent {
         }
         self.counts.insert_unique(hash, (hash, 1), |(hash, _)| *hash);
         if self.texts.len() < KEPT {
-            self.texts.insert(hash, text.to_owned());
+            self.texts.insert(hash, beginning(text));
         }
     }
 
@@ -72,6 +74,15 @@ impl Frequent {
         most.sort_by(rank);
         most
     }
+}
+
+/// As much of a text as is kept: who makes requests chooses how long their URLs are.
+fn beginning(text: &str) -> String {
+    if text.len() <= SHOWN {
+        return text.to_owned();
+    }
+    let end = (0..=SHOWN).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    format!("{}…", &text[..end])
 }
 
 #[cfg(test)]
@@ -113,5 +124,26 @@ mod tests {
         assert_eq!(most[0], ("often".to_owned(), 10_000));
         assert_eq!(most[1].0, "late");
         assert!((400..500).contains(&most[1].1), "what is forgotten at first is counted from then on: {most:?}");
+    }
+
+    #[test]
+    fn of_a_long_text_the_beginning_is_kept_and_the_whole_is_counted() {
+        let long = |end: &str| format!("{}é{}{end}", "x".repeat(SHOWN - 1), "y".repeat(8_000));
+        let shown = format!("{}…", "x".repeat(SHOWN - 1));
+        let mut frequent = Frequent::default();
+        for number in 0..COUNTED {
+            for _ in 0..2 {
+                frequent.add(&long(&number.to_string()));
+            }
+        }
+        frequent.add(&long("0"));
+        let kept: usize = frequent.texts.values().map(String::capacity).sum();
+        assert!(kept <= COUNTED * 2 * SHOWN, "{kept} bytes are kept");
+        let most = frequent.most(2);
+        assert_eq!(most, [(shown.clone(), 3), (shown, 2)]);
+        let mut frequent = Frequent::default();
+        let whole = "é".repeat(SHOWN / 2);
+        frequent.add(&whole);
+        assert_eq!(frequent.most(1), [(whole, 1)]);
     }
 }
