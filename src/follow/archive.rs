@@ -24,6 +24,10 @@ const STEP: usize = 256 * 1024;
 const KEEP: usize = 1024 * 1024;
 /// Bytes of a file's beginning that tell how it is packed.
 const MAGIC: usize = 512;
+/// Memory that unpacking may take, which the archive asks for: what `xz -9` and `zstd --long` write needs half of it, and what
+/// was made to need more would have the program killed.
+const MEMORY: u64 = 1 << MEMORY_LOG;
+const MEMORY_LOG: u32 = 27;
 /// The length of what isn't known yet: beyond any file.
 pub const UNKNOWN: u64 = u64::MAX >> 1;
 
@@ -54,9 +58,17 @@ impl Packing {
         let packed = BufReader::with_capacity(COMPRESSED, packed);
         Ok(match self {
             Packing::Gzip => Box::new(Members { member: Some(GzDecoder::new(packed)) }),
-            Packing::Zstd => Box::new(zstd::Decoder::with_buffer(packed)?),
+            Packing::Zstd => {
+                let mut decoder = zstd::Decoder::with_buffer(packed)?;
+                decoder.window_log_max(MEMORY_LOG)?;
+                Box::new(decoder)
+            }
             Packing::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(packed)),
-            Packing::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(packed)),
+            Packing::Xz => {
+                use liblzma::stream::{CONCATENATED, Stream};
+                let stream = Stream::new_stream_decoder(MEMORY, CONCATENATED)?;
+                Box::new(liblzma::bufread::XzDecoder::new_stream(packed, stream))
+            }
         })
     }
 }
@@ -195,18 +207,40 @@ impl Content {
     }
 }
 
-/// Where an archive is broken, or cut off.
+/// Where an archive is broken, cut off, or can't be read on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
     /// Bytes of the log that could be got out of it.
     pub after: u64,
     /// What the decompressor says.
     pub what: String,
+    /// It is whole, as far as can be seen, and asks for more than [`MEMORY`].
+    pub needs_memory: bool,
+}
+
+impl Damage {
+    fn new(after: u64, error: &io::Error) -> Self {
+        use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode::ZSTD_error_frameParameter_windowTooLarge as TOO_LARGE;
+        let xz = error.get_ref().and_then(|inner| inner.downcast_ref::<liblzma::stream::Error>());
+        let zstd = error.get_ref().and_then(|inner| inner.downcast_ref::<zstd::Error>());
+        let needs_memory =
+            xz == Some(&liblzma::stream::Error::MemLimit) || zstd.is_some_and(|error| error.is(TOO_LARGE));
+        Self { after, what: error.to_string(), needs_memory }
+    }
 }
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the archive is damaged or cut off after {} bytes of the log: {}", self.after, self.what)
+        let Self { after, what, needs_memory } = self;
+        if *needs_memory {
+            let most = MEMORY >> 20;
+            return write!(
+                f,
+                "unpacking the archive after {after} bytes of the log takes more than {most} MiB of memory ({what}): unpack it, and \
+                 give `silktail backfill` what comes out"
+            );
+        }
+        write!(f, "the archive is damaged or cut off after {after} bytes of the log: {what}")
     }
 }
 
@@ -299,7 +333,7 @@ impl Stream {
                 self.decoder = None;
                 return Err(error);
             }
-            Err(error) => self.damage = Some(Damage { after: known, what: error.to_string() }),
+            Err(error) => self.damage = Some(Damage::new(known, &error)),
         }
         self.end = Some(known);
         self.decoder = None;
@@ -411,6 +445,45 @@ mod tests {
             assert!(filled <= log.len() && buffer[..filled] == log[..filled], "{name}");
             let damage = cut.damage().unwrap_or_else(|| panic!("{name}: no damage"));
             assert_eq!(damage.after, filled as u64, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_archive_has_so_much_memory_and_what_needs_more_is_told_from_a_damaged_one() {
+        use liblzma::stream::{Check, Filters, LzmaOptions, Stream};
+        let log = log(1_000);
+        let xz = |preset: u32, dictionary: Option<u32>| {
+            let mut options = LzmaOptions::new_preset(preset).unwrap();
+            if let Some(bytes) = dictionary {
+                options.dict_size(bytes);
+            }
+            let stream = Stream::new_stream_encoder(Filters::new().lzma2(&options), Check::Crc64).unwrap();
+            let mut out = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
+            out.write_all(&log).unwrap();
+            out.finish().unwrap()
+        };
+        let zstd = |window: u32| {
+            let mut out = zstd::Encoder::new(Vec::new(), 1).unwrap();
+            out.long_distance_matching(true).unwrap();
+            out.window_log(window).unwrap();
+            out.write_all(&log).unwrap();
+            out.finish().unwrap()
+        };
+        let extreme = 1 << 31;
+        for (name, bytes, fits) in [
+            ("xz -9", xz(9, None), true),
+            ("xz -9e", xz(9 | extreme, None), true),
+            ("xz, a larger dictionary", xz(0, Some(160 << 20)), false),
+            ("zstd --long", zstd(27), true),
+            ("zstd --long=28", zstd(28), false),
+        ] {
+            let content = content(&bytes);
+            let mut got = vec![0; log.len() + 1];
+            let filled = read_at(&content, &mut got, 0).unwrap();
+            assert_eq!(got[..filled] == log, fits, "{name}");
+            let said = content.damage().map(|damage| damage.to_string());
+            assert_eq!(said.is_none(), fits, "{name}: {said:?}");
+            assert!(fits || said.as_ref().is_some_and(|said| said.contains("unpack it")), "{name}: {said:?}");
         }
     }
 }
