@@ -188,6 +188,23 @@ fn explain_answers_each_line_as_it_comes() {
 }
 
 #[test]
+fn explain_keeps_no_more_of_a_line_than_is_read_of_one() {
+    const LONG: usize = 8 << 20;
+    let sandbox = Sandbox::new();
+    sandbox.configure(1, SITES);
+    let (_, fate, good) = cases().into_iter().find(|(_, fate, _)| *fate == "event").unwrap();
+    // Twice as much as can be kept, with NULs before it, and the last without its newline.
+    let input = format!("{}\n{}{good}{}", "a".repeat(LONG), "\0".repeat(LONG), "b".repeat(LONG));
+    let done = sandbox.run_with_input(&["explain", "--json"], &input).expect_code(0);
+    let explained: Vec<Value> = done.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let fates: Vec<&str> = explained.iter().map(|one| one["outcome"].as_str().unwrap()).collect();
+    assert_eq!(fates, ["too_long", fate, "too_long"]);
+    assert_eq!(explained[0]["line"], json!(format!("{}…", "a".repeat(64 << 10))));
+    let text = sandbox.run_with_input(&["explain"], &input).expect_code(0).stdout;
+    assert!(text.len() < 1 << 18 && text.matches("too_long: longer than `max_line`").count() == 2, "{}", text.len());
+}
+
+#[test]
 fn explain_names_the_fate_that_is_counted() {
     let sandbox = Sandbox::new();
     sandbox.configure(1, SITES);

@@ -18,7 +18,7 @@ use crate::follow::scan::directives_before;
 use crate::follow::{FormatChoice, decide_format, deciding_bytes, discover, file};
 use crate::format::{Format, Misfit, Reading};
 use crate::lines::{Cut, Cutter, Line};
-use crate::offsets::{LogId, SiteId};
+use crate::offsets::{LogId, SiteId, Span};
 use crate::pipeline::{Outcome, Pipeline, Taken};
 use crate::visitor::repeats::Repeats;
 
@@ -48,56 +48,70 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
         None => Box::new(std::io::stdin().lock()),
     };
     let mut repeats = Repeats::new([0; 16], WINDOW_ENTRIES);
-    let mut cutter = Cutter::new(0, usize::MAX);
-    // What was read and isn't explained: each line is as soon as it is there, for it may come from a log that goes on.
-    let mut pending = Vec::new();
+    let max_line = config.follow.max_line;
+    let mut chunk = vec![0; CHUNK];
+    // What was read of a line that hasn't ended. Each is explained as soon as it has: it may come from a log that goes on.
+    let mut unfinished = Vec::new();
     let mut explaining = None;
+    let mut at = 0_u64;
     let mut first = true;
     loop {
-        let ended = read_more(&mut input, &mut pending)
+        let read = read_some(&mut input, &mut chunk)
             .map_err(|error| Failure::Failed(format!("cannot read standard input: {error}")))?;
-        if ended && !pending.is_empty() {
-            pending.push(b'\n');
-        }
-        if pending.contains(&b'\n') {
+        let ended = read == 0;
+        // The last line may have no newline.
+        let mut rest: &[u8] = if ended && !unfinished.is_empty() { b"\n" } else { &chunk[..read] };
+        while let Some(end) = memchr::memchr(b'\n', rest) {
+            keep(&mut unfinished, &rest[..end], max_line);
             let (explainer, readings) = match &mut explaining {
                 Some(known) => known,
                 // Where no log shows the format, the first lines do.
-                none => none.insert(Explainer::new(config.clone(), args.site.as_deref(), &pending, false)?),
-            };
-            let mut bytes = pending.as_slice();
-            while let Some(cut) = cutter.next_line(&mut bytes) {
-                let Cut::Line(line) = cut else { continue };
-                let explained = explainer.explain(line, readings, &mut repeats);
-                if args.json {
-                    print(&format!("{}\n", explained.json()))?;
-                } else {
-                    print(&format!("{}{}", if first { "" } else { "\n" }, explained.text()))?;
+                none => {
+                    let input = [unfinished.as_slice(), &rest[end..]].concat();
+                    none.insert(Explainer::new(config.clone(), args.site.as_deref(), &input, false)?)
                 }
-                first = false;
+            };
+            // Of a long line more has gone by; no two lines have one place all the same.
+            let span = Span { start: at, end: at + unfinished.len() as u64 + 1 };
+            at = span.end;
+            let explained = explainer.explain(Line { bytes: &unfinished, span }, readings, &mut repeats);
+            if args.json {
+                print(&format!("{}\n", explained.json()))?;
+            } else {
+                print(&format!("{}{}", if first { "" } else { "\n" }, explained.text()))?;
             }
-            let explained = pending.len() - bytes.len();
-            pending.drain(..explained);
+            first = false;
+            drop(explained);
+            unfinished.clear();
+            rest = &rest[end + 1..];
         }
         if ended {
             return Ok(());
         }
+        keep(&mut unfinished, rest, max_line);
     }
 }
 
-/// Reads what is there, or waits for something; `true`: that was all.
-fn read_more(input: &mut impl Read, pending: &mut Vec<u8>) -> std::io::Result<bool> {
-    const SOME: usize = 64 * 1024;
-    let before = pending.len();
-    pending.resize(before + SOME, 0);
-    let read = loop {
-        match input.read(&mut pending[before..]) {
+/// Bytes that are read at a time.
+const CHUNK: usize = 64 * 1024;
+
+/// Reads what is there, or waits for something.
+fn read_some(input: &mut impl Read, chunk: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match input.read(chunk) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            read => break read,
+            read => return read,
         }
-    };
-    pending.truncate(before + read.as_ref().map_or(0, |read| *read));
-    Ok(read? == 0)
+    }
+}
+
+/// Adds to a line what has come of it. A line has no NULs before it, as when a log is followed, and of one that is too long
+/// just enough is kept to see that it is.
+fn keep(line: &mut Vec<u8>, more: &[u8], max_line: usize) {
+    let nuls = if line.is_empty() { more.iter().take_while(|byte| **byte == 0).count() } else { 0 };
+    let more = &more[nuls..];
+    let room = max_line.saturating_add(1).saturating_sub(line.len());
+    line.extend_from_slice(&more[..more.len().min(room)]);
 }
 
 /// What came of the last line of `input` instead of what is wanted, with its explanation; `None`: as wanted.
@@ -265,9 +279,13 @@ impl Explainer {
             [Pipeline { sites, .. }] if sites.len() == 1 => sites.first().map(|site| site.name.as_str()),
             _ => None,
         };
+        let (shown, more) = match line.bytes.get(..self.max_line) {
+            Some(beginning) if beginning.len() < line.bytes.len() => (beginning, "…"),
+            _ => (line.bytes, ""),
+        };
         Explained {
             only,
-            line: String::from_utf8_lossy(line.bytes).into_owned(),
+            line: String::from_utf8_lossy(shown).into_owned() + more,
             format: &pipeline.format,
             pipeline,
             bytes: line.bytes,
@@ -360,6 +378,10 @@ impl Explained<'_> {
 
     fn text(&self) -> String {
         let mut out = format!("line     {}\n", printable(&self.line));
+        if self.taken.outcome == Outcome::TooLong {
+            out.push_str("outcome  too_long: longer than `max_line`\n");
+            return out;
+        }
         let Some(entry) = &self.entry else {
             out.push_str(&format!("format   `{}` doesn't fit\n", self.format.name()));
             if let Some(misfit) = &self.misfit {
@@ -412,5 +434,21 @@ impl Explained<'_> {
             out.push_str(&format!("POST     {}\n", printable(&payload.to_string())));
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_line_without_an_end_no_more_is_kept_than_shows_that_it_is_too_long() {
+        for size in 1..20 {
+            let mut line = Vec::new();
+            for piece in [&b"\0\0\0\0\0\0"[..], &b"first\0"[..], &b"x".repeat(1_000)].concat().chunks(size) {
+                keep(&mut line, piece, 8);
+            }
+            assert_eq!(line, b"first\0xxx", "pieces of {size} bytes");
+        }
     }
 }

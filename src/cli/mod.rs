@@ -67,7 +67,8 @@ pub enum Command {
     /// Show what is read from a line, which rule decides, and the POST it becomes
     ///
     /// A line that doesn't fit is shown with a caret under the place, and one under the part of the format. Of several
-    /// lines each is judged after those before it: a repeat is shown as one. Nothing is sent or remembered.
+    /// lines each is judged after those before it: a repeat is shown as one. Nothing is sent or remembered. Of a line that is
+    /// longer than `[follow] max_line` the beginning is shown.
     ///
     /// tail -n 20 /var/log/nginx/access.log | silktail explain
     Explain(explain::Args),
