@@ -1,6 +1,7 @@
 //! A local endpoint that checks every POST against the API's document: for `silktail receive` and `silktail demo`.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -16,6 +17,10 @@ use tokio::sync::{mpsc, watch};
 
 /// Bytes of a body that are taken: many times what a POST may hold.
 const BODY_MAX: usize = 2 * 1024 * 1024;
+/// Problems of one POST that are named; of the others it is said how many there are.
+const NAMED: usize = 20;
+/// Characters of a key that isn't the API's that are shown.
+const NAME_SHOWN: usize = 60;
 
 /// One POST as it came, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,35 +137,42 @@ pub fn check(body: &[u8]) -> Vec<String> {
     };
     let Some(object) = value.as_object() else { return vec!["the body is not a JSON object".to_owned()] };
     let mut problems = Vec::new();
-    let mut must = |ok: bool, text: &str| {
-        if !ok {
-            problems.push(text.to_owned());
-        }
+    let mut more = 0_usize;
+    let mut must = |ok: bool, text: fmt::Arguments<'_>| match ok {
+        true => {}
+        false if problems.len() < NAMED => problems.push(text.to_string()),
+        false => more += 1,
     };
     let text = |name: &str| object.get(name).and_then(Value::as_str);
     let is_url = |text: &str| url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
     must(
         text("propertyKey").is_some_and(|key| key.len() == 32 && key.bytes().all(|b| b.is_ascii_alphanumeric())),
-        "propertyKey must be a string of 32 letters and digits",
+        format_args!("propertyKey must be a string of 32 letters and digits"),
     );
-    must(text("url").is_some_and(is_url), "url must be a full http or https URL");
-    must(text("ip").is_some_and(|ip| ip.parse::<IpAddr>().is_ok()), "ip must be an IP address");
-    must(text("userAgent").is_some(), "userAgent must be a string");
+    must(text("url").is_some_and(is_url), format_args!("url must be a full http or https URL"));
+    must(text("ip").is_some_and(|ip| ip.parse::<IpAddr>().is_ok()), format_args!("ip must be an IP address"));
+    must(text("userAgent").is_some(), format_args!("userAgent must be a string"));
     must(
         object.get("viewWidth").is_none_or(|width| width.as_u64().is_some_and(|width| width > 0)),
-        "viewWidth must be a positive number",
+        format_args!("viewWidth must be a positive number"),
     );
     let events = object.get("events").and_then(Value::as_array);
-    must(events.is_some_and(|events| !events.is_empty()), "events must be a list that isn't empty");
+    must(events.is_some_and(|events| !events.is_empty()), format_args!("events must be a list that isn't empty"));
     for (index, event) in events.into_iter().flatten().enumerate() {
         let named = event.get("event").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
-        must(named, &format!("events[{index}] must be an object with a name in `event`"));
+        must(named, format_args!("events[{index}] must be an object with a name in `event`"));
         let url = event.get("url").is_none_or(|url| url.as_str().is_some_and(is_url));
-        must(url, &format!("events[{index}].url must be a full http or https URL"));
+        must(url, format_args!("events[{index}].url must be a full http or https URL"));
     }
     for name in object.keys() {
         let known = ["propertyKey", "url", "ip", "viewWidth", "userAgent", "events"];
-        must(known.contains(&name.as_str()), &format!("`{name}` is not a key of the API"));
+        let cut = name.char_indices().nth(NAME_SHOWN).map(|(at, _)| at);
+        let shown = &name[..cut.unwrap_or(name.len())];
+        let more = if cut.is_some() { "…" } else { "" };
+        must(known.contains(&name.as_str()), format_args!("`{shown}{more}` is not a key of the API"));
+    }
+    if more > 0 {
+        problems.push(format!("and {more} more of the kind"));
     }
     problems
 }
@@ -187,5 +199,18 @@ mod tests {
             assert_eq!(problems.first().map(String::as_str), Some(want));
         }
         assert_eq!(check(b"[]"), ["the body is not a JSON object"]);
+    }
+
+    #[test]
+    fn of_many_mistakes_the_first_are_named_and_the_others_counted() {
+        let events = "0,".repeat(500);
+        let long = "x".repeat(5_000);
+        let body = GOOD.replacen("[{", &format!("[{events}{{"), 1).replacen("\"ip\"", &format!("\"{long}\""), 1);
+        let problems = check(body.as_bytes());
+        assert_eq!(problems.len(), NAMED + 1);
+        assert_eq!(problems[0], "ip must be an IP address");
+        assert_eq!(problems[NAMED], "and 482 more of the kind");
+        let few = check(GOOD.replacen("\"ip\"", &format!("\"{long}\""), 1).as_bytes());
+        assert_eq!(few[1], format!("`{}…` is not a key of the API", "x".repeat(NAME_SHOWN)));
     }
 }
