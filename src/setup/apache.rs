@@ -8,8 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{
-    Files, Form, Log, MAX_FILES, Piece, Place, Server, Setup, Sink, Trouble, Vhost, fits_every_path, host_name,
-    is_no_file,
+    Files, Form, Log, MAX_DEPTH, MAX_FILES, Piece, Place, Server, Setup, Sink, Trouble, Vhost, fits_every_path,
+    host_name, is_no_file,
 };
 
 /// The version that `<IfVersion>` is held against: the one that everybody has.
@@ -18,6 +18,11 @@ const VERSION: [u32; 3] = [2, 4, 60];
 /// Modules that are compiled in where others are loaded.
 const COMPILED_IN: [&str; 10] =
     ["core", "so", "http", "log_config", "logio", "version", "unixd", "watchdog", "mpm_event", "mpm_prefork"];
+
+/// Bytes of a line with its variables, of which each may hold others twice: Apache itself takes lines of up to 8 KiB.
+const MAX_EXPANDED: usize = 16 * 1024;
+/// Bytes of all lines that have variables.
+const MAX_EXPANDED_ALL: usize = 64 * 1024 * 1024;
 
 /// Reads a main configuration file and all that it includes; beside it, `envvars`.
 ///
@@ -45,6 +50,7 @@ pub fn read(main: &Path, files: &dyn Files) -> io::Result<Setup> {
         listens: Vec::new(),
         troubles: Vec::new(),
         read: 1,
+        expanded: 0,
         open: Vec::new(),
     };
     reader.file(main, &text);
@@ -130,6 +136,8 @@ struct Reader<'f> {
     listens: Vec<String>,
     troubles: Vec<Trouble>,
     read: usize,
+    /// Bytes of the lines with variables so far.
+    expanded: usize,
     /// The files around the place that is read.
     open: Vec<PathBuf>,
 }
@@ -180,7 +188,13 @@ impl Reader<'_> {
             return;
         }
         let holds = self.sections.iter().all(|section| section.holds);
-        let line = if holds { self.expand(line) } else { line.to_owned() };
+        let line = if holds { self.expand(line) } else { Some(line.to_owned()) };
+        let Some(line) = line else {
+            let (most, all) = (MAX_EXPANDED >> 10, MAX_EXPANDED_ALL >> 20);
+            let text = format!("passed over: variables make it longer than {most} KiB, or all lines than {all} MiB");
+            self.trouble(place, text);
+            return;
+        };
         if let Some(inner) = line.strip_prefix('<') {
             let inner = inner.strip_suffix('>').unwrap_or(inner);
             let (name, rest) = inner.split_once(char::is_whitespace).unwrap_or((inner, ""));
@@ -352,10 +366,15 @@ impl Reader<'_> {
         }
         for path in paths {
             self.read += 1;
-            if self.read > MAX_FILES || self.open.contains(&path) {
+            let is_deep = self.open.len() >= MAX_DEPTH;
+            if self.read > MAX_FILES || is_deep || self.open.contains(&path) {
                 // Said once: it would be the same for each of thousands.
                 if self.read <= MAX_FILES + 1 {
-                    let why = if self.open.contains(&path) { "it would be in itself" } else { "too many files" };
+                    let why = match self.open.contains(&path) {
+                        true => "it would be in itself",
+                        false if is_deep => "too many files are open around it",
+                        false => "too many files",
+                    };
                     self.trouble(place, format!("{} isn't included: {why}", path.display()));
                 }
                 continue;
@@ -382,8 +401,12 @@ impl Reader<'_> {
         found
     }
 
-    /// `${NAME}` as far as it is known; Apache leaves the rest as it stands.
-    fn expand(&self, line: &str) -> String {
+    /// `${NAME}` as far as it is known; Apache leaves the rest as it stands. `None`: it becomes too long, or all of them
+    /// do.
+    fn expand(&mut self, line: &str) -> Option<String> {
+        if !line.contains("${") {
+            return Some(line.to_owned());
+        }
         let mut out = String::new();
         let mut rest = line;
         while let Some(at) = rest.find("${") {
@@ -393,6 +416,9 @@ impl Reader<'_> {
                 Some((value, end)) => {
                     out.push_str(value);
                     rest = &after[end + 1..];
+                    if out.len() > MAX_EXPANDED {
+                        return None;
+                    }
                 }
                 None => {
                     out.push_str("${");
@@ -400,7 +426,9 @@ impl Reader<'_> {
                 }
             }
         }
-        out + rest
+        out.push_str(rest);
+        self.expanded += out.len();
+        (self.expanded <= MAX_EXPANDED_ALL).then_some(out)
     }
 
     /// Whether a module is there, as far as the files tell: where none is loaded, all may be compiled in.
@@ -614,7 +642,9 @@ fn envvars(text: &str) -> HashMap<String, String> {
             },
         };
         let value = if literal { value.to_owned() } else { shell(value, &out) };
-        out.insert(name.to_owned(), value);
+        if value.len() <= MAX_EXPANDED {
+            out.insert(name.to_owned(), value);
+        }
     }
     out
 }
@@ -639,6 +669,10 @@ fn shell(value: &str, variables: &HashMap<String, String>) -> String {
         };
         out.push_str(variables.get(name).map_or(default, String::as_str));
         rest = &after[len..];
+        if out.len() > MAX_EXPANDED {
+            // It is taken for none.
+            return out;
+        }
     }
     out + rest
 }
@@ -824,6 +858,24 @@ CustomLog /x c"#,
         for what in ["never closed", "closes nothing", "in itself", "macros are not read", "/a/no.conf"] {
             assert!(setup.troubles.iter().any(|trouble| trouble.text.contains(what)), "{what}: {:?}", setup.troubles);
         }
+    }
+
+    #[test]
+    fn variables_that_hold_each_other_make_no_endless_line() {
+        let twice = (0..26).map(|number| format!("Define A{} ${{A{number}}}${{A{number}}}\n", number + 1));
+        let log = "<VirtualHost *:80>\nServerName a.example\nCustomLog /x/${A26} combined\nCustomLog /y/${A3} combined\n</VirtualHost>";
+        let text = format!("Define A0 xxxxxxxx\n{}{log}", twice.collect::<String>());
+        let setup = setup(&text);
+        let said: Vec<String> = setup.troubles.iter().map(ToString::to_string).collect();
+        assert!(said[0].starts_with("/a/apache2.conf:12: passed over: variables make it longer"), "{said:?}");
+        assert_eq!(paths(&setup.vhosts[0]), ["lost".to_owned(), format!("/y/{}", "x".repeat(64))]);
+        // Those of the shell likewise.
+        let twice = (0..40).map(|number| format!("A{}=$A{number}$A{number}\n", number + 1)).collect::<String>();
+        let variables = envvars(&format!("A0=xxxxxxxx\n{twice}B=/b\n"));
+        assert_eq!(variables["B"], "/b");
+        assert!(variables.values().all(|value| value.len() <= MAX_EXPANDED));
+        let line = format!("C={}", "$A10".repeat(1_000));
+        assert_eq!(envvars(&format!("A0=xxxxxxxx\n{twice}{line}")).get("C"), None);
     }
 
     #[test]

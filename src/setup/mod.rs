@@ -21,6 +21,9 @@ pub use render::{Made, configuration};
 
 /// How many files are read: files that include each other twice would else double at each depth.
 const MAX_FILES: usize = 5_000;
+/// How many blocks, or files that include each other, may be open at a place. Real ones have less than ten; what goes through
+/// them goes through those inside by calling itself.
+const MAX_DEPTH: usize = 100;
 
 /// Where configuration files are found.
 pub trait Files {

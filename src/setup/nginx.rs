@@ -8,8 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{
-    Files, Form, Log, MAX_FILES, Piece, Place, Server, Setup, Sink, Trouble, Vhost, fits_every_path, host_name,
-    is_no_file,
+    Files, Form, Log, MAX_DEPTH, MAX_FILES, Piece, Place, Server, Setup, Sink, Trouble, Vhost, fits_every_path,
+    host_name, is_no_file,
 };
 
 /// What nginx calls `combined`.
@@ -23,7 +23,7 @@ const COMBINED: &str = "$remote_addr - $remote_user [$time_local] \"$request\" $
 pub fn read(main: &Path, files: &dyn Files) -> io::Result<Setup> {
     let text = files.read(main)?;
     let folder = main.parent().unwrap_or(Path::new("/")).to_path_buf();
-    let mut reader = Reader { files, folder, troubles: Vec::new(), read: 1, open: Vec::new() };
+    let mut reader = Reader { files, folder, troubles: Vec::new(), read: 1, open: Vec::new(), depth: 0 };
     let root = reader.file(main, &text);
     let mut vhosts = Vec::new();
     let blocks: Vec<&[Directive]> = root.iter().filter(|one| one.is("http")).filter_map(Directive::block).collect();
@@ -160,6 +160,19 @@ impl Tokens<'_> {
         }
     }
 
+    /// Passes over a block behind its `{`, and all that are in it.
+    fn skip_block(&mut self) {
+        let mut depth = 1;
+        while depth > 0 {
+            match self.next() {
+                Some(Token::Open) => depth += 1,
+                Some(Token::Close) => depth -= 1,
+                Some(_) => {}
+                None => return,
+            }
+        }
+    }
+
     /// Passes over a block of Lua behind its `{`: braces in strings and comments don't count.
     fn skip_lua(&mut self) {
         let mut depth = 1;
@@ -217,6 +230,8 @@ struct Reader<'f> {
     read: usize,
     /// The files around the place that is read.
     open: Vec<PathBuf>,
+    /// Blocks around the file that is read.
+    depth: usize,
 }
 
 impl Reader<'_> {
@@ -248,7 +263,9 @@ impl Reader<'_> {
                 Some(Token::End) => {
                     let directive = Directive { place: place.clone(), words: std::mem::take(&mut words), block: None };
                     if directive.is("include") {
+                        self.depth += open.len();
                         out.extend(self.include(&directive));
+                        self.depth -= open.len();
                     } else if !directive.words.is_empty() {
                         out.push(directive);
                     }
@@ -257,6 +274,11 @@ impl Reader<'_> {
                     let directive = Directive { place: place.clone(), words: std::mem::take(&mut words), block: None };
                     if directive.words.first().is_some_and(|word| word.text.ends_with("_by_lua_block")) {
                         tokens.skip_lua();
+                        continue;
+                    }
+                    if self.depth + open.len() >= MAX_DEPTH {
+                        self.trouble(&place, format!("passed over: {MAX_DEPTH} blocks are open around it"));
+                        tokens.skip_block();
                         continue;
                     }
                     open.push((directive, std::mem::take(&mut out)));
@@ -302,10 +324,15 @@ impl Reader<'_> {
             }
             for path in paths {
                 self.read += 1;
-                if self.read > MAX_FILES || self.open.contains(&path) {
+                let is_deep = self.open.len() >= MAX_DEPTH;
+                if self.read > MAX_FILES || is_deep || self.open.contains(&path) {
                     // Said once: it would be the same for each of thousands.
                     if self.read <= MAX_FILES + 1 {
-                        let why = if self.open.contains(&path) { "it would be in itself" } else { "too many files" };
+                        let why = match self.open.contains(&path) {
+                            true => "it would be in itself",
+                            false if is_deep => "too many files are open around it",
+                            false => "too many files",
+                        };
                         self.trouble(&directive.place, format!("{} isn't included: {why}", path.display()));
                     }
                     continue;
@@ -695,6 +722,29 @@ mod tests {
             assert_eq!(setup.vhosts[0].names, ["a.example"], "{text}");
             assert!(setup.troubles.iter().any(|trouble| trouble.text == want), "{text}: {:?}", setup.troubles);
         }
+    }
+
+    #[test]
+    fn what_is_nested_too_deeply_is_passed_over_and_the_rest_is_read() {
+        let good = "http { server { server_name a.example; } } ";
+        let deep = |depth: usize, closed: usize| format!("{good}{}{}", "x { ".repeat(depth), "} ".repeat(closed));
+        for (name, text, passed_over) in [
+            ("as deep as may be", deep(MAX_DEPTH, MAX_DEPTH), 0),
+            ("one deeper", deep(MAX_DEPTH + 1, MAX_DEPTH + 1) + "http { server { server_name b.example; } }", 1),
+            ("without an end", deep(300_000, 0), 1),
+        ] {
+            let setup = setup(&text);
+            assert_eq!(setup.vhosts[0].names, ["a.example"], "{name}");
+            assert_eq!(setup.vhosts.len(), 1 + usize::from(name == "one deeper"), "{name}");
+            let said = setup.troubles.iter().filter(|trouble| trouble.text.starts_with("passed over"));
+            assert_eq!(said.count(), passed_over, "{name}: {:?}", setup.troubles);
+        }
+        // Each file opens a block and includes the next in it.
+        let names: Vec<String> = (0..300).map(|number| format!("/a/{number}")).collect();
+        let texts: Vec<String> = (1..=300).map(|next| format!("{good} x {{ include {next}; }}")).collect();
+        let files = Dump::new(names.iter().zip(&texts).map(|(name, text)| (name.as_str(), text.as_str())));
+        let setup = read(Path::new("/a/0"), &files).unwrap();
+        assert!(setup.troubles.iter().any(|trouble| trouble.text.contains("too many files are open")), "{setup:?}");
     }
 
     #[test]
