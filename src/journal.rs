@@ -8,6 +8,7 @@
 //! changed there, but not for ever; what is not said is counted (`Recurring`). The last of them are kept for the status
 //! page ([`recent`]).
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::fmt::{Debug, Write as _};
 use std::hash::Hash;
@@ -122,6 +123,27 @@ fn is_standard_error(stream: &str) -> bool {
 pub(crate) fn misleads(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// JSON as it may be shown: what misleads as JSON's own escapes, so that it says the same. Line feeds and tabs stay: within texts
+/// JSON escapes them itself.
+pub(crate) fn shown_json(json: &str) -> Cow<'_, str> {
+    let hides = |c: char| misleads(c) && !matches!(c, '\n' | '\t');
+    if !json.contains(hides) {
+        return Cow::Borrowed(json);
+    }
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if hides(c) {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
 }
 
 /// A character as it may be shown: what misleads as escapes.
@@ -319,7 +341,8 @@ impl Facts {
         map.insert("level".to_owned(), level.as_str().into());
         map.insert("message".to_owned(), self.message.as_str().into());
         map.extend(self.facts.iter().map(|(name, fact)| ((*name).to_owned(), fact.value.clone())));
-        Value::Object(map).to_string()
+        // It goes to a terminal, or to the journal, which shows it on one.
+        shown_json(&Value::Object(map).to_string()).into_owned()
     }
 
     fn text(&self, level: Level, now: Option<Timestamp>, colour: bool, out: &mut String) {
@@ -489,18 +512,31 @@ mod tests {
     }
 
     #[test]
+    fn json_as_it_is_shown_says_the_same_and_nothing_in_it_misleads() {
+        let text: String = (0..0x3000).filter_map(char::from_u32).chain(['\u{10ffff}', '📥']).collect();
+        let value = serde_json::json!({ "a": [text, 1], "\u{9b}": "\u{202e}x\u{7f}" });
+        for json in [value.to_string(), serde_json::to_string_pretty(&value).unwrap()] {
+            let shown = shown_json(&json);
+            assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), value);
+            assert_eq!(shown.chars().find(|c| misleads(*c) && *c != '\n'), None);
+        }
+        assert_eq!(shown_json("{\"a\":\"\u{9b}31m\"}"), r#"{"a":"\u009b31m"}"#);
+        assert!(matches!(shown_json("{\"a\":\"é\\n\"}\n"), Cow::Borrowed(_)), "what doesn't mislead stays");
+    }
+
+    #[test]
     fn nothing_in_a_line_can_forge_another() {
         let mut facts = Facts { message: "can't read file".to_owned(), facts: Vec::new() };
-        facts.facts.push(("path", Fact::text("a\n<3>ERROR b\u{1b}[31m")));
+        facts.facts.push(("path", Fact::text("a\n<3>ERROR b\u{1b}[31m\u{9b}0m")));
         facts.facts.push(("unread", Fact::number(7.into())));
         let mut text = String::new();
         facts.text(Level::WARN, None, false, &mut text);
-        assert_eq!(text, " WARN can't read file path=\"a\\n<3>ERROR b\\u{1b}[31m\" unread=7");
+        assert_eq!(text, " WARN can't read file path=\"a\\n<3>ERROR b\\u{1b}[31m\\u{9b}0m\" unread=7");
         let json = facts.json(Level::WARN, Timestamp::UNIX_EPOCH);
         assert_eq!(
             json,
             "{\"time\":\"1970-01-01T00:00:00Z\",\"level\":\"WARN\",\"message\":\"can't read file\",\
-             \"path\":\"a\\n<3>ERROR b\\u001b[31m\",\"unread\":7}"
+             \"path\":\"a\\n<3>ERROR b\\u001b[31m\\u009b0m\",\"unread\":7}"
         );
     }
 }

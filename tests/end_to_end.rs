@@ -543,3 +543,29 @@ fn explain_has_nothing_to_say_of_no_line() {
         assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("", ""), "{format}");
     }
 }
+
+#[test]
+fn json_misleads_on_no_terminal_and_is_byte_for_byte_elsewhere() {
+    const EVIL: &str = "\u{9b}31m\u{202e}\u{7f}";
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::scripted(|_, _| Answer::Status(422)));
+    sandbox.configure(endpoint.port, SITE);
+    let line = combined_by("192.0.2.1", 0, "/a.pdf", "-", &format!("{BROWSER} {EVIL}"));
+    sandbox.write("access.log", &line);
+    let backfill = |how| ["backfill", "--yes", "--progress", "off", how];
+    let (dry, wet) = (backfill("--dry-run"), backfill("--json"));
+    let misleads = |text: &str| text.contains(|c: char| c.is_control() && !"\r\n".contains(c) || c == '\u{202e}');
+    for args in [&dry[..], &["explain", "--json"], &wet, &["rejected", "list", "--json"]] {
+        let seen = sandbox.run_on_terminal(args, &line);
+        assert!(!misleads(&seen), "{args:?}: {seen:?}");
+        // Its summary quotes no line.
+        if args == wet {
+            continue;
+        }
+        assert!(seen.contains(r"\u009b31m\u202e\u007f"), "{args:?}: {seen:?}");
+        let shown = seen.lines().find(|line| line.starts_with('{')).unwrap();
+        let done = sandbox.run_with_input(args, &line).expect_code(0);
+        assert!(done.stdout.contains(EVIL), "{args:?}: {done:#?}");
+        let value = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        assert_eq!(value(shown), value(done.stdout.lines().next().unwrap()), "{args:?}");
+    }
+}

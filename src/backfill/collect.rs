@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,6 +15,7 @@ use crate::deliver::payload::{self, PropertyKey};
 use crate::deliver::{Delivery, Settle, Settlement};
 use crate::event::Event;
 use crate::follow::source::{self, Sink};
+use crate::journal::shown_json;
 use crate::ledger::{Advance, Ledger, LogRow};
 use crate::lines::Cut;
 use crate::offsets::{LogId, SiteId};
@@ -134,7 +135,9 @@ impl State {
     pub(super) fn write(&mut self) {
         if self.written.is_ok() {
             let mut out = io::stdout().lock();
-            self.written = out.write_all(&self.bodies).and_then(|()| out.flush());
+            let bodies = String::from_utf8_lossy(&self.bodies);
+            let shown = if out.is_terminal() { shown_json(&bodies) } else { bodies.as_ref().into() };
+            self.written = out.write_all(shown.as_bytes()).and_then(|()| out.flush());
             // Nobody reads on, or the disk is full.
             self.limited |= self.written.is_err();
         }

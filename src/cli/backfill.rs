@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Failure, load, print, printable, say};
+use super::{Failure, load, print, print_json, printable, say, say_json};
 use crate::backfill::{
     self, BackfillError, Counted, End, Extent, Input, Job, Kept, Moment, Options, Outlet, Period, Progress,
 };
@@ -353,10 +353,11 @@ fn conclude(summary: &Summary, end: &End, args: &Args) -> Result<(), Failure> {
         summary.text(args.dry_run, printable)
     };
     // The POSTs of a dry run are the data; the summary then stands beside them.
-    if args.dry_run {
-        say(text.trim_end())
-    } else {
-        print(&text)?
+    match (args.dry_run, args.json) {
+        (true, true) => say_json(text.trim_end()),
+        (true, false) => say(text.trim_end()),
+        (false, true) => print_json(&text)?,
+        (false, false) => print(&text)?,
     }
     match end {
         End::Left(why) => Err(Failure::Failed(why.clone())),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{Failure, load, print, printable};
+use super::{Failure, load, print, print_json, printable};
 use crate::batch::Batcher;
 use crate::config::{Config, Expectation, Want};
 use crate::daemon::{WINDOW_ENTRIES, format_choice, pipeline_site};
@@ -76,7 +76,7 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
             at = span.end;
             let explained = explainer.explain(Line { bytes: &unfinished, span }, readings, &mut repeats);
             if args.json {
-                print(&format!("{}\n", explained.json()))?;
+                print_json(&format!("{}\n", explained.json()))?;
             } else {
                 print(&format!("{}{}", if first { "" } else { "\n" }, explained.text()))?;
             }

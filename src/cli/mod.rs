@@ -25,7 +25,7 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config};
-use crate::journal::{self, misleads};
+use crate::journal::{self, misleads, shown_json};
 
 /// Where the configuration is, unless `--config` says otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/silktail/config.toml";
@@ -203,6 +203,16 @@ pub fn print(text: &str) -> Result<(), Failure> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Failure::Said(0)),
         Err(error) => Err(Failure::Failed(format!("cannot write to standard output: {error}"))),
     }
+}
+
+/// Prints JSON to standard output: byte for byte, but that on a terminal nothing misleads.
+pub fn print_json(json: &str) -> Result<(), Failure> {
+    if std::io::stdout().is_terminal() { print(&shown_json(json)) } else { print(json) }
+}
+
+/// Prints JSON to standard error; the same.
+pub fn say_json(json: &str) {
+    if std::io::stderr().is_terminal() { say(&shown_json(json)) } else { say(json) }
 }
 
 /// Prints to standard error.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{Failure, load, print, printable, say};
+use super::{Failure, load, print, print_json, printable, say};
 use crate::backfill::PATIENCE;
 use crate::batch::Batch;
 use crate::daemon::delivery_site;
@@ -134,13 +134,14 @@ fn confirm(question: &str) -> Result<(), Failure> {
 /// Shows them as they are read: all of them at once may be more than should be in memory.
 fn list(rejected: impl Iterator<Item = Result<Rejected, Failure>>, json: bool) -> Result<(), Failure> {
     const SOME: usize = 64 * 1024;
+    let show = if json { print_json } else { print };
     let mut out = String::new();
     let mut none = true;
     for rejected in rejected {
         let Rejected { id, site, log, at, status, reason, event } = rejected?;
         none = false;
         if out.len() >= SOME {
-            print(&std::mem::take(&mut out))?;
+            show(&std::mem::take(&mut out))?;
         }
         if json {
             let properties: serde_json::Map<_, _> =
@@ -168,7 +169,7 @@ fn list(rejected: impl Iterator<Item = Result<Rejected, Failure>>, json: bool) -
     if none && !json {
         out.push_str("there is none\n");
     }
-    print(&out)
+    show(&out)
 }
 
 /// Takes what became of events that were in the state as rejected.

@@ -14,6 +14,7 @@ use signal_hook::iterator::Signals;
 use super::{Failure, load, print, printable, say};
 use crate::config;
 use crate::follow::discover;
+use crate::journal::shown_json;
 use crate::ledger::{Ledger, LedgerError};
 use crate::pipeline::FATES;
 use crate::status::picture::picture;
@@ -61,7 +62,8 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     let colour = crate::journal::may_colour(terminal);
     let shown = || -> Result<String, Failure> {
         let status = status()?;
-        Ok(if args.json { format!("{status}\n") } else { text(&status, colour, Timestamp::now()) })
+        let json = || if terminal { shown_json(&status.to_string()).into_owned() } else { status.to_string() };
+        Ok(if args.json { json() + "\n" } else { text(&status, colour, Timestamp::now()) })
     };
     if !args.watch {
         return print(&shown()?).and(loaded);

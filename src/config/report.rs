@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use crate::deliver::payload::redact;
+use crate::journal::misleads;
 
 /// One file's text.
 #[derive(Debug, Clone)]
@@ -49,7 +50,7 @@ impl Report {
         let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
         let counts = format!("{}, {}", plural(self.errors, "error"), plural(self.warnings, "warning"));
         let end = if self.errors > 0 { "; nothing was started" } else { "" };
-        format!("{}{}: {counts}{end}\n", self.render_problems(colour), self.main)
+        format!("{}{}: {counts}{end}\n", self.render_problems(colour), plain(&self.main))
     }
 
     /// The problems as text. Property keys and tokens are hidden in quoted lines.
@@ -60,16 +61,18 @@ impl Report {
             let level = if problem.error { Level::ERROR } else { Level::WARNING };
             let source = problem.source.and_then(|index| self.sources.get(index));
             let (text, changes) = source.map(|source| redact_keys(&source.text)).unwrap_or_default();
-            let path = source.map(|source| source.path.display().to_string()).unwrap_or_default();
-            let title = level.primary_title(problem.message.as_str());
+            let path = source.map(|source| plain(&source.path.display().to_string())).unwrap_or_default();
+            let (message, label) = (plain(&problem.message), plain(&problem.label));
+            let help = problem.help.as_deref().map(plain);
+            let title = level.primary_title(message.as_str());
             let mut group = Group::with_title(title);
             if source.is_some() {
                 let Range { start, end } = problem.span;
                 let span = on_boundaries(&text, moved(start, &changes, false)..moved(end, &changes, true));
-                let annotation = AnnotationKind::Primary.span(span).label(problem.label.as_str());
+                let annotation = AnnotationKind::Primary.span(span).label(label.as_str());
                 group = group.element(Snippet::source(text.as_str()).path(path.as_str()).annotation(annotation));
             }
-            if let Some(help) = &problem.help {
+            if let Some(help) = &help {
                 group = group.element(Level::HELP.message(help.as_str()));
             }
             out.push_str(&renderer.render(&[group]));
@@ -77,6 +80,11 @@ impl Report {
         }
         out
     }
+}
+
+/// Text that may quote the file, as it may be shown.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if misleads(c) && c != '\n' { '?' } else { c }).collect()
 }
 
 /// `line:column` of a place, both from 1; columns count characters.
@@ -132,8 +140,11 @@ fn redact_keys(text: &str) -> (String, Vec<Change>) {
                 continue;
             }
             if let Some(c) = after.chars().next() {
-                // Control characters of a file never reach the terminal as they are.
-                let shown = if c.is_ascii_control() && !matches!(c, '\n' | '\t' | '\r') { '?' } else { c };
+                // What would mislead on a terminal never reaches it.
+                let shown = if misleads(c) && !matches!(c, '\n' | '\t' | '\r') { '?' } else { c };
+                if shown.len_utf8() != c.len_utf8() {
+                    changes.push((at, c.len_utf8(), shown.len_utf8()));
+                }
                 out.push(shown);
                 at += c.len_utf8();
                 rest = &after[c.len_utf8()..];
@@ -243,6 +254,28 @@ mod tests {
         }
         let inside = text.find("2be8").unwrap();
         assert_eq!(moved(inside, &changes, false), redacted.find("8bce").unwrap());
+    }
+
+    #[test]
+    fn nothing_that_misleads_is_shown_of_a_file_and_places_stay_where_they_are() {
+        let text = "# \u{9b}31m\u{202e}\u{7f}\u{1b}[0m é\nname = \"x\u{9b}y\"\n";
+        let (shown, changes) = redact_keys(text);
+        assert_eq!(shown, "# ?31m???[0m é\nname = \"x?y\"\n");
+        for word in ["31m", "é", "name", "y"] {
+            let at = text.find(word).unwrap();
+            assert_eq!(moved(at, &changes, false), shown.find(word).unwrap(), "{word}");
+        }
+        let problem = Problem {
+            error: true,
+            source: Some(0),
+            span: text.find("x").unwrap()..text.find("y").unwrap(),
+            message: "unknown `\u{9b}x`".to_owned(),
+            label: "\u{9b}".to_owned(),
+            help: Some("\u{202e}".to_owned()),
+        };
+        let sources = vec![Source { path: "/etc/\u{9b}x".into(), text: text.to_owned() }];
+        let report = Report::new("/etc/\u{9b}x".to_owned(), sources, vec![problem]).render(false);
+        assert_eq!(report.chars().find(|c| misleads(*c) && *c != '\n'), None, "{report}");
     }
 
     #[test]

@@ -172,6 +172,26 @@ impl Sandbox {
         Done::of(output)
     }
 
+    /// Runs the program to its end on a terminal of its own, with `input` on its standard input; gives what is seen there.
+    pub fn run_on_terminal(&self, args: &[&str], input: impl AsRef<[u8]>) -> String {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let open = || fs::OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        let (out, error) = (open(), open());
+        self.write("input", "");
+        fs::write(self.path("input"), input).unwrap();
+        let input = fs::File::open(self.path("input")).unwrap();
+        let mut child = self.silktail().args(args).stdin(input).stdout(out).stderr(error).spawn().unwrap();
+        let mut seen = Vec::new();
+        // Once nobody has the terminal open any more, reading it is an error.
+        let _ = fs::File::from(master).read_to_end(&mut seen);
+        child.wait().unwrap();
+        String::from_utf8(seen).unwrap()
+    }
+
     /// Starts `silktail run`; what it says on standard error is gathered in `name`.
     pub fn start(&self, name: &str) -> Daemon {
         self.start_as(name, |_, _| {})
