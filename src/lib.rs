@@ -41,6 +41,7 @@ pub mod report;
 pub mod rules;
 pub mod setup;
 mod sixteen;
+mod small_file;
 pub mod status;
 pub mod summary;
 pub mod visitor;

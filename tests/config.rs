@@ -271,3 +271,40 @@ fn every_file_names_its_own_mistakes() {
     write("config.toml", b"\xff");
     assert_eq!(places(&path), [pair("this isn't UTF-8", "config.toml:1:1")]);
 }
+
+#[test]
+fn what_is_no_file_is_refused_wherever_a_file_is_named() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    mknodat(CWD, folder.path().join("fifo"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    let configuration = |include: &str, endpoint: &str, key: &str, status: &str| {
+        format!(
+            "{include}\n[endpoint]\nurl = \"https://a.eu.silktide.com/v1/events\"\n{endpoint}\n\
+             [status]\nlisten = \"127.0.0.1:9464\"\n{status}\n\
+             [[site]]\nname = \"docs\"\nbase_url = \"https://docs.example.org\"\n{key}\nlogs = [\"/var/log/x.log\"]\n"
+        )
+    };
+    let key = "property_key = \"8bce2be8c07a84a70e7104634b42878b\"";
+    // Whoever opens it for reading, and waits for a writer, waits for ever.
+    let said = |path: PathBuf| {
+        let (done, answer) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            done.send(config::load(&path, &no_env).map(|_| ()).map_err(|bad| bad.render(false)))
+        });
+        answer.recv_timeout(Duration::from_secs(30)).expect("it doesn't wait").expect_err("it is an error")
+    };
+    for (name, text) in [
+        ("include", configuration("include = [\"fifo\"]", "", key, "")),
+        ("ca_file", configuration("", "ca_file = \"fifo\"", key, "")),
+        ("property_key_file", configuration("", "", "property_key_file = \"fifo\"", "")),
+        ("token_file", configuration("", "", key, "token_file = \"fifo\"")),
+    ] {
+        fs::write(&path, text).unwrap();
+        let said = said(path.clone());
+        assert!(said.contains("it is a FIFO, a device or a socket, not a file"), "{name}: {said}");
+        assert!(said.contains("config.toml: 1 error, 0 warnings"), "{name}: {said}");
+    }
+    assert!(said(folder.path().join("fifo")).contains("it is a FIFO"));
+    assert!(said(folder.path().to_path_buf()).contains("Is a directory"));
+}

@@ -23,6 +23,7 @@ use crate::deliver::payload::redact;
 use crate::follow::discover;
 use crate::format::Format;
 use crate::pipeline::FATES;
+use crate::small_file;
 use crate::status::access::Listen;
 
 type Env<'e> = &'e dyn Fn(&str) -> Option<String>;
@@ -47,7 +48,7 @@ pub fn load(path: &Path, env: Env<'_>) -> Result<Loaded, Report> {
 /// Where the state is that a configuration names, whatever else is wrong with it; `None`: that can't be told.
 pub fn state_dir(path: &Path, env: Env<'_>) -> Option<PathBuf> {
     let (mut sources, mut problems) = (Vec::new(), Vec::new());
-    let main = part_of(path, std::fs::read(path).ok()?, &mut sources, &mut problems)?;
+    let main = part_of(path, small_file::read(path).ok()?, &mut sources, &mut problems)?;
     let (table, _) = DeTable::parse_recoverable(&main.text);
     let mut root = Table::new(table.get_ref(), table.span(), &keys::ROOT);
     let (texts, names, files) = (HashMap::new(), HashSet::new(), Vec::new());
@@ -94,7 +95,7 @@ fn part_of(path: &Path, bytes: Vec<u8>, sources: &mut Vec<Source>, problems: &mu
 }
 
 fn read_all(path: &Path, env: Env<'_>, sources: &mut Vec<Source>, problems: &mut Vec<Problem>) -> Option<Config> {
-    let bytes = match std::fs::read(path) {
+    let bytes = match small_file::read(path) {
         Ok(bytes) => bytes,
         Err(error) => {
             let (message, help) = lost(path, &error);
@@ -125,7 +126,7 @@ fn read_all(path: &Path, env: Env<'_>, sources: &mut Vec<Source>, problems: &mut
                 continue;
             }
             included.push(file.clone());
-            match std::fs::read(&file) {
+            match small_file::read(&file) {
                 Ok(bytes) => match part_of(&file, bytes, sources, problems) {
                     Some(part) => parts.push(part),
                     None => broken = true,

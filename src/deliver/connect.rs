@@ -24,6 +24,7 @@ use tower_service::Service;
 use url::{Position, Url};
 
 use super::{DeliverError, EndpointSettings};
+use crate::small_file;
 
 /// Any of the layers' errors.
 pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -155,7 +156,7 @@ fn uri(url: &Url) -> Result<Uri, DeliverError> {
 fn tls_config(settings: &EndpointSettings) -> Result<ClientConfig, DeliverError> {
     let mut roots = RootCertStore::empty();
     if let Some(path) = &settings.ca_file {
-        let pem = std::fs::read(path).map_err(|error| DeliverError::CaFile(path.clone(), error))?;
+        let pem = small_file::read(path).map_err(|error| DeliverError::CaFile(path.clone(), error))?;
         let own = certificates(&pem).map_err(|error| DeliverError::CaFile(path.clone(), io::Error::other(error)))?;
         for certificate in own {
             roots.add(certificate).map_err(DeliverError::Tls)?;

@@ -15,6 +15,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::small_file;
+
 pub use apache::read as apache;
 pub use nginx::read as nginx;
 pub use render::{Made, configuration};
@@ -46,7 +48,7 @@ pub struct Disk;
 
 impl Files for Disk {
     fn read(&self, path: &Path) -> io::Result<String> {
-        std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        small_file::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
     fn matching(&self, pattern: &str) -> (Vec<PathBuf>, Vec<(PathBuf, io::Error)>) {

@@ -9,6 +9,7 @@ use super::{Part, Resolver, Text};
 use crate::config::raw::Table;
 use crate::deliver::EndpointSettings;
 use crate::deliver::connect::certificates;
+use crate::small_file;
 
 impl Resolver<'_> {
     pub(super) fn endpoint(&mut self, table: Option<Table<'_, '_>>, part: &Part) -> (EndpointSettings, bool) {
@@ -70,7 +71,7 @@ impl Resolver<'_> {
             && let Some((text, span)) = self.expand(source, text)
         {
             let path = part.path.parent().unwrap_or(Path::new("")).join(text);
-            let pem = std::fs::read(&path).map_err(|error| format!("`{}`: {error}", path.display()));
+            let pem = small_file::read(&path).map_err(|error| format!("`{}`: {error}", path.display()));
             let certificates = pem.and_then(|pem| certificates(&pem).map_err(|error| error.to_string()));
             match certificates {
                 Ok(list) if !list.is_empty() => {

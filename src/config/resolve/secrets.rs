@@ -6,6 +6,7 @@ use super::{Part, Resolver, Text};
 use crate::config::raw::Table;
 use crate::deliver::PropertyKey;
 use crate::deliver::payload::redact;
+use crate::small_file;
 use crate::status::access::Token;
 
 /// Whether a text that stands where a name should looks like a key or a token.
@@ -53,7 +54,7 @@ impl Resolver<'_> {
         let credentials = (self.env)("CREDENTIALS_DIRECTORY").map(|folder| Path::new(&folder).join(name));
         let beside = part.path.parent().unwrap_or(Path::new("")).join(name);
         let path = credentials.filter(|path| path.exists()).unwrap_or(beside);
-        match std::fs::read_to_string(&path) {
+        match small_file::text(&path) {
             Ok(text) => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
             // Perhaps the secret itself stands here.
             Err(error) if is_secret(name) => Err(format!("`{}`: {error}", redact(name))),
