@@ -300,6 +300,31 @@ fn a_start_at_the_limit_on_the_size_of_files_says_so_and_leaves_nothing_behind()
 }
 
 #[test]
+fn a_clock_that_is_years_ahead_at_one_start_makes_nothing_forgotten() {
+    const FIVE_YEARS: i64 = 5 * 365 * 24 * 3600;
+    let answer =
+        |_, body: &serde_json::Value| Answer::Status(if body.to_string().contains("/bad") { 422 } else { 200 });
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::scripted(answer));
+    let Some(mut clock) = common::clock::Clock::new(&sandbox) else { return };
+    sandbox.configure(endpoint.port, SITE);
+    sandbox.write("access.log", "");
+    sandbox.write("old.log", &(lines(0..5) + &combined("192.0.2.1", 0, "/bad-1.pdf")));
+    let old = sandbox.path("old.log").display().to_string();
+    let backfill = || sandbox.run(&["backfill", "--yes", "--site", "docs", &old]);
+    backfill().expect_code(1);
+    let sent = endpoint.post_count();
+    clock.jump(FIVE_YEARS);
+    let daemon = sandbox.start_as("said", |command, _| clock.give_to(command));
+    sandbox.append("access.log", &combined("192.0.2.1", 0, "/bad-2.pdf"));
+    wait_for("the answer", SOON, || daemon.stderr().contains("event rejected"));
+    daemon.stop();
+    let kept = sandbox.run(&["rejected", "list"]).expect_code(0).stdout;
+    assert!(kept.contains("/bad-1.pdf") && kept.contains("/bad-2.pdf"), "{kept}");
+    backfill().expect_code(0);
+    assert_eq!(endpoint.post_count(), sent + 1, "what was sent is still known");
+}
+
+#[test]
 fn a_state_that_is_taken_away_while_it_runs_stops_the_sending_until_it_is_back() {
     let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
     sandbox.configure_with(endpoint.port, &format!("linger = \"0s\"\nmax_in_flight = {IN_FLIGHT}"), SITE);

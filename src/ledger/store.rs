@@ -5,6 +5,7 @@
 //! It syncs to disk at most one second after a commit. A commit that fails (a full disk) is tried
 //! again until it works; meanwhile nothing is answered, so nothing is sent that could not be remembered.
 
+mod believed;
 mod error;
 mod logs;
 mod opening;

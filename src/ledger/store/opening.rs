@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::believed::Believed;
 use super::error::database_error;
 use super::queue::Shared;
 use super::reader::LedgerReader;
@@ -70,6 +71,7 @@ impl Ledger {
         }
         let mut writer = connect(&path)?;
         let secret = prepare(&mut writer, &path)?;
+        let believed = Believed::at_opening(&mut writer);
         forget_if_possible(&writer);
         // Its tables are written to all over.
         writer.pragma_update(None, "cache_size", WRITER_CACHE).map_err(|error| database_error(&path, error))?;
@@ -92,7 +94,7 @@ impl Ledger {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new()
                 .name("ledger".into())
-                .spawn(move || Writing::new(shared, writer).run())
+                .spawn(move || Writing::new(shared, writer, believed).run())
                 .map_err(trouble)?
         };
         let writer = Arc::new(Writer { shared: Arc::clone(&shared), thread: Mutex::new(Some(thread)) });

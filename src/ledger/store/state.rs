@@ -9,9 +9,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, TransactionBehavior, params};
 
-use super::LedgerError;
 use super::error::database_error;
 use super::opening::{NO_STATE, READER_CACHE};
+use super::{LedgerError, believed};
 
 /// How long another process's write is waited for: a backfill runs at the lowest priority, and may be stopped by whatever
 /// else the machine does in the middle of one.
@@ -143,8 +143,9 @@ fn bring_up_to_date(db: &mut Connection) -> rusqlite::Result<()> {
 }
 
 pub(super) fn forget_if_possible(db: &Connection) {
+    let forgotten = believed::at_last_look(db).and_then(|now| forget(db, now, LOGS_MAX));
     // On a full disk, what can be forgotten waits for the next time.
-    forget(db, Timestamp::now(), LOGS_MAX).unwrap_or_else(|error| tracing::debug!(%error, "nothing forgotten"));
+    forgotten.unwrap_or_else(|error| tracing::debug!(%error, "nothing forgotten"));
 }
 
 /// Forgets logs that are done with, so that the state is bounded however many years of rotations it sees: those that

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
+use super::believed::Believed;
 use super::logs::{LogRow, fingerprint_text};
 use super::queue::{Committed, Queue, Settled, Shared, lock};
 use super::ranges::settled_from;
@@ -80,13 +81,15 @@ pub(super) struct Writing {
     /// Bytes of rejected events, as far as they are known here: other processes add some and take some away. They are counted
     /// where there are too many of them, and when they are looked through anyway.
     rejected: i64,
+    /// By which rejected events are too old.
+    believed: Believed,
     /// The database's file as it was opened, and when it was last looked whether that is what lies there.
     file: Option<(u64, u64)>,
     looked: Instant,
 }
 
 impl Writing {
-    pub(super) fn new(shared: Arc<Shared>, db: Connection) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, db: Connection, believed: Believed) -> Self {
         let used = db.query_row("SELECT coalesce(max(used), 0) FROM kept", [], |row| row.get(0)).unwrap_or(0);
         let recent = recent::size(&db).unwrap_or(RECENT_MAX);
         let file = inode(&shared.path);
@@ -111,6 +114,7 @@ impl Writing {
             stored_touches: KEPT_MAX / 8,
             swept: None,
             rejected: 0,
+            believed,
         }
     }
 
@@ -454,7 +458,8 @@ impl Writing {
             }
             if !self.rejections.is_empty() {
                 if swept.is_none_or(|at| at.elapsed() >= SWEEP_EVERY) {
-                    change.execute("DELETE FROM rejected WHERE at < ?1", [now - rejected::SECONDS])?;
+                    let oldest = self.believed.now() - rejected::SECONDS;
+                    change.execute("DELETE FROM rejected WHERE at < ?1", [oldest])?;
                     rejected = rejected::size(&change)?;
                     swept = Some(Instant::now());
                 }
@@ -473,6 +478,7 @@ impl Writing {
                     tracing::error!(events = surplus, hint, "too many rejected events, the oldest are gone");
                 }
             }
+            self.believed.look(&change)?;
             if stored > KEPT_MAX / 8 {
                 change.execute(
                     "DELETE FROM kept WHERE used <= (SELECT used FROM kept ORDER BY used DESC LIMIT 1 OFFSET ?1)",
