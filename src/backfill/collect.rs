@@ -135,9 +135,11 @@ impl State {
     pub(super) fn write(&mut self) {
         if self.written.is_ok() {
             let mut out = io::stdout().lock();
-            let bodies = String::from_utf8_lossy(&self.bodies);
-            let shown = if out.is_terminal() { shown_json(&bodies) } else { bodies.as_ref().into() };
-            self.written = out.write_all(shown.as_bytes()).and_then(|()| out.flush());
+            let written = match out.is_terminal() {
+                true => out.write_all(shown_json(&String::from_utf8_lossy(&self.bodies)).as_bytes()),
+                false => out.write_all(&self.bodies),
+            };
+            self.written = written.and_then(|()| out.flush());
             // Nobody reads on, or the disk is full.
             self.limited |= self.written.is_err();
         }
