@@ -41,22 +41,22 @@ impl Cut<'_> {
 pub struct Cutter {
     /// Offset of the first byte of the unfinished line.
     start: u64,
-    /// NULs before the unfinished line that were already let go.
-    nuls: u64,
-    /// Bytes of an over-long unfinished line that were already let go.
-    skipped: u64,
-    max_line: usize,
+    /// Bytes that were already let go: NULs before the unfinished line, and what there is of it where it is over-long.
+    gone: u64,
+    max_line: u32,
+    /// It is over-long.
+    is_long: bool,
 }
 
 impl Cutter {
     /// Begins at a line's start; `max_line` is in bytes, without the newline.
     pub fn new(offset: u64, max_line: usize) -> Self {
-        Self { start: offset, nuls: 0, skipped: 0, max_line }
+        Self { start: offset, gone: 0, max_line: u32::try_from(max_line).unwrap_or(u32::MAX), is_long: false }
     }
 
     /// The bound on a line, in bytes.
     pub fn max_line(&self) -> usize {
-        self.max_line
+        self.max_line as usize
     }
 
     /// Offset of the unfinished line: all before it has been given out.
@@ -66,16 +66,16 @@ impl Cutter {
 
     /// Offset at which the bytes for [`Cutter::next_line`] must begin.
     pub fn wants(&self) -> u64 {
-        self.start.saturating_add(self.nuls).saturating_add(self.skipped)
+        self.start.saturating_add(self.gone)
     }
 
     /// Takes the next line off `bytes`, which begin at [`Cutter::wants`].
     ///
     /// `None`: no newline yet. What is then left in `bytes` must be shown again with more behind it.
     pub fn next_line<'a>(&mut self, bytes: &mut &'a [u8]) -> Option<Cut<'a>> {
-        if self.skipped == 0 && bytes.first() == Some(&0) {
+        if !self.is_long && bytes.first() == Some(&0) {
             let nuls = bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len());
-            self.nuls += nuls as u64;
+            self.gone += nuls as u64;
             *bytes = &bytes[nuls..];
         }
         match memchr::memchr(b'\n', bytes) {
@@ -85,8 +85,9 @@ impl Cutter {
                 Some(self.cut(line, at as u64 + 1))
             }
             None => {
-                if self.skipped > 0 || bytes.len() > self.max_line {
-                    self.skipped += bytes.len() as u64;
+                if self.is_long || bytes.len() > self.max_line() {
+                    self.is_long = true;
+                    self.gone += bytes.len() as u64;
                     *bytes = &[];
                 }
                 None
@@ -102,23 +103,23 @@ impl Cutter {
 
     /// Whether the next bytes go on with a line whose beginning was let go.
     pub fn is_inside_a_long_line(&self) -> bool {
-        self.skipped > 0
+        self.is_long
     }
 
     /// Passes over whole lines, none of them longer than the bound. They begin at [`Cutter::wants`], outside a long line.
     pub fn pass(&mut self, whole_lines: &[u8]) {
         // NUL bytes that were let go belong to the first of them.
         self.start = self.wants() + whole_lines.len() as u64;
-        self.nuls = 0;
+        self.gone = 0;
     }
 
     /// Takes the last line, which has no newline: for archives and for files that nobody writes any more.
     pub fn last_line<'a>(&mut self, bytes: &'a [u8]) -> Option<Cut<'a>> {
-        (self.skipped > 0 || !bytes.is_empty()).then(|| self.cut(bytes, bytes.len() as u64))
+        (self.is_long || !bytes.is_empty()).then(|| self.cut(bytes, bytes.len() as u64))
     }
 
     fn cut<'a>(&mut self, line: &'a [u8], consumed: u64) -> Cut<'a> {
-        let too_long = self.skipped > 0 || line.len() > self.max_line;
+        let too_long = self.is_long || line.len() > self.max_line();
         let span = self.span(consumed);
         if too_long { Cut::TooLong(span) } else { Cut::Line(Line { bytes: line, span }) }
     }
@@ -127,7 +128,7 @@ impl Cutter {
     fn span(&mut self, consumed: u64) -> Span {
         let span = Span { start: self.start, end: self.wants() + consumed };
         self.start = span.end;
-        (self.nuls, self.skipped) = (0, 0);
+        (self.gone, self.is_long) = (0, false);
         span
     }
 }
