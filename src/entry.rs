@@ -84,7 +84,7 @@ pub struct Entry<'l> {
 pub struct Known<'l> {
     /// The line as text, where it is known to be UTF-8: its parts needn't be looked at again.
     pub text: Option<&'l str>,
-    /// No field needs an escape in JSON.
+    /// No field, as it is logged, needs an escape in JSON.
     pub is_clean: bool,
 }
 

@@ -3,6 +3,7 @@
 //! A [`Pipeline`] belongs to one log: its format and the sites that read it. [`Pipeline::take`] gives every line
 //! exactly one [`Outcome`].
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -279,13 +280,15 @@ impl Site {
             return Outcome::Excluded("range");
         }
         let mut event = Event::room(name, origin);
-        let Some(url) = rule.url(entry, &self.context, std::mem::take(&mut event.url)) else {
+        let Some((url, is_plain)) = rule.url(entry, &self.context, std::mem::take(&mut event.url)) else {
             return Outcome::Excluded("url");
         };
         let Some(page) = self.context.page(entry, rule.url.is_none().then_some(url.as_str())) else {
             return Outcome::Excluded("page");
         };
         event.page.push_str(&page);
+        // A page that is borrowed is a part of the line, the URL, or the base URL.
+        let is_plain = is_plain && matches!(page, Cow::Borrowed(_));
         drop(page);
         event.url = url;
         if let Some(kind) = self.bots.as_ref().and_then(|bots| bots.reason(entry.user_agent.as_deref())) {
@@ -303,7 +306,7 @@ impl Site {
         } else {
             event.properties = rule.properties(entry, &self.context);
         }
-        event.clean = Clean(entry.line.is_clean && self.context.base_url.is_clean() && rule.url.is_none());
+        event.clean = Clean(is_plain && entry.line.is_clean && self.context.base_url.is_clean());
         event.time = entry.time;
         event.offset = entry.offset.or_else(|| Some(zone.to_offset(entry.time?).seconds()));
         Outcome::Event(event)

@@ -642,8 +642,9 @@ mod tests {
     /// A log that is open, to be read with or without the search.
     fn source(log: &[u8], rules: &crate::rules::Rules, searched: bool) -> Source {
         let base_url = url::Url::parse("https://docs.example.org").unwrap();
+        let hosts = ["docs.example.org", "*.docs.example.org"].map(str::to_owned);
         let context = crate::rules::SiteContext {
-            hosts: crate::rules::Hosts::of_base_url(&base_url),
+            hosts: crate::rules::Hosts::parse(&hosts).unwrap(),
             base_url: base_url.into(),
             keep_query: crate::rules::KeepQuery::Only(Vec::new()),
             page: vec![crate::rules::PageSource::Referer, crate::rules::PageSource::OwnUrl],
@@ -749,7 +750,7 @@ mod tests {
         #[test]
         fn searching_blocks_finds_what_parsing_each_line_finds(
             rules in proptest::sample::subsequence(vec![0_usize, 1, 2, 3, 4, 5, 6, 7], 1..5),
-            lines in proptest::collection::vec((0_usize..26, 0_usize..7, proptest::prelude::any::<u16>()), 0..120),
+            lines in proptest::collection::vec((0_usize..27, 0_usize..7, proptest::prelude::any::<u16>()), 0..120),
             newline in proptest::prelude::any::<bool>(),
         ) {
             let known = [
@@ -770,13 +771,17 @@ mod tests {
                 "/a.pdf", "/a.PDF?x=1", "/a.pdfx", "/a.pdf/", "/files/x", "/%66iles/x", "/FILES/x", "/api/x", "/Form/1",
                 "/a.tar.gz", "/a.gz", "/intern/a.pdf", "/x/download", "/x/down%6coad", "/a.7z", "/", "/a.doc#f", "-", "",
                 "http://h/files/a.pdf", "/a\\x2epdf", "/a b.pdf", "/x.docs.pdf.html", "/a.pdf\\\"", "\\/files\\/x", "/x\\/download",
+                // What parsing makes a quote of.
+                "http://x%22y.docs.example.org/files/a.pdf",
             ];
             let mut log = Vec::new();
             for (target, kind, number) in lines {
                 let target = targets[target];
                 let minute = number % 60;
                 let agent = ["UA", "U\tA", "\u{7f}UÄ", "\u{1}"][usize::from(number / 7 % 4)];
-                let page = ["", "a", "a?b=\\x22", "\t", "é", "a#b", ".."][usize::from(number / 11 % 7)];
+                let page = ["docs.example.org/", "docs.example.org/a", "docs.example.org/a?b=\\x22", "docs.example.org/\t",
+                    "docs.example.org/é", "docs.example.org/a#b", "docs.example.org/..", "x＂y.docs.example.org/",
+                    "x%22y.docs.example.org/"][usize::from(number / 11 % 9)];
                 match kind {
                     0 => log.extend_from_slice(format!("garbage .pdf {target}\n").as_bytes()),
                     1 => log.extend_from_slice(format!("{}{target}.pdf\n", "x".repeat(usize::from(number % 700))).as_bytes()),
@@ -786,7 +791,7 @@ mod tests {
                     _ => log.extend_from_slice(
                         format!(
                             "192.0.2.{} - - [10/Nov/2026:10:{minute:02}:00 +0000] \"GET {target} HTTP/1.1\" 200 5 \
-                             \"https://docs.example.org/{page}\" \"{agent}\"\n",
+                             \"https://{page}\" \"{agent}\"\n",
                             number % 7
                         )
                         .as_bytes(),

@@ -75,13 +75,14 @@ impl Rules {
 }
 
 impl Rule {
-    /// The event's URL: the rule's, or the request's own. `None`: it can't be told.
-    pub fn url(&self, entry: &Entry<'_>, site: &SiteContext, room: String) -> Option<String> {
+    /// The event's URL: the rule's, or the request's own; and whether it is plain (see [`SiteContext::own_url_in`]). `None`: it
+    /// can't be told.
+    pub fn url(&self, entry: &Entry<'_>, site: &SiteContext, room: String) -> Option<(String, bool)> {
         match &self.url {
-            None => site.own_url(entry, room),
+            None => site.own_url_in(entry, room),
             Some(template) => {
                 let text = template.render(entry, site, self.conditions.path.as_ref(), true)?;
-                site::clean(&text, &KeepQuery::All)
+                site::clean(&text, &KeepQuery::All).map(|url| (url, false))
             }
         }
     }

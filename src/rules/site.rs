@@ -187,7 +187,13 @@ pub struct SiteContext {
 impl SiteContext {
     /// The requested URL: the base URL's scheme and host (or the requested host, where that is the site's), the path as
     /// logged, what stays of the query.
-    pub fn own_url(&self, entry: &Entry<'_>, room: String) -> Option<String> {
+    pub fn own_url(&self, entry: &Entry<'_>) -> Option<String> {
+        self.own_url_in(entry, String::new()).map(|(url, _)| url)
+    }
+
+    /// The same, into a text that is to be used; and whether it is but the base URL's beginning and the path as it is logged:
+    /// what parsing has gone over may hold what neither of them does, for it decodes hosts.
+    pub fn own_url_in(&self, entry: &Entry<'_>, room: String) -> Option<(String, bool)> {
         let path = entry.path.as_deref().filter(|path| path.starts_with(b"/"))?;
         let base = self.base_url.origin();
         // nginx logs `*.example.org` for its name where that is how it calls the server.
@@ -205,7 +211,7 @@ impl SiteContext {
             text.reserve(base.len() + path.len());
             text.push_str(base);
             text.push_str(path);
-            return Some(text);
+            return Some((text, true));
         }
         let path = encoded(path, IN_PATH);
         let origin = match host {
@@ -227,8 +233,8 @@ impl SiteContext {
         }
         match Normal::of(&text) {
             // It has no more than a path: nothing is to be done to it.
-            Some(normal) if normal.bare.len() == text.len() => Some(text),
-            _ => clean(&text, &self.keep_query),
+            Some(normal) if normal.bare.len() == text.len() => Some((text, false)),
+            _ => clean(&text, &self.keep_query).map(|url| (url, false)),
         }
     }
 
@@ -295,7 +301,7 @@ impl SiteContext {
             PageSource::Referer => self.same_site_referer(entry),
             PageSource::OwnUrl => match own {
                 Some(own) => Some(Cow::Borrowed(own)),
-                None => self.own_url(entry, String::new()).map(Cow::Owned),
+                None => self.own_url(entry).map(Cow::Owned),
             },
             PageSource::Base => Some(Cow::Borrowed(self.base_url.as_str())),
         })
@@ -489,7 +495,7 @@ mod tests {
             ("www", "http://www.docs.example.org:8080/a.pdf", vec![], "https://www.docs.example.org/a.pdf"),
             ("not ours", "http://other.example/a.pdf", vec![], "https://docs.example.org/a.pdf"),
         ] {
-            assert_eq!(site(&keep).own_url(&entry(target, None), String::new()).as_deref(), Some(want), "{name}");
+            assert_eq!(site(&keep).own_url(&entry(target, None)).as_deref(), Some(want), "{name}");
         }
     }
 
@@ -498,7 +504,7 @@ mod tests {
         let mut entry = Entry { referer: Some(Cow::Borrowed(b"https://docs.example.org/p\xe9")), ..Entry::default() };
         entry.set_target(Cow::Borrowed(b"/caf\xe9.pdf?q=\xff"));
         let site = SiteContext { keep_query: KeepQuery::All, ..site(&[]) };
-        assert_eq!(site.own_url(&entry, String::new()).as_deref(), Some("https://docs.example.org/caf%E9.pdf?q=%FF"));
+        assert_eq!(site.own_url(&entry).as_deref(), Some("https://docs.example.org/caf%E9.pdf?q=%FF"));
         assert_eq!(site.page(&entry, None).as_deref(), Some("https://docs.example.org/p%E9"));
     }
 
@@ -541,7 +547,7 @@ mod tests {
                 ..Entry::default()
             };
             let parsed = clean_odd(&format!("{origin}{}", encoded(path.as_bytes(), IN_PATH)), &KeepQuery::All);
-            proptest::prop_assert_eq!(site.own_url(&entry, String::new()), parsed);
+            proptest::prop_assert_eq!(site.own_url(&entry), parsed);
         }
     }
 
