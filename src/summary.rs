@@ -284,7 +284,8 @@ impl Summary {
         }
         if self.left_to_run > 0 {
             text.push_str(&format!(
-                "left to    {} lines that `run` follows and has not sent yet: it sends them when it runs\n",
+                "left to    {} lines that `run` has begun with: it sends them when it runs, or, of a log that it follows no more, a \
+                 backfill does while it is stopped\n",
                 self.left_to_run
             ));
         }

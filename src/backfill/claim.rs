@@ -18,7 +18,7 @@ use crate::follow::known::Known;
 use crate::follow::source::{self, Reader};
 use crate::follow::{self, rewritten};
 use crate::format::{Format, Reading};
-use crate::ledger::{Fingerprint, LedgerError, LogRow, overlaps};
+use crate::ledger::{Fingerprint, Ledger, LedgerError, LogRow, overlaps};
 use crate::lines::{Cut, Cutter};
 use crate::offsets::{LogId, SiteId};
 use crate::pipeline::{Pipeline, Site};
@@ -136,7 +136,9 @@ impl Work<'_> {
             if self.was_changed(&job, &path, &opened, (&decided.format, &first_lines))? {
                 return Ok(Opening::Empty);
             }
-            if let Some(row) = self.add(&path, &opened, decided.format.name())? {
+            // Of few lines `run` decides again.
+            let format = (decided.is_final || opened.file.is_packed()).then(|| decided.format.name());
+            if let Some(row) = self.add(&path, &opened, format)? {
                 if let Some(ledger) = self.ledger() {
                     let first = rewritten::first_requests(&decided.format, &first_lines, ledger.secret());
                     ledger.keep_first(row.id, &first)?;
@@ -220,14 +222,14 @@ impl Work<'_> {
     }
 
     /// Takes a new log in; `None`: there is a newer one than the newest that was known.
-    fn add(&mut self, path: &Path, opened: &Opened, format: &str) -> Result<Option<LogRow>, Trouble> {
+    fn add(&mut self, path: &Path, opened: &Opened, format: Option<&str>) -> Result<Option<LogRow>, Trouble> {
         let mut row = LogRow {
             id: LogId(0),
             path: path.into(),
             dev: opened.dev,
             ino: opened.ino,
             fingerprint: Fingerprint::of_head(&identity::head(opened)?),
-            format: Some(format.into()),
+            format: format.map(Arc::from),
             last_read: None,
             // Nobody writes to standard input's any more, and nobody will find it.
             ended: path == Path::new("-"),
@@ -315,6 +317,10 @@ impl Work<'_> {
     ) -> Result<Ranges, Trouble> {
         let mut ranges = Ranges::new();
         let sites = &job.sites;
+        let is_followed = match self.ledger() {
+            Some(ledger) => self.is_followed(row, ledger)?,
+            None => false,
+        };
         for index in job.readers() {
             let seen_to = self.seen_to(index.map(|index| sites[index].id), row.id);
             let Some(ledger) = self.ledger() else {
@@ -329,9 +335,6 @@ impl Work<'_> {
                 let reopened = ledger.reopen(site, row.id, digest)?;
                 self.collector.state.borrow_mut().summary.read_again += reopened as u64;
             }
-            let is_followed = self.options.followed.iter().any(|(of, pattern)| {
-                site.is_none_or(|site| site == *of) && follow::discover::is_for(pattern, &row.path)
-            });
             for range in ledger.claim((site, row.id), is_followed, size, meant, digest)? {
                 let start = range.from.max(seen_to);
                 for (from, until) in overlaps(meant, start, range.until) {
@@ -350,6 +353,13 @@ impl Work<'_> {
             }
         }
         Ok(ranges)
+    }
+
+    /// Whether what `run` has begun of a log is its own: it will go on with it, or is there now, and may have read what it
+    /// hasn't sent, also of a log that its configuration has no more.
+    fn is_followed(&self, row: &LogRow, ledger: &Ledger) -> Result<bool, Trouble> {
+        let fits = |pattern: &String| follow::discover::is_for(pattern, &row.path);
+        Ok(self.options.followed.iter().any(fits) || ledger.has_a_daemon()?)
     }
 
     /// What earlier runs have settled, to be sent again.

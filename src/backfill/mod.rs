@@ -100,8 +100,8 @@ pub struct Options {
     pub period: Period,
     /// Threads that read.
     pub jobs: usize,
-    /// Whose logs `run` follows by which patterns.
-    pub followed: Vec<(SiteId, String)>,
+    /// The patterns of the logs that `run` follows, all sites' together.
+    pub followed: Vec<String>,
     /// Where it is, for those that show it.
     pub progress: Arc<Progress>,
 }

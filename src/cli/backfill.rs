@@ -164,7 +164,7 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
         again: args.again,
         period,
         jobs: args.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from),
-        followed: followed(&config, &ids, ledger.as_ref())?,
+        followed: config.sites.iter().flat_map(|site| site.logs.iter().cloned()).collect(),
         progress: Arc::clone(&progress),
     };
     let mut deliveries: Vec<_> = config.sites.iter().map(|site| delivery_site(site, id_of(site))).collect();
@@ -651,21 +651,4 @@ fn is_ignored(signal: i32) -> bool {
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
     ignored >> (signal - 1) & 1 == 1
-}
-
-/// Whose logs `run` follows by which patterns: by the configuration as it is now, and as a daemon that runs has read it.
-fn followed(
-    config: &Config,
-    ids: &HashMap<String, SiteId>,
-    ledger: Option<&Ledger>,
-) -> Result<Vec<(SiteId, String)>, Failure> {
-    let of_site = |site: &config::Site| {
-        let id = ids.get(&site.name).copied();
-        site.logs.iter().filter_map(move |pattern| Some((id?, pattern.clone()))).collect::<Vec<_>>()
-    };
-    let mut followed: Vec<(SiteId, String)> = config.sites.iter().flat_map(of_site).collect();
-    if let Some(ledger) = ledger {
-        followed.extend(ledger.followed().map_err(|error| Failure::from_error(&error))?);
-    }
-    Ok(followed)
 }

@@ -343,7 +343,7 @@ pub const SITE: Section = Section {
             "name of a format",
             Default("\"auto\""),
             "\"combined\"",
-            "`auto` decides by the log's first lines, and where those are few again by more. Or `common`, `combined`, `vhost_combined`, `caddy`, `traefik`, \
+            "`auto` decides by the log's first lines, and again while those are few. Or `common`, `combined`, `vhost_combined`, `caddy`, `traefik`, \
              `traefik_clf`, `ltsv`, `alb`, `s3`, `w3c`, or one of `[formats]`.",
         ),
         key(

@@ -270,6 +270,7 @@ impl<S: Sink> Follower<S> {
             Who::New | Who::Copy => None,
         };
         let row = row.as_deref();
+        let row_before = row.map(|row| row.path.to_path_buf());
         let Some(choice) = targets.first().and_then(|index| self.targets.get(*index)).map(|target| &target.format)
         else {
             return Ok(Adopted::NotYet);
@@ -312,7 +313,7 @@ impl<S: Sink> Follower<S> {
             );
         }
         let sites = self.sites_of(targets);
-        let fresh = self.is_fresh(targets) && !self.succeeds_an_orphan(name, known);
+        let fresh = self.is_fresh(targets) && !self.succeeds_an_orphan(name, targets, known)?;
         let rewritten =
             if who == Who::New { self.rewritten(path, &opened, &decided.format, &sites, known)? } else { None };
         let read_before = rewritten.map(|rewritten| rewritten.read);
@@ -364,7 +365,8 @@ impl<S: Sink> Follower<S> {
         let is_final = decided.is_final || opened.file.is_packed();
         row.format = is_final.then(|| decided.format.shared_name());
         let followed_to = self.ledger.position(None, row.id)?.map_or(start, |position| position.watermark);
-        let was_followed = matches!(who, Who::Known(_));
+        // What had another name until now is no successor.
+        let was_followed = matches!(who, Who::Known(_)) && row_before.as_deref() == Some(name);
         let log = Log { id: row.id, path, name: &row.path, was_followed, size: opened.size };
         let readers = self.readers(&sites, log, start, followed_to)?;
         let offset = readers.iter().map(|reader| reader.cutter.offset()).min().unwrap_or(start);
@@ -481,7 +483,9 @@ impl<S: Sink> Follower<S> {
         }
         // A site that was taken away and is back reads what has come in the meantime, as it does where the log is its own.
         let is_back = match id {
-            Some(site) if log.was_followed && start > 0 => self.has_followed(site, log.name)?,
+            Some(site) if log.was_followed && start > 0 => {
+                self.ledger.is_followed_from_its_beginning(log.id)? && self.has_followed(site, log.name)?
+            }
             _ => false,
         };
         let begun = self.ledger.follow(id, log.id, if is_back { 0 } else { start }, log.size)?;

@@ -104,7 +104,8 @@ pub fn paths(patterns: &[String], mut trouble: impl FnMut(&Path, io::Error)) -> 
     found
 }
 
-/// The names that a pattern matches and of which rotated siblings are there, whether anything lies under them or not.
+/// The names that a glob matches and of which rotated siblings are there, whether anything lies under them or not; of a plain
+/// path itself.
 pub fn rotated_names(pattern: &str) -> BTreeSet<PathBuf> {
     let Some(parent) = Path::new(pattern).parent() else { return BTreeSet::new() };
     if !is_glob(pattern) {
@@ -128,7 +129,7 @@ pub fn rotated_names(pattern: &str) -> BTreeSet<PathBuf> {
     names
 }
 
-/// The same, of those under which nothing lies.
+/// Those of a glob under which nothing lies.
 pub fn absent(pattern: &str) -> Vec<PathBuf> {
     rotated_names(pattern).into_iter().filter(|name| is_glob(pattern) && name.symlink_metadata().is_err()).collect()
 }

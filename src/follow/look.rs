@@ -103,7 +103,6 @@ impl<S: Sink> Follower<S> {
             }
         };
         self.looked = Some(began);
-        self.let_go_of_what_was_dropped()?;
         // The first look of a run, or by a new configuration, isn't all: what was rotated before is searched for after it.
         if self.looking_stored.is_some() && self.wanted.is_none() {
             self.remember_looking(new > 0 || !moved.is_empty())?;

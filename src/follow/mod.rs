@@ -132,13 +132,13 @@ pub struct Follower<S> {
     /// How far logs that were let go have been read in this run: what isn't settled of that is on its way.
     read_to: HashMap<(Option<SiteId>, LogId), u64>,
     read_to_checked: usize,
-    /// Logs that an earlier configuration followed, and none of the patterns by the names that they had: what is read by new
-    /// patterns may be they.
+    /// Logs that were followed, whose names no pattern fits any more, and that aren't there any more either: what has come under
+    /// new patterns may be they.
     orphans: HashSet<LogId>,
+    /// Whether they are searched for now.
+    seeks_orphans: bool,
     /// Under which names logs were followed for sites, as far as it was asked since the last look.
     followed_names: HashMap<SiteId, HashSet<PathBuf>>,
-    /// Patterns that an earlier configuration had, while what was read by them waits to be sent.
-    dropped: Vec<(SiteId, String)>,
     /// Logs of an earlier run that aren't done with, and not found yet.
     left_over: BTreeSet<LogId>,
     /// Whether it was said that the state can't be written.
@@ -218,8 +218,8 @@ impl<S: Sink> Follower<S> {
             search: BTreeMap::new(),
             cut: BTreeMap::new(),
             orphans: HashSet::new(),
+            seeks_orphans: false,
             followed_names: HashMap::new(),
-            dropped: Vec::new(),
             left_over: BTreeSet::new(),
             unread: HashSet::new(),
             truncated: Vec::new(),
@@ -267,8 +267,6 @@ impl<S: Sink> Follower<S> {
             match self.passing(|this| this.wait(more))? {
                 Some(Flow::Stop) => {
                     self.outline_ends();
-                    // Where it can't be written now, a backfill leaves to `run` what that will read.
-                    let _ = self.ledger.set_followed(std::iter::empty());
                     return Ok(());
                 }
                 Some(Flow::Quiet) => buffers.release(),
@@ -293,7 +291,6 @@ impl<S: Sink> Follower<S> {
         // Each log was asked for; that isn't done again.
         self.ledger.let_go()?;
         self.know_patterns()?;
-        self.say_what_is_followed()?;
         self.remember_looking(true)
     }
 
@@ -328,7 +325,7 @@ impl<S: Sink> Follower<S> {
             return Duration::ZERO;
         }
         let mut poll = self.watches.poll_interval(self.sources.len());
-        if !self.search.is_empty() || !self.dropped.is_empty() {
+        if !self.search.is_empty() {
             poll = poll.min(watch::FALLBACK_POLL);
         }
         if !self.unsent.is_empty() {

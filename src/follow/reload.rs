@@ -56,9 +56,7 @@ impl<S: Sink> Follower<S> {
             self.remember_looking(true)?;
         }
         self.wanted.iter_mut().for_each(|wanted| wanted.begun = true);
-        let before = std::mem::replace(&mut self.targets, wishes.targets);
-        Wishes { start: self.start, max_line: self.max_line, rest: self.rest, .. } = wishes;
-        self.dropped.extend(before.into_iter().map(|target| (target.site.id, target.pattern)));
+        Wishes { targets: self.targets, start: self.start, max_line: self.max_line, rest: self.rest } = wishes;
         let mut index = 0;
         while let Some(source) = self.sources.get_mut(index) {
             let path = Arc::clone(&source.row.path);
@@ -87,34 +85,6 @@ impl<S: Sink> Follower<S> {
         self.wanted = None;
         tracing::info!(files = self.sources.len(), "following by the new configuration");
         Ok(())
-    }
-
-    /// Tells backfills whose logs are read by which patterns: what is followed, and what isn't any more and waits to be sent.
-    pub(super) fn say_what_is_followed(&mut self) -> Result<(), LedgerError> {
-        let targets = &self.targets;
-        let is_target =
-            |of: &(SiteId, String)| targets.iter().any(|target| target.site.id == of.0 && target.pattern == of.1);
-        self.dropped.retain(|of| !is_target(of));
-        self.dropped.sort_unstable();
-        self.dropped.dedup();
-        let dropped = self.dropped.iter().map(|(site, pattern)| (*site, pattern.as_str()));
-        let followed = targets.iter().map(|target| (target.site.id, target.pattern.as_str()));
-        self.ledger.set_followed(followed.chain(dropped))
-    }
-
-    /// Once all is settled that was read of logs that aren't followed any more, they may be backfilled.
-    pub(super) fn let_go_of_what_was_dropped(&mut self) -> Result<(), LedgerError> {
-        if self.dropped.is_empty() {
-            return Ok(());
-        }
-        for ((log, site), reader) in &self.parked {
-            let position = self.ledger.position(*site, *log)?;
-            if position.is_some_and(|position| position.watermark < reader.cutter.offset()) {
-                return Ok(());
-            }
-        }
-        self.dropped.clear();
-        self.say_what_is_followed()
     }
 
     /// A log that was begun with few lines may, by those that it has now, be in another format.

@@ -58,7 +58,14 @@ impl<S: Sink> Follower<S> {
         for row in rows {
             let of_it = self.targets.iter().filter(|target| discover::is_for(&target.pattern, &row.path));
             if of_it.clone().next().is_none() {
-                self.orphans.extend((!row.ended).then_some(row.id));
+                // What a backfill alone has read was never followed, and what is where it was is another's now, or nobody's.
+                if !self.new_patterns.is_empty()
+                    && !row.ended
+                    && self.ledger.position(None, row.id)?.is_some()
+                    && !file::inode(&row.path).is_ok_and(|inode| inode == (row.dev, row.ino))
+                {
+                    self.orphans.insert(row.id);
+                }
                 continue;
             }
             if of_it.clone().any(|target| followed.contains(&target.pattern)) {
@@ -135,28 +142,54 @@ impl<S: Sink> Follower<S> {
             // What nobody knows there isn't read.
             let since = Since { written: SystemTime::UNIX_EPOCH, made: SystemTime::now() };
             let new: Vec<String> = self.new_patterns.iter().cloned().collect();
-            for name in new.iter().flat_map(|pattern| discover::rotated_names(pattern)) {
-                self.search(&name, since, &mut directories, &mut looking)?;
-            }
+            self.seeks_orphans = true;
+            let mut names = new.iter().flat_map(|pattern| discover::rotated_names(pattern));
+            let done = names.try_for_each(|name| self.search(&name, since, &mut directories, &mut looking));
+            self.seeks_orphans = false;
             self.orphans.clear();
+            return done;
         }
         Ok(())
     }
 
-    /// Whether the log that had a name before is one that an earlier configuration followed elsewhere: the name is new, and the
-    /// log isn't.
-    pub(super) fn succeeds_an_orphan(&self, name: &Path, known: &Known) -> bool {
-        if self.orphans.is_empty() {
-            return false;
+    /// Whether a log that was followed under a name that no pattern fits any more is one of these targets' sites', and may lie
+    /// at a path by now, as what rotation has made of `name`.
+    fn is_an_orphan(&self, row: &LogRow, path: &Path, name: &Path, targets: &[usize]) -> Result<bool, LedgerError> {
+        if !self.orphans.contains(&row.id) || !discover::is_rotated(path, name) {
+            return Ok(false);
         }
-        let is_one = |path: &PathBuf| {
-            let Ok(opened) = file::open(path) else { return false };
-            match identity::identify(path, &opened, known.rows(), |_| true, &HashMap::new()) {
-                Ok(Who::Known(index) | Who::CutBack(index, _)) => self.orphans.contains(&known.rows()[index].id),
-                Ok(Who::New | Who::Copy) | Err(_) => false,
+        for target in targets.iter().filter_map(|index| self.targets.get(*index)) {
+            // All of them: who is new to it would begin in the middle of what is old.
+            if self.ledger.position(Some(target.site.id), row.id)?.is_none() {
+                return Ok(false);
             }
-        };
-        discover::siblings(name).iter().any(is_one)
+        }
+        Ok(true)
+    }
+
+    /// Whether rotation has given a name, which is new, to the successor of a log that was followed under another name.
+    pub(super) fn succeeds_an_orphan(
+        &self,
+        name: &Path,
+        targets: &[usize],
+        known: &Known,
+    ) -> Result<bool, LedgerError> {
+        if self.orphans.is_empty() {
+            return Ok(false);
+        }
+        for path in discover::siblings(name) {
+            let Ok(opened) = file::open(&path) else { continue };
+            let is_wanted = |row: &LogRow| self.orphans.contains(&row.id);
+            let Ok(who) = identity::identify(&path, &opened, known.rows(), is_wanted, &HashMap::new()) else {
+                continue;
+            };
+            if let Who::Known(index) | Who::CutBack(index, _) = who
+                && self.is_an_orphan(&known.rows()[index], &path, name, targets)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What was written under a name since then wasn't all seen: it is looked for at the next look, too.
@@ -332,9 +365,14 @@ impl<S: Sink> Follower<S> {
             if row.ended && !self.left_over.contains(&row.id) {
                 continue;
             }
-            if self.unfinished.contains_key(&(row.dev, row.ino)) {
-                is_unsure = true;
-                continue;
+            let inode = (row.dev, row.ino);
+            if self.unfinished.contains_key(&inode) {
+                let is_there = |path: &Path| file::inode(path).is_ok_and(|there| there == inode);
+                if is_there(name) || directories.siblings(name).iter().any(|sibling| sibling.inode == inode) {
+                    is_unsure = true;
+                    continue;
+                }
+                self.unfinished.remove(&inode);
             }
             let is_under_its_name = file::inode(name).is_ok_and(|inode| inode == (row.dev, row.ino));
             let is_held = logs.contains(&row.id);
@@ -364,7 +402,7 @@ impl<S: Sink> Follower<S> {
                 continue;
             }
             // An old one can only be what is missing.
-            if !is_news && missing.is_empty() && self.orphans.is_empty() {
+            if !is_news && missing.is_empty() && !self.seeks_orphans {
                 continue;
             }
             let opened = match self.open_file(&path) {
@@ -403,9 +441,10 @@ impl<S: Sink> Follower<S> {
             let wanted = match &who {
                 Who::Known(index) if is_news && hidden.contains(index) => true,
                 Who::Known(index) if is_news && self.has_grown(&known.rows()[*index], &opened)? => true,
-                Who::Known(index) | Who::CutBack(index, _) => {
-                    missing.contains(index) || self.orphans.contains(&known.rows()[*index].id)
+                Who::Known(index) | Who::CutBack(index, _) if self.seeks_orphans => {
+                    missing.contains(index) || self.is_an_orphan(&known.rows()[*index], &path, name, &targets)?
                 }
+                Who::Known(index) | Who::CutBack(index, _) => missing.contains(index),
                 // What was there before all was known, was left alone then, and a server may go on writing to it; but for a
                 // log's own file, which holds something else where it was cut.
                 Who::New => {

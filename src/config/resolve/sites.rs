@@ -333,7 +333,12 @@ impl Resolver<'_> {
             for ((pattern, span), mine) in placed.logs.iter().zip(&mine) {
                 // A glob of the one may fit the log of the other, whether that is there or not.
                 let fitting = match discover::Glob::of(pattern) {
-                    Some(glob) => patterns.iter().filter(|(other, _)| glob.fits(other)).map(|(_, index)| *index).min(),
+                    Some(glob) => {
+                        let below = discover::watched_directory(pattern).display().to_string();
+                        let there = patterns.range(below.as_str()..).take_while(|(other, _)| other.starts_with(&below));
+                        let logs = there.filter(|(other, _)| !discover::is_glob(other) && glob.fits(other));
+                        logs.map(|(_, index)| *index).min()
+                    }
                     None => globs
                         .iter()
                         .find(|(glob, _): &&(discover::Glob, usize)| glob.fits(pattern))

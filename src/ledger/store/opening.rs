@@ -101,6 +101,19 @@ impl Ledger {
         Ok(Self { shared, _writer: writer })
     }
 
+    /// Whether a daemon has the state now.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn has_a_daemon(&self) -> Result<bool, LedgerError> {
+        let state_dir = self.shared.path.parent().unwrap_or(Path::new(""));
+        match hold(state_dir, Role::Daemon) {
+            Ok(_) => Ok(false),
+            Err(LedgerError::Locked { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Opens the state for looking at it; `None` where there is none yet.
     ///
     /// # Errors
@@ -172,7 +185,16 @@ fn hold(state_dir: &Path, role: Role) -> Result<File, LedgerError> {
     };
     let file = private(state_dir, name)?;
     let path = state_dir.to_path_buf();
-    match file.try_lock() {
+    let mut locked = file.try_lock();
+    // A backfill that asks whether there is a daemon has the place for a moment.
+    for _ in 0..10 {
+        if !matches!(locked, Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+        locked = file.try_lock();
+    }
+    match locked {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(LedgerError::Locked { path, who }),
         Err(TryLockError::Error(error)) => Err(LedgerError::Directory { path, error }),

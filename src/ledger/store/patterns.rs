@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 
 use super::{Ledger, LedgerError};
-use crate::offsets::SiteId;
 
 impl Ledger {
     /// The `logs` patterns that were run with before, and when the follower last knew all that lay under their names.
@@ -52,28 +51,6 @@ impl Ledger {
             };
             change.commit()
         })
-    }
-
-    /// Whose logs a daemon follows by which patterns, as long as it runs.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub fn followed(&self) -> Result<Vec<(SiteId, String)>, LedgerError> {
-        let text: Option<String> = self
-            .ask(|db| db.query_row("SELECT value FROM meta WHERE key = 'followed'", [], |row| row.get(0)).optional())?;
-        // Written by this program.
-        let followed: Vec<(i64, String)> = serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default();
-        Ok(followed.into_iter().map(|(site, pattern)| (SiteId(site), pattern)).collect())
-    }
-
-    /// Remembers what is followed from now on; nothing, at a stop.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub fn set_followed<'p>(&self, followed: impl Iterator<Item = (SiteId, &'p str)>) -> Result<(), LedgerError> {
-        let followed: Vec<(i64, &str)> = followed.map(|(site, pattern)| (site.0, pattern)).collect();
-        let text = serde_json::to_string(&followed).unwrap_or_default();
-        self.ask(|db| db.execute("INSERT OR REPLACE INTO meta VALUES ('followed', ?1)", [text])).map(|_| ())
     }
 
     /// Remembers that a pattern was run with.

@@ -72,6 +72,19 @@ impl Ledger {
         })
     }
 
+    /// Whether `run` has followed a log from its first byte on: not one that goes on where another was read to.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn is_followed_from_its_beginning(&self, log: LogId) -> Result<bool, LedgerError> {
+        self.ask(|db| {
+            let mut query = db.prepare_cached(
+                "SELECT from_offset = 0 FROM range WHERE site = ?1 AND log = ?2 AND until_offset IS NULL",
+            )?;
+            Ok(query.query_row(params![site_number(None), log.0], |row| row.get(0)).optional()?.unwrap_or(false))
+        })
+    }
+
     /// The names under which `run` has followed logs for a site.
     ///
     /// # Errors
@@ -110,7 +123,7 @@ impl Ledger {
 
     /// Claims, for a backfill that reads it by the rules of this digest, what of `wanted` nobody has claimed of a log's
     /// first `size` bytes. Gives that, and whole what an earlier backfill has claimed and not finished; and, unless the log
-    /// `is_followed`, what `run` hasn't sent of it.
+    /// `is_followed`, what `run` hasn't sent of it, which is claimed then as well: followed again, it is from behind that on.
     ///
     /// # Errors
     /// Those of the database.
@@ -125,8 +138,22 @@ impl Ledger {
         self.ask(|db| {
             // A daemon that begins to follow the log must come before or after.
             let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            if !is_followed {
+                let mut query = change.prepare_cached(
+                    "SELECT id, watermark FROM range WHERE site = ?1 AND log = ?2 AND until_offset IS NULL",
+                )?;
+                let begun = query
+                    .query_row(params![site_number(site), log.0], |row| Ok((row.get::<_, i64>(0)?, uint(row.get(1)?))))
+                    .optional()?;
+                drop(query);
+                let is_wanted = |from| crate::ledger::overlaps(wanted, from, size).eq([(from, size)]);
+                if let Some((range, _)) = begun.filter(|(_, from)| *from < size && is_wanted(*from)) {
+                    let ours = params![range, int(size), digest.map(u64::cast_signed)];
+                    change.execute("UPDATE range SET until_offset = ?2, digest = ?3 WHERE id = ?1", ours)?;
+                }
+            }
             let mut claimed = Vec::new();
-            for range in uncovered(&change, (site, log), is_followed, size)? {
+            for range in uncovered(&change, site, log, size)? {
                 if range.resumed {
                     claimed.push(range);
                     continue;
@@ -222,13 +249,8 @@ impl Ledger {
     }
 }
 
-/// What of a log's first `size` bytes is left for a backfill to read. `is_followed`: `run` goes on with what it has begun.
-pub(super) fn uncovered(
-    db: &Connection,
-    (site, log): (Option<SiteId>, LogId),
-    is_followed: bool,
-    size: u64,
-) -> rusqlite::Result<Vec<Range>> {
+/// What of a log's first `size` bytes is left for a backfill to read.
+pub(super) fn uncovered(db: &Connection, site: Option<SiteId>, log: LogId, size: u64) -> rusqlite::Result<Vec<Range>> {
     let mut query = db.prepare(
         "SELECT from_offset, until_offset, watermark, settled, log.ended FROM range JOIN log ON log.id = range.log
          WHERE site = ?1 AND log = ?2 ORDER BY from_offset",
@@ -236,7 +258,7 @@ pub(super) fn uncovered(
     let rows = query.query_map(params![site_number(site), log.0], |row| {
         let until: Option<i64> = row.get(1)?;
         let given_up = row.get::<_, i64>(4)? == GIVEN_UP;
-        let until = until.map(uint).or((given_up || !is_followed).then_some(u64::MAX));
+        let until = until.map(uint).or(given_up.then_some(u64::MAX));
         Ok((uint(row.get(0)?), until, uint(row.get(2)?), row.get::<_, String>(3)?))
     })?;
     let mut left = Vec::new();
