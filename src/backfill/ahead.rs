@@ -211,6 +211,10 @@ struct Unpacking {
     file: Content,
     cutter: Cutter,
     scan: Option<Scan>,
+    /// What the next mark is made of, and the bytes before the place of reading: inside a line without end the one is ever
+    /// further behind the other, and an archive that is read backwards is read anew from its beginning.
+    tail: Vec<u8>,
+    before: Vec<u8>,
     ended: bool,
 }
 
@@ -247,7 +251,9 @@ impl Stretch {
         let source = match bytes {
             Bytes::Plain(file) => Source::Plain { file, next: from, under_way: Default::default() },
             Bytes::Packed(file) => {
-                let state = Unpacking { file, cutter: Cutter::new(from, max_line), scan: None, ended: false };
+                let cutter = Cutter::new(from, max_line);
+                let (tail, before) = (Vec::new(), Vec::new());
+                let state = Unpacking { file, cutter, scan: None, tail, before, ended: false };
                 Source::Packed { state: Some(Box::new(state)), under_way: None }
             }
         };
@@ -399,11 +405,16 @@ impl Unpacking {
         (len, until): (u64, u64),
         room: &mut Room,
     ) -> io::Result<Segment> {
-        let Self { file, cutter, scan, ended } = self;
+        let Self { file, cutter, scan, tail, before, ended } = self;
         let Room { bytes: buffer, scans, .. } = room;
         let scan = match scan {
             Some(scan) => scan,
-            None => scan.insert(Scan::begin(Recall::at(file, &pipeline.format, cutter.offset())?)),
+            None => {
+                let recall = Recall::at(file, &pipeline.format, cutter.offset())?;
+                *before = file::read_before(file, cutter.offset(), MARK_MAX)?;
+                tail.clone_from(before);
+                scan.insert(Scan::begin(recall))
+            }
         };
         let mut pieces = Vec::new();
         let at = cutter.wants();
@@ -419,9 +430,20 @@ impl Unpacking {
         scan_block(scan, subject, cutter, block, &mut pieces)?;
         scan.recall.at = cutter.offset();
         let read_to = cutter.offset();
-        let tail = file::read_before(file, read_to, MARK_MAX)?;
-        Ok(Segment { pieces, read_to, tail, on_disk: file.on_disk().1, damage })
+        let came_by = |to: u64| &buffer[..usize::try_from(to.saturating_sub(at)).unwrap_or(filled).min(filled)];
+        if read_to >= at {
+            *tail = end_of(before, came_by(read_to));
+        }
+        *before = end_of(before, came_by(cutter.wants()));
+        Ok(Segment { pieces, read_to, tail: tail.clone(), on_disk: file.on_disk().1, damage })
     }
+}
+
+/// The last bytes of two pieces that follow each other, as many as a mark is made of.
+fn end_of(first: &[u8], second: &[u8]) -> Vec<u8> {
+    let of_second = &second[second.len().saturating_sub(MARK_MAX)..];
+    let of_first = &first[first.len().saturating_sub(MARK_MAX - of_second.len())..];
+    [of_first, of_second].concat()
 }
 
 fn scan_block(
@@ -463,6 +485,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::follow::archive;
     use crate::format::Format;
     use crate::rules::{Conditions, Extensions, Prefilter, Rule, Rules};
 
@@ -498,6 +521,34 @@ mod tests {
             }));
         }
         all
+    }
+
+    #[test]
+    fn an_archive_with_a_line_without_end_is_read_once_from_its_beginning_to_its_end() {
+        let line = b"192.0.2.7 - - [10/Nov/2026:10:00:00 +0000] \"GET /a.pdf HTTP/1.1\" 200 5 \"-\" \"Mozilla/5.0\"\n";
+        // Letters that can't be packed well, and many times what is kept of them.
+        let mut seed = 1_u32;
+        let letters = (0..12 * 1024 * 1024).map(|_| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            b'a' + (seed >> 24) as u8 % 26
+        });
+        let log: Vec<u8> = line.iter().copied().chain(letters).chain(*b"\n").chain(line.repeat(3)).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&zstd::encode_all(&log[..], 1).unwrap()).unwrap();
+        let bytes = Bytes::of(Content::of(file).unwrap());
+        let pipeline = Arc::new(Pipeline::new(Format::builtin("combined", &TimeZone::UTC).unwrap(), Vec::new()));
+        let mut pool = Pool::new(1, false).unwrap();
+        let mut stretch = Stretch::new(bytes, (0, archive::UNKNOWN), LogId(1), pipeline, 1_000);
+        let (mut spans, mut on_disk) = (Vec::new(), Vec::new());
+        while let Some(segment) = stretch.next(&mut pool).unwrap() {
+            let read_to = segment.read_to as usize;
+            assert!(segment.tail == log[read_to.saturating_sub(MARK_MAX)..read_to], "the mark at {read_to}");
+            spans.extend(segment.pieces.iter().map(Piece::end));
+            on_disk.push(segment.on_disk);
+        }
+        let ends = memchr::memchr_iter(b'\n', &log).map(|at| at as u64 + 1);
+        assert_eq!(spans, ends.collect::<Vec<_>>());
+        assert!(on_disk.len() > 20 && on_disk.is_sorted(), "went back: {on_disk:?}");
     }
 
     proptest! {
