@@ -53,6 +53,11 @@ impl Batch {
         std::iter::once(&*self.first).chain(self.more.iter().flat_map(|more| more.iter()))
     }
 
+    /// Bytes of memory that its events take.
+    pub(crate) fn weight(&self) -> usize {
+        self.events().map(Event::weight).sum()
+    }
+
     /// Lets go of it on the thread that makes others.
     pub(crate) fn spare(self) {
         self.first.spare();

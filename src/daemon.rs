@@ -190,7 +190,7 @@ struct Watched {
 
 impl Sink for Outlet {
     fn submit(&self, event: Box<Event>) {
-        self.rooms.enter(event.origin.site);
+        self.rooms.enter(event.origin.site, event.weight());
         self.counters.logs().opened(event.origin, Instant::now());
         self.delivery.submit(event);
     }

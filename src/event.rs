@@ -62,8 +62,19 @@ pub(crate) type Spared = Vec<Box<Event>>;
 
 /// As many as are made of some blocks of a log before the first of them is written.
 const SPARE_MAX: usize = 2_048;
+/// Bytes that its texts have room for, if it is kept: one that an attacker filled is no use to the others.
+const SPARE_TEXTS_MAX: usize = 4 * 1024;
 
 impl Event {
+    /// What it takes in memory beside its texts, with all that is kept of it on the way: rather too much.
+    pub(crate) const OVERHEAD: usize = 512;
+
+    /// Bytes of memory that it takes. It stays the same as long as the event does.
+    pub(crate) fn weight(&self) -> usize {
+        let properties: usize = self.properties.iter().map(|(name, value)| name.len() + value.len()).sum();
+        Self::OVERHEAD + self.visitor.user_agent.len() + self.page.len() + self.url.len() + properties
+    }
+
     /// Room for an event, its texts empty: where each line is one, asking the system for it takes longer than reading does.
     pub(crate) fn room(name: &Arc<str>, origin: Origin) -> Box<Event> {
         if let Some(mut event) = SPARE.with_borrow_mut(Vec::pop) {
@@ -104,11 +115,41 @@ impl Event {
 
     /// Lets go of an event on the thread that makes others.
     pub(crate) fn spare(mut self: Box<Self>) {
+        let Self { visitor, page, url, properties, .. } = &*self;
+        let properties: usize = properties.iter().map(|(name, value)| name.capacity() + value.capacity()).sum();
+        if visitor.user_agent.capacity() + page.capacity() + url.capacity() + properties > SPARE_TEXTS_MAX {
+            return;
+        }
         SPARE.with_borrow_mut(|spare| {
             if spare.len() < SPARE_MAX {
                 [&mut self.visitor.user_agent, &mut self.page, &mut self.url].into_iter().for_each(String::clear);
                 spare.push(self);
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::offsets::{LogId, SiteId, Span};
+
+    #[test]
+    fn an_event_whose_texts_are_large_is_not_kept() {
+        let name: Arc<str> = "download".into();
+        let origin = Origin { site: SiteId(1), log: LogId(1), line: Span { start: 0, end: 10 } };
+        for (field, len, kept) in [("page", 1_000, 1), ("page", 5_000, 0), ("url", 5_000, 0), ("user agent", 5_000, 0)]
+        {
+            drop(Event::spared());
+            let mut event = Event::room(&name, origin);
+            let text = "x".repeat(len);
+            match field {
+                "page" => event.page = text,
+                "url" => event.url = text,
+                _ => event.visitor.user_agent = text,
+            }
+            event.spare();
+            assert_eq!(Event::spared().len(), kept, "{field} of {len} bytes");
+        }
     }
 }

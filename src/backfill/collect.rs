@@ -214,7 +214,7 @@ impl Sink for Collector<'_> {
             }
         };
         if let Outlet::Send { rooms, .. } = self.outlet {
-            rooms.enter(event.origin.site);
+            rooms.enter(event.origin.site, event.weight());
             *state.lingering.entry(event.origin.site).or_default() += 1;
         }
         state.unshown += 1;
