@@ -1,7 +1,7 @@
 //! A client for one endpoint: connections that are kept, and one exchange.
 //!
 //! Over HTTP/1.1 a POST has a connection to itself and drives it: a task for each connection would have to be woken, and to
-//! wake the POST, for each step. Over HTTP/2 all share one, which a task drives.
+//! wake the POST, for each step. Over HTTP/2 all share one, which tasks drive, and which ends soon after the last who holds it.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -14,7 +14,9 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::{TrySendError, http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::rt::Executor;
+use hyper_util::rt::TokioIo;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use url::Position;
 
@@ -23,6 +25,9 @@ use super::{DeliverError, EndpointSettings};
 
 /// A connection that nobody has used for so long is closed.
 const IDLE: Duration = Duration::from_secs(90);
+/// How long an HTTP/2 connection that nobody holds any more may take to end as it should. An endpoint that doesn't read
+/// would keep it, and its descriptor, for ever.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Bytes of an answer's head at most, and of what is read of a body at a time.
 const BUFFER: usize = 64 * 1024;
 /// Bytes of an HTTP/2 answer's headers at most.
@@ -72,6 +77,43 @@ struct Shared {
     number: u64,
     sender: http2::SendRequest<Full<Bytes>>,
     used: Instant,
+    hold: Hold,
+}
+
+/// Whoever has one holds an HTTP/2 connection: the pool, and each exchange until its answer is read or given up.
+#[derive(Debug, Clone)]
+struct Hold(#[expect(dead_code, reason = "it is there to be let go of")] Arc<watch::Sender<()>>);
+
+/// Runs what drives an HTTP/2 connection, for as long as it is held, and [`FAREWELL`] longer.
+#[derive(Debug, Clone)]
+struct Held(watch::Receiver<()>);
+
+impl Held {
+    fn new() -> (Hold, Held) {
+        let (hold, held) = watch::channel(());
+        (Hold(Arc::new(hold)), Held(held))
+    }
+}
+
+impl<F> Executor<F> for Held
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, work: F) {
+        let Held(mut held) = self.clone();
+        tokio::spawn(async move {
+            let mut work = pin!(work);
+            tokio::select! {
+                biased;
+                _ = work.as_mut() => return,
+                // Nothing is ever sent: an error says that nobody holds it.
+                _ = held.changed() => {}
+            }
+            if tokio::time::timeout(FAREWELL, work).await.is_err() {
+                tracing::debug!("HTTP/2 connection broken off: the endpoint doesn't let it end");
+            }
+        });
+    }
 }
 
 enum Way {
@@ -89,6 +131,8 @@ pub struct Response {
     body: Incoming,
     /// The connection, where it is this exchange's own.
     own: Option<Box<Own>>,
+    /// Where it is shared, it lasts until this is let go of.
+    _hold: Option<Hold>,
     client: Arc<Inner>,
 }
 
@@ -148,7 +192,7 @@ impl Client {
                 Way::Own(mut own) => {
                     let sent = own.sender.try_send_request(request);
                     match own.drive(sent).await {
-                        Ok(response) => return Ok(self.answered(response, Some(own))),
+                        Ok(response) => return Ok(self.answered(response, Some(own), None)),
                         Err(error) => error,
                     }
                 }
@@ -157,7 +201,7 @@ impl Client {
                     let error = match shared.sender.try_send_request(request).await {
                         Ok(response) => {
                             std::mem::forget(unanswered);
-                            return Ok(self.answered(response, None));
+                            return Ok(self.answered(response, None, Some(shared.hold)));
                         }
                         Err(error) => error,
                     };
@@ -171,9 +215,9 @@ impl Client {
         }
     }
 
-    fn answered(&self, response: http::Response<Incoming>, own: Option<Box<Own>>) -> Response {
+    fn answered(&self, response: http::Response<Incoming>, own: Option<Box<Own>>, hold: Option<Hold>) -> Response {
         let (head, body) = response.into_parts();
-        Response { status: head.status, headers: head.headers, body, own, client: Arc::clone(&self.0) }
+        Response { status: head.status, headers: head.headers, body, own, _hold: hold, client: Arc::clone(&self.0) }
     }
 }
 
@@ -269,9 +313,10 @@ impl Inner {
             let (sender, connection) = builder.handshake(stream).await?;
             return Ok(Way::Own(Box::new(Own { sender, connection, ended: false })));
         }
-        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let (hold, held) = Held::new();
+        let mut builder = http2::Builder::new(held.clone());
         let (sender, connection) = builder.max_header_list_size(HEADERS_MAX).handshake(stream).await?;
-        tokio::spawn(async move {
+        held.execute(async move {
             // Whoever waits for an answer is told.
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "HTTP/2 connection ended");
@@ -283,7 +328,7 @@ impl Inner {
         }
         let mut pool = self.pool();
         pool.number += 1;
-        let shared = Shared { number: pool.number, sender, used: Instant::now() };
+        let shared = Shared { number: pool.number, sender, used: Instant::now(), hold };
         pool.shared = Some(shared.clone());
         self.tend(pool);
         Ok(Way::Shared(shared))

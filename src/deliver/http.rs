@@ -329,6 +329,33 @@ mod tests {
         assert_eq!(posts.load(Ordering::Relaxed), 1);
     }
 
+    #[tokio::test]
+    async fn a_shared_connection_whose_endpoint_does_not_read_ends_with_the_last_post_on_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (tls, pem) = tls();
+        let folder = tempfile::tempdir().unwrap();
+        let client = client(&format!("https://localhost:{port}/v1/events"), None, Some((folder.path(), &pem)));
+        // Its settings, and then pings, whose answers it doesn't take: in the end, neither side can write any more.
+        const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+        const PING: &[u8] = &[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+        let full = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = tls.accept(stream).await.unwrap();
+            stream.write_all(SETTINGS).await.unwrap();
+            let pings = PING.repeat(1_000);
+            let mut at = 0;
+            while let Ok(written) = tokio::time::timeout(Duration::from_millis(300), stream.write(&pings[at..])).await {
+                at = (at + written.unwrap()) % PING.len();
+            }
+            stream
+        };
+        let mut stream = tokio::select! { answer = status(&client) => panic!("{answer:?}"), full = full => full };
+        // That POST was given up: whatever is left to write, the connection is closed.
+        let closed = async { while stream.write_all(PING).await.is_ok() {} };
+        tokio::time::timeout(Duration::from_secs(20), closed).await.expect("the connection ends");
+    }
+
     #[test]
     fn what_an_answer_quotes_of_the_visitor_is_not_shown() {
         for (name, text, want) in [
