@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use common::{Answer, BROWSER, ClosedPort, Daemon, Endpoint, SOON, Sandbox, combined, combined_by, wait_for};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 const SITE: &str = r#"
@@ -138,6 +139,27 @@ fn a_slow_endpoint_gets_each_event_once() {
     daemon.stop();
     assert_eq!(endpoint.delivered(), urls(0..40));
     assert_eq!(endpoint.post_count(), 40);
+}
+
+#[test]
+fn answers_that_come_while_it_is_stopped_for_longer_than_timeout_are_had() {
+    const TIMEOUT: Duration = Duration::from_secs(1);
+    let endpoint = Endpoint::scripted(|_, _| Answer::Slow(200, Duration::from_millis(100)));
+    let (sandbox, daemon) = started(endpoint.port, &format!("{QUICK}\ntimeout = \"{}ms\"", TIMEOUT.as_millis()), 0);
+    says(&daemon, "ready");
+    for round in 0..3 {
+        sandbox.append("access.log", &lines(round * 16..(round + 1) * 16));
+        let posts = endpoint.post_count();
+        wait_for("a POST", SOON, || endpoint.post_count() > posts);
+        daemon.signal(Signal::STOP);
+        let since = Instant::now();
+        wait_for("more than an answer may take", SOON, || since.elapsed() > TIMEOUT * 2);
+        daemon.signal(Signal::CONT);
+        endpoint.wait_delivered((round as usize + 1) * 16);
+    }
+    daemon.stop();
+    assert_eq!(endpoint.delivered(), urls(0..48));
+    assert_eq!(endpoint.post_count(), 48, "each once");
 }
 
 #[test]

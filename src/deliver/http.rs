@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use jiff::Timestamp;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::backoff;
 use super::client::Client;
@@ -46,8 +46,9 @@ pub async fn post(client: &Client, idempotency_key: &str, key: &PropertyKey, bod
     let Ok(idempotency_key) = HeaderValue::try_from(idempotency_key) else {
         return Answer::Nothing("its Idempotency-Key can't be sent".to_owned());
     };
-    let mut deadline = pin!(tokio::time::sleep(client.timeout()));
-    let mut response = match within(deadline.as_mut(), client.post(&idempotency_key, body.into())).await {
+    let timeout = client.timeout();
+    let mut deadline = pin!(tokio::time::sleep(timeout));
+    let mut response = match within(deadline.as_mut(), timeout, client.post(&idempotency_key, body.into())).await {
         Some(Ok(response)) => response,
         Some(Err(error)) => return Answer::Nothing(reason(&*error)),
         None => return Answer::Nothing(NOT_IN_TIME.to_owned()),
@@ -59,7 +60,7 @@ pub async fn post(client: &Client, idempotency_key: &str, key: &PropertyKey, bod
     let mut bytes = Vec::new();
     while bytes.len() < ANSWER_MAX {
         // Where it breaks off: the status was had, and it is what counts.
-        let Some(Some(chunk)) = within(deadline.as_mut(), response.chunk()).await else { break };
+        let Some(Some(chunk)) = within(deadline.as_mut(), timeout, response.chunk()).await else { break };
         bytes.extend_from_slice(&chunk[..chunk.len().min(ANSWER_MAX - bytes.len())]);
     }
     response.finish().await;
@@ -99,14 +100,49 @@ pub fn discreet(text: &str) -> String {
 
 const NOT_IN_TIME: &str = "no answer in time";
 
-/// What becomes of it before the deadline.
-async fn within<T>(mut deadline: Pin<&mut Sleep>, work: impl Future<Output = T>) -> Option<T> {
+/// How often it is looked for an answer once more when the time is up. Over HTTP/2 it passes through two tasks on its way
+/// from the socket to whoever waits for it.
+const LAST_LOOKS: usize = 4;
+
+/// Who hears so late that the time is up was stopped meanwhile, or had no processor.
+const LATE: Duration = Duration::from_millis(250);
+
+/// What becomes of it before the deadline, by this process's own time: where that was stopped, or its machine was, the answer
+/// may lie in the socket, or the request not even be sent. What is known to have passed so is added, up to `most`.
+///
+/// A wait for sockets that was interrupted, as it is by SIGCONT, tells the runtime of none of them; then it looks at the
+/// clock. A task that yields is polled again only after the next look at the sockets, and what is woken by that stands
+/// before it in the queue. Tokio has it so, and promises it to nobody: it is looked again more often than need be.
+async fn within<T>(mut deadline: Pin<&mut Sleep>, most: Duration, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
-    poll_fn(|cx| match work.as_mut().poll(cx) {
-        Poll::Ready(done) => Poll::Ready(Some(done)),
-        Poll::Pending => deadline.as_mut().poll(cx).map(|()| None),
-    })
-    .await
+    let mut left = most;
+    loop {
+        let done = poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending => deadline.as_mut().poll(cx).map(|()| None),
+        });
+        if let Some(done) = done.await {
+            return Some(done);
+        }
+        let now = Instant::now();
+        let late = now.saturating_duration_since(deadline.deadline()).min(left);
+        if late >= LATE {
+            left -= late;
+            deadline.as_mut().reset(now + late);
+            continue;
+        }
+        for _ in 0..LAST_LOOKS {
+            tokio::task::yield_now().await;
+            let look = poll_fn(|cx| match work.as_mut().poll(cx) {
+                Poll::Ready(done) => Poll::Ready(Some(done)),
+                Poll::Pending => Poll::Ready(None),
+            });
+            if let Some(done) = look.await {
+                return Some(done);
+            }
+        }
+        return None;
+    }
 }
 
 /// Why there was no answer: what the innermost layer says.
@@ -354,6 +390,40 @@ mod tests {
         // That POST was given up: whatever is left to write, the connection is closed.
         let closed = async { while stream.write_all(PING).await.is_ok() {} };
         tokio::time::timeout(Duration::from_secs(20), closed).await.expect("the connection ends");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_there_when_the_time_is_up_is_had() {
+        let (mut theirs, mut ours) = tokio::io::duplex(64);
+        let mut deadline = pin!(tokio::time::sleep(Duration::ZERO));
+        deadline.as_mut().await;
+        // As over HTTP/2: one task hears of it, and another is told.
+        let sender = tokio::spawn(async move {
+            tokio::task::yield_now().await;
+            tokio::spawn(async move { theirs.write_u8(7).await.unwrap() }).await.unwrap();
+        });
+        let most = Duration::ZERO;
+        assert_eq!(within(deadline.as_mut(), most, ours.read_u8()).await.map(Result::unwrap), Some(7));
+        sender.await.unwrap();
+        assert!(within(deadline, most, std::future::pending::<()>()).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn who_hears_late_that_the_time_is_up_has_as_much_time_more_and_no_more_than_is_allowed() {
+        let work = || async {
+            tokio::time::sleep(LATE / 2).await;
+            7
+        };
+        let a_while_ago = |ago: Duration| Instant::now().checked_sub(ago).unwrap();
+        for (name, ago, most, want) in
+            [("late", LATE * 2, LATE * 4, Some(7)), ("late, and nothing is allowed", LATE * 2, Duration::ZERO, None)]
+        {
+            let deadline = pin!(tokio::time::sleep_until(a_while_ago(ago)));
+            assert_eq!(within(deadline, most, work()).await, want, "{name}");
+        }
+        let deadline = pin!(tokio::time::sleep_until(a_while_ago(LATE * 100)));
+        let never = within(deadline, LATE, std::future::pending::<()>());
+        assert!(tokio::time::timeout(Duration::from_secs(20), never).await.expect("it is given up").is_none());
     }
 
     #[test]
