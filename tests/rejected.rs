@@ -150,6 +150,28 @@ fn a_site_that_is_set_up_wrongly_keeps_its_events_and_a_retry_sends_the_others()
 }
 
 #[test]
+fn events_of_a_site_that_is_not_configured_any_more_are_counted_and_can_be_forgotten() {
+    let (sandbox, endpoint) = two_of_five_refused();
+    let shop = SITE.replace("docs", "shop").replace("access.log", "shop.log");
+    sandbox.configure(endpoint.port, &shop);
+    endpoint.set_script(|_, _| Answer::Status(200));
+    let before = endpoint.post_count();
+    for args in [&["rejected", "retry"][..], &["rejected", "retry", "--site", "docs"]] {
+        let done = sandbox.run(args).expect_code(1);
+        assert!(done.stdout.contains("0 delivered, 0 refused again, 2 left"), "{done:#?}");
+        assert!(done.stderr.contains("2 events are of `docs`"), "{done:#?}");
+        assert!(done.stderr.contains("`silktail rejected drop --site docs`"), "{done:#?}");
+    }
+    assert_eq!(endpoint.post_count(), before, "nobody knows where to");
+    let shown = sandbox.run(&["rejected", "list", "--site", "docs"]).expect_code(0).stdout;
+    assert!(shown.contains("refused-b.pdf") && shown.contains("refused-d.pdf"), "{shown}");
+    sandbox.run(&["rejected", "drop", "--yes", "--site", "docs"]).expect_code(0);
+    assert_eq!(list(&sandbox), Vec::<Value>::new());
+    sandbox.run(&["rejected", "retry"]).expect_code(0);
+    sandbox.run(&["rejected", "list", "--site", "docs"]).expect_code(2);
+}
+
+#[test]
 fn an_event_that_was_refused_is_kept_at_a_stop_though_nothing_told_whether_it_is_the_set_up() {
     let endpoint =
         Endpoint::scripted(|_, body| Answer::Status(if body.to_string().contains("/refused") { 422 } else { 503 }));

@@ -1,5 +1,6 @@
 //! `silktail rejected`: the events that the endpoint refused for good, to look at, to send again, to forget.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -66,18 +67,20 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     let config = load(config_path)?;
     journal::start(journal::Form::Text);
     let (What::List { chosen, .. } | What::Retry { chosen } | What::Drop { chosen, .. }) = &args.what;
+    let failed = |error: &dyn std::error::Error| Failure::from_error(error);
+    let reader = Ledger::open_read_only(&config.state_dir).map_err(|error| failed(&error))?;
+    let all = || reader.iter().flat_map(|reader| reader.rejected(chosen.site.as_deref()));
+    let found = all().map(|rejected| Ok(rejected.map_err(|error| failed(&error))?.id));
+    let mut ids = found.collect::<Result<Vec<i64>, Failure>>()?;
+    // What a site was refused is there also after it was taken out of the configuration.
     if let Some(name) = &chosen.site
+        && ids.is_empty()
         && !config.sites.iter().any(|site| site.name == *name)
     {
         let names: Vec<&str> = config.sites.iter().map(|site| site.name.as_str()).collect();
         let shown = printable(name);
         return Err(Failure::Usage(format!("no site is named `{shown}`; there are: {}", names.join(", "))));
     }
-    let failed = |error: &dyn std::error::Error| Failure::from_error(error);
-    let reader = Ledger::open_read_only(&config.state_dir).map_err(|error| failed(&error))?;
-    let all = || reader.iter().flat_map(|reader| reader.rejected(chosen.site.as_deref()));
-    let found = all().map(|rejected| Ok(rejected.map_err(|error| failed(&error))?.id));
-    let mut ids = found.collect::<Result<Vec<i64>, Failure>>()?;
     if let Some(missing) = chosen.ids.iter().find(|id| !ids.contains(id)) {
         return Err(Failure::Failed(format!("no rejected event has the number {missing}")));
     }
@@ -104,14 +107,15 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
             let rejected = events.collect::<Result<Vec<_>, Failure>>()?;
             let known = |rejected: &Rejected| config.sites.iter().any(|site| site.name == rejected.site);
             let (rejected, orphans): (Vec<_>, Vec<_>) = rejected.into_iter().partition(known);
-            if let Some(orphan) = orphans.first() {
-                let shown = printable(&orphan.site);
+            let mut of_site: BTreeMap<String, usize> = BTreeMap::new();
+            orphans.iter().for_each(|orphan| *of_site.entry(printable(&orphan.site)).or_default() += 1);
+            for (site, count) in &of_site {
                 say(&format!(
-                    "warning: {} events are of sites like `{shown}`, which the configuration doesn't have",
-                    orphans.len()
+                    "warning: {count} events are of `{site}`, a site that the configuration doesn't have: put it back, or \
+                     forget them with `silktail rejected drop --site {site}`"
                 ));
             }
-            retry(&config, &open()?, rejected)
+            retry(&config, &open()?, rejected, orphans.len())
         }
     }
 }
@@ -205,7 +209,13 @@ impl Settle for Retried {
     }
 }
 
-fn retry(config: &crate::config::Config, ledger: &Ledger, mut rejected: Vec<Rejected>) -> Result<(), Failure> {
+/// Sends them; `orphans` are left in any case.
+fn retry(
+    config: &crate::config::Config,
+    ledger: &Ledger,
+    mut rejected: Vec<Rejected>,
+    orphans: usize,
+) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| Failure::from_error(error);
     let all = rejected.len();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
@@ -255,11 +265,15 @@ fn retry(config: &crate::config::Config, ledger: &Ledger, mut rejected: Vec<Reje
         delivery.stop(Duration::ZERO, crate::daemon::STOP_GRACE).await;
         ledger.sync().map_err(|error| failed(&error))?;
         let (delivered, refused) = counts();
-        print(&format!("{delivered} delivered, {refused} refused again, {} left\n", all - delivered - refused))?;
+        let left = all - delivered - refused + orphans;
+        print(&format!("{delivered} delivered, {refused} refused again, {left} left\n"))?;
         if delivered < all {
             let error = delivery.snapshot().into_iter().find_map(|site| site.last_error);
             let why = error.map_or_else(String::new, |error| format!(": {}", printable(&error)));
             return Err(Failure::Failed(format!("not all were taken{why}")));
+        }
+        if orphans > 0 {
+            return Err(Failure::Failed(format!("{orphans} are of sites that the configuration doesn't have")));
         }
         Ok(())
     })
