@@ -7,6 +7,7 @@ mod common;
 use std::fs;
 
 use common::{Answer, Daemon, Endpoint, SOON, Sandbox, combined, wait_for};
+use serde_json::json;
 
 fn site(name: &str, log: &str) -> String {
     format!(
@@ -118,6 +119,28 @@ fn a_site_that_comes_back_to_a_shared_log_reads_what_was_rotated_meanwhile_and_w
         let want = [urls("docs", 0..6), urls("shop", 0..7), urls("more", 7..8)].concat();
         assert_eq!(endpoint.delivered(), sorted(want), "{restarts}");
     }
+}
+
+#[test]
+fn a_log_that_goes_to_another_site_is_not_behind_where_the_first_left_it() {
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+    sandbox.configure(endpoint.port, &(site("docs", "moved.log") + &site("shop", "shop.log")));
+    sandbox.append("moved.log", &lines(0..3));
+    let daemon = sandbox.start("said");
+    endpoint.wait_delivered(3);
+    sandbox.configure(endpoint.port, &(site("docs", "docs.log") + &site("shop", "moved.log")));
+    reload(&daemon, APPLIED);
+    sandbox.append("moved.log", &lines(3..20));
+    endpoint.wait_delivered(20);
+    let moved = || {
+        let status = sandbox.run(&["status", "--json"]).expect_code(0).json();
+        let logs = status["logs"].as_array().unwrap().clone();
+        logs.into_iter().find(|log| log["path"].as_str().unwrap().ends_with("moved.log")).unwrap()
+    };
+    wait_for("the picture of it", SOON, || moved()["counts"]["event"] == 20);
+    let shown = moved();
+    assert_eq!((&shown["lag_bytes"], &shown["sites"]), (&json!(0), &json!(["shop"])), "{shown}");
+    daemon.stop();
 }
 
 #[test]

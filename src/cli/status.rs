@@ -1,6 +1,7 @@
 //! `silktail status`: sites, logs, offsets, backlog, counts, last error; from the ledger, so it works when the daemon is
 //! down.
 
+use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -39,7 +40,7 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
     let (loaded, state_dir, names, patterns) = match load(config_path) {
         Ok(config) => {
             let names: Vec<String> = config.sites.iter().map(|site| site.name.clone()).collect();
-            let patterns = config.sites.into_iter().flat_map(|site| site.logs).collect();
+            let patterns = config.sites.into_iter().map(|site| (site.name, site.logs)).collect();
             (Ok(()), config.state_dir, names, Some(patterns))
         }
         // A daemon goes on by the old configuration, and how it does is what one wants to know now.
@@ -48,15 +49,17 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
             let Some(state_dir) = config::state_dir(config_path, &env) else { return Err(failure) };
             let Some(names) = known_sites(&state_dir)? else { return Err(failure) };
             say("the state that it names, all the same:");
-            (Err(failure), state_dir, names, None::<Vec<String>>)
+            (Err(failure), state_dir, names, None::<HashMap<String, Vec<String>>>)
         }
     };
-    let is_followed = |path: &Path| {
-        patterns.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| discover::is_for(pattern, path)))
+    let reads = |site: &str, path: &Path| {
+        patterns.as_ref().is_none_or(|patterns| {
+            patterns.get(site).is_some_and(|logs| logs.iter().any(|pattern| discover::is_for(pattern, path)))
+        })
     };
     let status = || {
         let live = live::read(&state_dir);
-        picture(&state_dir, &names, live.as_ref(), is_followed).map_err(|error| Failure::from_error(&error))
+        picture(&state_dir, &names, live.as_ref(), reads).map_err(|error| Failure::from_error(&error))
     };
     let terminal = std::io::stdout().is_terminal();
     let colour = crate::journal::may_colour(terminal);

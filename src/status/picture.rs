@@ -9,7 +9,7 @@ use super::live::Live;
 use crate::ledger::{Counts, Ledger, LedgerError, StatusRow};
 use crate::offsets::LogId;
 
-/// Sites (those of the configuration, by name) and logs. `is_followed` says whether a path is one that the configuration
+/// Sites (those of the configuration, by name) and logs. `reads` says whether a path is one that a site of the configuration
 /// follows.
 ///
 /// # Errors
@@ -18,7 +18,7 @@ pub fn picture(
     state_dir: &Path,
     names: &[String],
     live: Option<&Live>,
-    is_followed: impl Fn(&Path) -> bool,
+    reads: impl Fn(&str, &Path) -> bool,
 ) -> Result<Value, LedgerError> {
     let reader = Ledger::open_read_only(state_dir)?;
     let (rows, totals) = match &reader {
@@ -61,19 +61,24 @@ pub fn picture(
         .iter()
         .filter_map(|(_, of)| {
             let first = of.first()?;
-            // A site that isn't configured any more keeps its place, and holds nobody back.
-            let is_current = |row: &&&StatusRow| row.site.as_ref().is_none_or(|site| names.contains(site));
+            let is_followed = names.iter().any(|name| reads(name, &first.path));
+            // A site that isn't configured any more, or doesn't read this log any more, keeps its place, and holds nobody
+            // back. A rotated log has a name that is nobody's.
+            let is_current = |row: &&&StatusRow| {
+                let site = row.site.as_ref();
+                site.is_none_or(|site| names.contains(site) && (!is_followed || reads(site, &first.path)))
+            };
             let offset = of.iter().filter(is_current).map(|row| row.watermark).min().unwrap_or(0);
             let size = size_of(first);
-            let names: Vec<&str> = of.iter().filter_map(|row| row.site.as_deref()).collect();
+            let sites: Vec<&str> = of.iter().filter(is_current).filter_map(|row| row.site.as_deref()).collect();
             Some(json!({
                 "path": first.path.display().to_string(),
-                "followed": !first.ended && is_followed(&first.path),
+                "followed": !first.ended && is_followed,
                 "offset": offset,
                 "size": size,
                 "lag_bytes": size.map(|size| size.saturating_sub(offset)),
                 "last_read": first.last_read,
-                "sites": names,
+                "sites": sites,
                 "counts": counts(sum(of.iter().copied())),
             }))
         })
