@@ -143,6 +143,11 @@ fn a_part_of_the_time_may_be_asked_of_standard_input() {
     let log = lines(0..120);
     let part = ["backfill", "--yes", "--since", "2026-11-10T10:01:00Z", "--until", "2026-11-10T10:01:30Z", "-"];
     let done = sandbox.run_with_input(&part, log.as_bytes()).expect_code(0);
+    assert!(
+        done.stderr.contains(&format!("standard input: {} bytes", log.len())),
+        "as they were given: {}",
+        done.stderr
+    );
     assert!(done.stderr.contains("standard input") && done.stderr.contains("2026-11-10 10:01:59"), "{}", done.stderr);
     assert_eq!(endpoint.delivered(), urls(60..90));
     sandbox.run_with_input(&["backfill", "--yes", "-"], log.as_bytes()).expect_code(0);

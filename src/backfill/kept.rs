@@ -22,6 +22,8 @@ pub struct Kept {
     file: File,
     /// Its last bytes, where the file itself doesn't show them.
     end: Vec<u8>,
+    /// How many bytes came in.
+    given: u64,
     /// Who it is, if it is a file of the user's.
     inode: (u64, u64),
     modified: Option<SystemTime>,
@@ -38,7 +40,8 @@ impl Kept {
         // Somebody may have read a part of it already, and that is not ours then.
         if meta.is_file() && own.stream_position()? == 0 {
             let inode = (meta.dev(), meta.ino());
-            return Ok(Self { file: own, end: Vec::new(), inode, modified: meta.modified().ok() });
+            let (given, modified) = (meta.len(), meta.modified().ok());
+            return Ok(Self { file: own, end: Vec::new(), given, inode, modified });
         }
         Self::copy(input, tempfile::tempfile_in(dir)?)
     }
@@ -46,15 +49,17 @@ impl Kept {
     fn copy(mut input: impl Read, mut file: File) -> io::Result<Self> {
         let mut block = vec![0; BLOCK];
         let mut filled = fill(&mut input, &mut block)?;
-        let mut end = Vec::new();
+        let (mut end, mut given) = (Vec::new(), 0);
         if Packing::of(&block[..filled]).is_some() {
             while filled > 0 {
+                given += filled as u64;
                 file.write_all(&block[..filled])?;
                 filled = fill(&mut input, &mut block)?;
             }
         } else {
             let mut packed = zstd::Encoder::new(file, LEVEL)?;
             while filled > 0 {
+                given += filled as u64;
                 packed.write_all(&block[..filled])?;
                 end.extend_from_slice(&block[..filled]);
                 end.drain(..end.len().saturating_sub(ENDS));
@@ -63,12 +68,17 @@ impl Kept {
             file = packed.finish()?;
         }
         file.seek(SeekFrom::Start(0))?;
-        Ok(Self { file, end, inode: (0, 0), modified: None })
+        Ok(Self { file, end, given, inode: (0, 0), modified: None })
     }
 
     /// Its last bytes, if it was kept compressed.
     pub(super) fn end(&self) -> &[u8] {
         &self.end
+    }
+
+    /// How many bytes came in: more than lie on the disk, where it was kept compressed.
+    pub(super) fn given(&self) -> u64 {
+        self.given
     }
 
     pub(super) fn open(&self) -> io::Result<Opened> {
@@ -103,6 +113,7 @@ mod tests {
         let packed = zstd::encode_all(&log[..], 1).unwrap();
         for (name, input) in [("plain", &log), ("packed", &packed), ("empty", &Vec::new())] {
             let kept = Kept::copy(input.as_slice(), tempfile::tempfile().unwrap()).unwrap();
+            assert_eq!(kept.given(), input.len() as u64, "{name}");
             for _ in 0..2 {
                 let opened = kept.open().unwrap();
                 let mut got = vec![0; log.len() + 1];

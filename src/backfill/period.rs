@@ -91,6 +91,8 @@ impl Period {
 pub struct Extent {
     /// Bytes on the disk.
     pub bytes: u64,
+    /// Bytes that were given: of standard input less may be kept.
+    pub given: u64,
     /// The first line's time.
     pub first: Option<Timestamp>,
     /// The last line's time; an archive's last write, which is later.
@@ -109,12 +111,16 @@ pub(super) const ENDS: usize = 64 * 1024;
 pub fn extent(input: &Input, choice: &FormatChoice) -> io::Result<Extent> {
     let opened = input.open()?;
     let (bytes, _) = opened.file.on_disk();
+    let given = match input {
+        Input::Stdin(kept) => kept.given(),
+        Input::File { .. } => bytes,
+    };
     let mut first = follow::deciding_bytes(&opened.file)?;
     if !first.contains(&b'\n') {
         first.push(b'\n');
     }
     let Some(decided) = follow::decide_format(choice, None, &first) else {
-        return Ok(Extent { bytes, ..Extent::default() });
+        return Ok(Extent { bytes, given, ..Extent::default() });
     };
     let mut reading = Reading::default();
     let mut time = |line: &[u8]| decided.format.parse_in(&mut reading, line).and_then(|entry| entry.time);
@@ -126,5 +132,5 @@ pub fn extent(input: &Input, choice: &FormatChoice) -> io::Result<Extent> {
         _ => last_of(&file::read_before(&opened.file, opened.size, ENDS)?),
     };
     let is_packed = opened.file.is_packed() && !matches!(input, Input::Stdin(kept) if !kept.end().is_empty());
-    Ok(Extent { bytes, first, last, is_packed })
+    Ok(Extent { bytes, given, first, last, is_packed })
 }

@@ -589,12 +589,12 @@ fn confirm(chosen: &[(Chosen, Extent)], args: &Args) -> Result<(), Failure> {
     };
     let mut bytes = 0;
     for (chosen, extent) in chosen {
-        bytes += extent.bytes;
+        bytes += extent.given;
         let name = match &chosen.input {
             Input::File { path, .. } => printable(&path.display().to_string()),
             Input::Stdin(_) => "standard input".to_owned(),
         };
-        say(&format!("  {name}: {} bytes, {} to {}", extent.bytes, shown(extent.first), until(extent)));
+        say(&format!("  {name}: {} bytes, {} to {}", extent.given, shown(extent.first), until(extent)));
     }
     let first = chosen.iter().filter_map(|(_, extent)| extent.first).min();
     let last = chosen.iter().map(|(_, extent)| extent).max_by_key(|extent| extent.last);
