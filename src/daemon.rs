@@ -20,7 +20,7 @@ use crate::follow::watch::{Wake, Watches};
 use crate::follow::{Follower, FormatChoice, Start, Target, Wishes};
 use crate::format::{BUILTIN, Format};
 use crate::journal::{self, ANSWER};
-use crate::ledger::{Advance, Ledger, LedgerError, LogRow, Role};
+use crate::ledger::{self, Advance, Ledger, LedgerError, LogRow, Role};
 use crate::lines::Cut;
 use crate::oddities::{Fit, FitChange, FrontProxy, Proxied};
 use crate::offsets::{LogId, Origin, SiteId};
@@ -99,6 +99,7 @@ impl Signals {
                     }
                     _ => {
                         stopping = true;
+                        ledger::hurry();
                         tracing::info!("stopping: sending what waits");
                         // Blocks while the follower is busy; it takes its wakes between two blocks.
                         let _ = wakes.send(Wake::Stop);
@@ -288,12 +289,12 @@ fn say_fit(change: Option<FitChange>, row: &LogRow, pipeline: &pipeline::Pipelin
 /// # Errors
 /// [`DaemonError`]: nothing was started, or the state can't be kept.
 pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
-    let ledger = Ledger::open(&config.state_dir, Role::Daemon)?;
-    let mut repeats = Repeats::new(ledger.secret(), WINDOW_ENTRIES);
-    repeats.restore(ledger.touches()?.into_iter());
     let (wakes, woken) = sync_channel(1_024);
     let (reloads, asked) = channel();
     signals.forward(wakes.clone(), reloads.clone())?;
+    let ledger = Ledger::open(&config.state_dir, Role::Daemon)?;
+    let mut repeats = Repeats::new(ledger.secret(), WINDOW_ENTRIES);
+    repeats.restore(ledger.touches()?.into_iter());
 
     let background = Background::start()?;
     let rooms = Arc::new(Rooms::default());
@@ -365,6 +366,7 @@ pub fn run(config: Config, signals: Signals) -> Result<(), DaemonError> {
         Arc::clone(&delivery),
         Arc::clone(&rooms),
         Arc::clone(&counters),
+        ledger.clone(),
         status,
     ));
     let summary = Arc::new(Mutex::new(Summary::new(Arc::clone(&counters), Arc::clone(&rooms))));

@@ -357,6 +357,52 @@ fn a_state_that_is_taken_away_while_it_runs_stops_the_sending_until_it_is_back()
 }
 
 #[test]
+fn a_state_that_another_program_has_locked_is_waited_for_and_said_and_a_stop_is_obeyed() {
+    const SAID: &str = "another process has the state locked";
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+    sandbox.configure_with(endpoint.port, &format!("linger = \"0s\"\nmax_in_flight = {IN_FLIGHT}"), SITE);
+    sandbox.write("access.log", &lines(0..5));
+    let daemon = sandbox.start("said");
+    endpoint.wait_delivered(5);
+    let shell = rusqlite::Connection::open(sandbox.path("state/silktail.db")).unwrap();
+    let lock = |begins: bool| shell.execute_batch(if begins { "BEGIN IMMEDIATE" } else { "ROLLBACK" }).unwrap();
+    lock(true);
+    sandbox.append("access.log", &lines(5..30));
+    wait_for("a word on it", SOON, || daemon.stderr().contains(SAID));
+    wait_for("its place in the status", SOON, || sandbox.run(&["status"]).stdout.contains(SAID));
+    assert!(endpoint.post_count() <= 5 + IN_FLIGHT, "nothing is sent that can't be remembered");
+    assert!(daemon.stderr().contains("silktail.db") && !daemon.stderr().contains("free disk space"), "what to do");
+    lock(false);
+    endpoint.wait_delivered(30);
+    wait_for("a word that it is over", SOON, || daemon.stderr().contains("can be written again"));
+    daemon.stop();
+    assert_eq!(endpoint.delivered(), urls(0..30), "each once");
+
+    // Whoever comes while it is locked says so, too, and ends when that is asked for.
+    lock(true);
+    sandbox.append("access.log", &lines(30..35));
+    let daemon = sandbox.start("at_the_start");
+    wait_for("a word on it", SOON, || daemon.stderr().contains(SAID));
+    let asked = Instant::now();
+    daemon.terminate();
+    let (code, said) = daemon.wait_ended();
+    assert_eq!(code, 1, "{said}");
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
+    let said = sandbox.path("backfill");
+    let mut command = sandbox.silktail();
+    let mut backfill = command.args(["backfill", "--yes"]).stderr(fs::File::create(&said).unwrap()).spawn().unwrap();
+    wait_for("a word on it", SOON, || fs::read_to_string(&said).unwrap().contains(SAID));
+    common::signal(&backfill, rustix::process::Signal::INT);
+    let ended = common::wait_with_deadline(&mut backfill, Duration::from_secs(20)).expect("it ends");
+    assert_eq!(ended.code(), Some(1), "{}", fs::read_to_string(&said).unwrap());
+    lock(false);
+    let daemon = sandbox.start("after_it");
+    endpoint.wait_delivered(35);
+    daemon.stop();
+    assert_eq!(endpoint.delivered(), urls(0..35), "each once");
+}
+
+#[test]
 fn root_follows_no_link_in_the_state_of_another() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: only root can be led astray");

@@ -20,7 +20,7 @@ use crate::daemon::{WINDOW_ENTRIES, delivery_site, format_choice, pipeline_site}
 use crate::deliver::Delivery;
 use crate::follow::{discover, file};
 use crate::journal;
-use crate::ledger::{Ledger, Role};
+use crate::ledger::{self, Ledger, Role};
 use crate::offsets::SiteId;
 use crate::outbox::{Rooms, Settler};
 use crate::pipeline::Site;
@@ -633,6 +633,7 @@ fn count_stops(stops: &Arc<AtomicUsize>, again: bool) -> std::io::Result<()> {
     let stops = Arc::clone(stops);
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
+            ledger::hurry();
             if stops.fetch_add(1, Ordering::Relaxed) > 0 {
                 let _ = signal_hook::low_level::emulate_default_handler(signal);
             }

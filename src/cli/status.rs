@@ -241,6 +241,10 @@ fn text(status: &Value, colour: bool, now: Timestamp) -> String {
         out.push_str(&format!("; status page at {}", said(&status["status_page"])));
     }
     out.push('\n');
+    if status["trouble"].is_string() {
+        out.push_str(&Paint::Bad.on(&said(&status["trouble"]), colour));
+        out.push('\n');
+    }
     let reload = &status["reload"];
     if reload["applied"] == false {
         let text = format!(

@@ -18,6 +18,7 @@ pub use fingerprint::{Fingerprint, HEAD_MAX, Head, MARK_MAX, Mark};
 pub use rejected::{Rejected, Rejection};
 pub use store::{
     Begun, Committed, Ledger, LedgerError, LedgerReader, LogRow, Position, Range, Role, SiteTotal, StatusRow, Waking,
+    hurry,
 };
 
 use crate::offsets::{LogId, SiteId, Span};

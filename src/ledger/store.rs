@@ -14,6 +14,7 @@ mod queue;
 mod ranges;
 mod reader;
 mod state;
+mod waits;
 mod writing;
 
 use std::sync::{Arc, Mutex};
@@ -27,12 +28,14 @@ pub use logs::LogRow;
 pub use queue::{Committed, Waking};
 pub use ranges::{Begun, Position, Range};
 pub use reader::{LedgerReader, SiteTotal, StatusRow};
+pub use waits::hurry;
 
 use super::{recent, rejected};
 use crate::offsets::{LogId, Origin, SiteId, Span};
 use crate::visitor::repeats::{Kept, Key, Touch};
 use error::database_error;
 use queue::{Shared, lock};
+use waits::Who;
 
 /// A commit reaches the disk after this long at most.
 const SYNC_AFTER: Duration = Duration::from_secs(1);
@@ -87,7 +90,10 @@ impl Ledger {
     }
 
     fn ask<T>(&self, question: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, LedgerError> {
-        question(&mut lock(&self.shared.reader)).map_err(|error| database_error(&self.shared.path, error))
+        let mut db = lock(&self.shared.reader);
+        let answer = question(&mut db);
+        self.shared.waits.end(Who::Reader);
+        answer.map_err(|error| database_error(&self.shared.path, error))
     }
 
     /// A site's number, by its name.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::counters::{Counters, Reload};
 use crate::deliver::{Delivery, Settle, SiteSnapshot};
+use crate::ledger::Ledger;
 use crate::offsets::SiteId;
 use crate::outbox::Rooms;
 
@@ -25,6 +26,9 @@ pub struct Live {
     /// The last try to reload its configuration.
     #[serde(default)]
     pub reload: Option<Reload>,
+    /// Why it can't write the state now.
+    #[serde(default)]
+    pub trouble: Option<String>,
     /// Each site of its configuration.
     pub sites: Vec<LiveSite>,
 }
@@ -77,6 +81,7 @@ pub fn now<S: Settle>(
     delivery: &Delivery<S>,
     rooms: &Rooms,
     reload: Option<Reload>,
+    trouble: Option<&str>,
 ) -> Live {
     let snapshot: HashMap<SiteId, SiteSnapshot> = delivery.snapshot().into_iter().map(|site| (site.id, site)).collect();
     let sites = names
@@ -95,7 +100,7 @@ pub fn now<S: Settle>(
             }
         })
         .collect();
-    Live { pid: std::process::id(), status: None, reload, sites }
+    Live { pid: std::process::id(), status: None, reload, trouble: trouble.map(str::to_owned), sites }
 }
 
 /// Writes it once a second, but only when something has changed: idling costs nothing.
@@ -105,6 +110,7 @@ pub async fn publish<S: Settle>(
     delivery: Arc<Delivery<S>>,
     rooms: Arc<Rooms>,
     counters: Arc<Counters>,
+    ledger: Ledger,
     status: Option<String>,
 ) {
     let mut written = None;
@@ -112,7 +118,8 @@ pub async fn publish<S: Settle>(
     loop {
         every.tick().await;
         let names = names.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let live = Live { status: status.clone(), ..now(&names, &delivery, &rooms, counters.last_reload()) };
+        let now = now(&names, &delivery, &rooms, counters.last_reload(), ledger.trouble());
+        let live = Live { status: status.clone(), ..now };
         if written.as_ref() == Some(&live) {
             continue;
         }

@@ -87,6 +87,7 @@ pub fn picture(
         "running": live.is_some(),
         "state_dir": state_dir.display().to_string(),
         "status_page": live.and_then(|live| live.status.clone()),
+        "trouble": live.and_then(|live| live.trouble.clone()),
         "reload": live.and_then(|live| live.reload.clone()),
         "counts": counts(sum(rows.iter())),
         "sites": sites,

@@ -245,7 +245,7 @@ impl<S: Settle> Shown<S> {
     }
 
     fn live(&self) -> Live {
-        live::now(&self.names(), &self.delivery, &self.rooms, self.counters.last_reload())
+        live::now(&self.names(), &self.delivery, &self.rooms, self.counters.last_reload(), self.ledger.trouble())
     }
 
     /// Why it isn't ready.
@@ -254,9 +254,7 @@ impl<S: Settle> Shown<S> {
         if !self.counters.following.load(Ordering::Relaxed) {
             troubles.push("not following yet".to_owned());
         }
-        if self.ledger.is_stuck() {
-            troubles.push("the state can't be written: is the disk full?".to_owned());
-        }
+        troubles.extend(self.ledger.trouble().map(str::to_owned));
         match self.counters.unreadable.load(Ordering::Relaxed) {
             0 => {}
             1 => troubles.push("a log can't be read".to_owned()),

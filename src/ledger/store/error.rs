@@ -45,6 +45,9 @@ pub enum LedgerError {
         /// SQLite's words.
         reason: String,
     },
+    /// Another program has locked it.
+    #[error("another process has the state in `{}` locked; end it (a sqlite3 shell, a backup), then try again", .0.display())]
+    Busy(PathBuf),
     /// Any other trouble with the database.
     #[error("cannot read or write the state in `{}`: {error}", .path.display())]
     Database {
@@ -53,7 +56,7 @@ pub enum LedgerError {
         /// SQLite's words.
         error: rusqlite::Error,
     },
-    /// The disk is full, or fails; the writer goes on trying.
+    /// The disk is full, or fails, or another program has locked it; the writer goes on trying.
     #[error("the state in `{}` can't be written now", .0.display())]
     Stuck(PathBuf),
     /// The writer's thread is gone.
@@ -66,13 +69,12 @@ impl LedgerError {
     /// that is read-only just now. That is also what SQLite says where another process closes the state at that moment.
     pub fn is_passing(&self) -> bool {
         match self {
-            LedgerError::Stuck(_) => true,
+            LedgerError::Stuck(_) | LedgerError::Busy(_) => true,
             LedgerError::Database { error, .. } => matches!(
                 error.sqlite_error_code(),
                 Some(
                     ErrorCode::DiskFull
                         | ErrorCode::SystemIoFailure
-                        | ErrorCode::DatabaseBusy
                         | ErrorCode::DatabaseLocked
                         | ErrorCode::CannotOpen
                         | ErrorCode::ReadOnly
@@ -89,6 +91,7 @@ pub(super) fn database_error(path: &Path, error: rusqlite::Error) -> LedgerError
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
             LedgerError::Broken { path, reason: error.to_string() }
         }
+        Some(ErrorCode::DatabaseBusy) => LedgerError::Busy(path),
         _ => LedgerError::Database { path, error },
     }
 }

@@ -19,6 +19,7 @@ use super::state::{
     VERSION, beside, connect, forget_if_possible, give_link_to_owner, give_to_owner, is_there, lay_out, prepare,
     refuse_links, refuse_network, remove_aside,
 };
+use super::waits::{Waits, Who};
 use super::writing::Writing;
 use super::{Ledger, LedgerError, Role, Writer};
 
@@ -69,21 +70,25 @@ impl Ledger {
             drop(private(state_dir, aside)?);
             lay_out(&state_dir.join(aside), &path)?;
         }
-        let mut writer = connect(&path)?;
+        let waits = Waits::new(&path);
+        let mut writer = connect(&path, &waits, Who::Writer)?;
         let secret = prepare(&mut writer, &path)?;
         let believed = Believed::at_opening(&mut writer);
         forget_if_possible(&writer);
+        waits.guide(&mut writer, Who::Writer).map_err(|error| database_error(&path, error))?;
+        waits.end(Who::Writer);
         // Its tables are written to all over.
         writer.pragma_update(None, "cache_size", WRITER_CACHE).map_err(|error| database_error(&path, error))?;
         for name in ["silktail.db-wal", "silktail.db-shm"] {
             give_link_to_owner(state_dir, &state_dir.join(name));
         }
-        let reader = Mutex::new(connect(&path)?);
+        let reader = Mutex::new(connect(&path, &waits, Who::Reader)?);
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             filled: Condvar::new(),
             emptied: Condvar::new(),
             reader,
+            waits,
             path,
             secret,
             commits: AtomicU64::new(0),

@@ -5,10 +5,12 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::waits::Waits;
 use super::{Ledger, LedgerError, LogRow};
 use crate::ledger::Advance;
 use crate::ledger::rejected::Rejection;
@@ -16,6 +18,9 @@ use crate::offsets::Origin;
 
 /// Advances that may wait for the writer before reading stops.
 pub(super) const QUEUE: usize = 64;
+
+/// How often whoever is held up looks whether the writer is, too.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Lines that are settled, those of them that were rejected, and who waits for the commit.
 pub(super) type Settled = (Vec<Origin>, Vec<Rejection>, Option<oneshot::Sender<Committed>>);
@@ -46,6 +51,7 @@ pub(super) struct Shared {
     pub(super) emptied: Condvar,
     /// For questions and claims; the writer has a connection of its own.
     pub(super) reader: Mutex<Connection>,
+    pub(super) waits: Arc<Waits>,
     pub(super) path: PathBuf,
     pub(super) secret: [u8; 16],
     /// Commits so far, and when the last one was, in seconds since 1970.
@@ -128,10 +134,12 @@ impl Ledger {
     /// Takes what was read; waits while the writer is far behind.
     pub fn advance(&self, advance: Advance) {
         let mut queue = lock(&self.shared.queue);
-        // A writer that is stuck isn't waited for, or nobody could stop us; the follower reads no more meanwhile.
-        while queue.advances.len() >= QUEUE && !queue.closed && !queue.stuck {
+        // A writer that is stuck isn't waited for, or nobody could stop us; the follower reads no more meanwhile. One that
+        // waits for another process can't tell.
+        while queue.advances.len() >= QUEUE && !queue.closed && !queue.stuck && !self.shared.waits.are_long() {
             queue.held_up += 1;
-            queue = self.shared.emptied.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            let waited = self.shared.emptied.wait_timeout(queue, LOOK_EVERY);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
             queue.held_up -= 1;
         }
         queue.advances.push_back(advance);
@@ -184,6 +192,14 @@ impl Ledger {
 
     /// Whether the state can't be written now: what is read meanwhile could not be remembered.
     pub fn is_stuck(&self) -> bool {
-        lock(&self.shared.queue).stuck
+        self.shared.waits.are_long() || lock(&self.shared.queue).stuck
+    }
+
+    /// Why the state can't be written now, if it can't.
+    pub fn trouble(&self) -> Option<&'static str> {
+        if self.shared.waits.are_long() {
+            return Some("another process has the state locked: a sqlite3 shell, a backup?");
+        }
+        lock(&self.shared.queue).stuck.then_some("the state can't be written: is the disk full?")
     }
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -11,11 +12,9 @@ use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::error::database_error;
 use super::opening::{NO_STATE, READER_CACHE};
+use super::waits::{Waits, Who};
 use super::{LedgerError, believed};
 
-/// How long another process's write is waited for: a backfill runs at the lowest priority, and may be stopped by whatever
-/// else the machine does in the middle of one.
-const BUSY: Duration = Duration::from_secs(60);
 /// The layout that this version writes.
 pub(super) const VERSION: i64 = 3;
 /// Bytes of the smallest page that a SQLite database may have (its file format, section 1.3.2).
@@ -33,10 +32,10 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// A connection that waits for others, syncs at checkpoints alone, and keeps few pages in memory.
-pub(super) fn connect(path: &Path) -> Result<Connection, LedgerError> {
+pub(super) fn connect(path: &Path, waits: &Arc<Waits>, who: Who) -> Result<Connection, LedgerError> {
     let wrong = |error| database_error(path, error);
-    let db = Connection::open(path).map_err(wrong)?;
-    db.busy_timeout(BUSY).map_err(wrong)?;
+    let mut db = Connection::open(path).map_err(wrong)?;
+    waits.guide(&mut db, who).map_err(wrong)?;
     db.pragma_update(None, "synchronous", "NORMAL").map_err(wrong)?;
     db.pragma_update(None, "cache_size", READER_CACHE).map_err(wrong)?;
     Ok(db)
@@ -143,9 +142,11 @@ fn bring_up_to_date(db: &mut Connection) -> rusqlite::Result<()> {
 }
 
 pub(super) fn forget_if_possible(db: &Connection) {
-    let forgotten = believed::at_last_look(db).and_then(|now| forget(db, now, LOGS_MAX));
-    // On a full disk, what can be forgotten waits for the next time.
-    forgotten.unwrap_or_else(|error| tracing::debug!(%error, "nothing forgotten"));
+    // On a full disk, or where another process writes just now, what can be forgotten waits for the next time.
+    let forgotten = db.busy_timeout(Duration::ZERO).and_then(|()| believed::at_last_look(db));
+    forgotten
+        .and_then(|now| forget(db, now, LOGS_MAX))
+        .unwrap_or_else(|error| tracing::debug!(%error, "nothing forgotten"));
 }
 
 /// Forgets logs that are done with, so that the state is bounded however many years of rotations it sees: those that

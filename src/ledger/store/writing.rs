@@ -9,13 +9,14 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
 use super::believed::Believed;
 use super::logs::{LogRow, fingerprint_text};
 use super::queue::{Committed, Queue, Settled, Shared, lock};
 use super::ranges::settled_from;
+use super::waits::{REMEDY, Who};
 use super::{SYNC_AFTER, int, site_number, uint};
 use crate::ledger::rejected::{self, Rejection};
 use crate::ledger::{Advance, Counts, Progress, recent};
@@ -132,7 +133,13 @@ impl Writing {
                     Ok(()) => break,
                     Err(error) => {
                         if !said {
-                            tracing::error!(path = %self.shared.path.display(), %error, hint = "free disk space or mend the disk; nothing is sent until then", "can't write the state, will keep trying");
+                            let is_locked = error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy);
+                            let hint = if is_locked {
+                                REMEDY
+                            } else {
+                                "free disk space or mend the disk; nothing is sent until then"
+                            };
+                            tracing::error!(path = %self.shared.path.display(), %error, hint, "can't write the state, will keep trying");
                             said = true;
                         }
                         // Where it is the database's own log that has filled the disk, this makes room.
@@ -144,7 +151,8 @@ impl Writing {
                     }
                 }
             }
-            if said {
+            // Not before it is written: it would be said at each try that somebody has it locked.
+            if self.shared.waits.end(Who::Writer) || said {
                 lock(&self.shared.queue).stuck = false;
                 tracing::info!(path = %self.shared.path.display(), "the state can be written again");
             }
