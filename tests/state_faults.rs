@@ -463,6 +463,34 @@ fn a_stop_on_a_full_disk_ends_says_so_and_doubles_at_most_what_was_in_flight() {
     assert!(doubled <= IN_FLIGHT, "{doubled} doubled");
 }
 
+#[test]
+fn where_little_room_is_left_at_a_start_nothing_is_sent_that_could_not_be_remembered() {
+    let (sandbox, endpoint) = (Sandbox::new(), Endpoint::accepting());
+    let Some(disk) = Disk::mount(sandbox.path("state")) else { return };
+    sandbox.configure_with(endpoint.port, &format!("linger = \"0s\"\nmax_in_flight = {IN_FLIGHT}"), SITE);
+    sandbox.write("access.log", &lines(0..20));
+    sandbox.run(&["backfill", "--yes"]).expect_code(0);
+    sandbox.append("access.log", &lines(20..600));
+    disk.fill_but_for(64 * 1024);
+    // As cron or systemd do it, which try again and again.
+    for _ in 0..3 {
+        let daemon = sandbox.start("said");
+        wait_for("a word on it", SOON, || daemon.stderr().contains("there is no room for the state"));
+        daemon.terminate();
+        daemon.wait_ended();
+        let done = sandbox.run(&["backfill", "--yes"]).expect_code(1);
+        assert!(done.stderr.contains("there is no room for the state"), "{done:#?}");
+        fs::remove_file(sandbox.path("said")).unwrap();
+    }
+    assert_eq!(endpoint.post_count(), 20, "nothing that could not be remembered");
+    let daemon = sandbox.start("said");
+    wait_for("a word on it", SOON, || daemon.stderr().contains("there is no room for the state"));
+    disk.empty();
+    endpoint.wait_delivered(600);
+    daemon.stop();
+    assert_eq!(endpoint.delivered(), urls(0..600), "each once");
+}
+
 /// Numbers that look like chance (SplitMix64).
 fn chance(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);

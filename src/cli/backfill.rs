@@ -207,6 +207,7 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
             })?
         }
         Some(ledger) => {
+            ledger.has_room().map_err(|error| failed(&error))?;
             let mut repeats = Repeats::new(ledger.secret(), WINDOW_ENTRIES);
             repeats.restore(ledger.touches().map_err(|error| failed(&error))?.into_iter());
             let background = Background::start().map_err(|error| failed(&error))?;

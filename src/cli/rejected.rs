@@ -115,7 +115,9 @@ pub fn run(config_path: &Path, args: &Args) -> Result<(), Failure> {
                      forget them with `silktail rejected drop --site {site}`"
                 ));
             }
-            retry(&config, &open()?, rejected, orphans.len())
+            let ledger = open()?;
+            ledger.has_room().map_err(|error| failed(&error))?;
+            retry(&config, &ledger, rejected, orphans.len())
         }
     }
 }

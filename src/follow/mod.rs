@@ -278,6 +278,8 @@ impl<S: Sink> Follower<S> {
     /// Finds all there is to follow, what was rotated away while nobody looked before all else. Where it couldn't be
     /// remembered it is done again.
     fn begin(&mut self) -> Result<(), LedgerError> {
+        // Nothing is read, and so nothing is sent, before its outcome has room.
+        self.ledger.has_room()?;
         self.look_at_all(&BTreeSet::new())
     }
 

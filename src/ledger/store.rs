@@ -96,6 +96,19 @@ impl Ledger {
         answer.map_err(|error| database_error(&self.shared.path, error))
     }
 
+    /// Makes sure that there is room for the outcomes of what is in flight, before anything is sent: who finds out only then
+    /// that there is none sends the same at the next start, and at the one after that.
+    ///
+    /// # Errors
+    /// [`LedgerError::NoRoom`].
+    pub fn has_room(&self) -> Result<(), LedgerError> {
+        let path = &self.shared.path;
+        match path.parent().is_none_or(state::has_room) {
+            true => Ok(()),
+            false => Err(LedgerError::NoRoom(path.clone())),
+        }
+    }
+
     /// A site's number, by its name.
     ///
     /// # Errors

@@ -38,6 +38,13 @@ impl Disk {
         while filler.write_all(&[0; 512]).is_ok() {}
     }
 
+    /// Leaves so many bytes.
+    pub fn fill_but_for(&self, bytes: u64) {
+        self.fill();
+        let filler = fs::OpenOptions::new().write(true).open(self.0.join("filler")).unwrap();
+        filler.set_len(filler.metadata().unwrap().len() - bytes).unwrap();
+    }
+
     /// Makes room again.
     pub fn empty(&self) {
         fs::remove_file(self.0.join("filler")).unwrap();

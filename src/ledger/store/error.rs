@@ -48,6 +48,9 @@ pub enum LedgerError {
     /// Another program has locked it.
     #[error("another process has the state in `{}` locked; end it (a sqlite3 shell, a backup), then try again", .0.display())]
     Busy(PathBuf),
+    /// The disk is so full that what is sent could not be remembered.
+    #[error("there is no room for the state in `{}`; free disk space: nothing is sent until then", .0.display())]
+    NoRoom(PathBuf),
     /// Any other trouble with the database.
     #[error("cannot read or write the state in `{}`: {error}", .path.display())]
     Database {
@@ -69,7 +72,7 @@ impl LedgerError {
     /// that is read-only just now. That is also what SQLite says where another process closes the state at that moment.
     pub fn is_passing(&self) -> bool {
         match self {
-            LedgerError::Stuck(_) | LedgerError::Busy(_) => true,
+            LedgerError::Stuck(_) | LedgerError::Busy(_) | LedgerError::NoRoom(_) => true,
             LedgerError::Database { error, .. } => matches!(
                 error.sqlite_error_code(),
                 Some(

@@ -1,7 +1,7 @@
 //! The state's file: made whole or not at all, looked at before it is believed, rid of what is long done with.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -174,6 +174,16 @@ pub(super) fn forget(db: &Connection, now: Timestamp, most: i64) -> rusqlite::Re
         tracing::debug!(logs = forgotten, "forgot logs that were done with long ago");
     }
     Ok(())
+}
+
+/// Bytes that must be free: some times what the outcomes of all that is in flight need, in the database and in its log.
+const ROOM: usize = 512 * 1024;
+
+/// Whether the outcomes of what is in flight can be written, as far as it depends on the disk's room.
+pub(super) fn has_room(state_dir: &Path) -> bool {
+    let written = tempfile::tempfile_in(state_dir).and_then(|mut file| file.write_all(&vec![0; ROOM]));
+    // What else may be wrong, the database will tell.
+    !written.is_err_and(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
 }
 
 /// SQLite's WAL needs shared memory, which network file systems don't have.
