@@ -74,6 +74,8 @@ impl Ledger {
         let mut writer = connect(&path, &waits, Who::Writer)?;
         let secret = prepare(&mut writer, &path)?;
         let believed = Believed::at_opening(&mut writer);
+        // That can wait for another time.
+        writer.busy_timeout(Duration::ZERO).map_err(|error| database_error(&path, error))?;
         forget_if_possible(&writer);
         waits.guide(&mut writer, Who::Writer).map_err(|error| database_error(&path, error))?;
         waits.end(Who::Writer);

@@ -5,7 +5,6 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, TransactionBehavior, params};
@@ -143,10 +142,8 @@ fn bring_up_to_date(db: &mut Connection) -> rusqlite::Result<()> {
 
 pub(super) fn forget_if_possible(db: &Connection) {
     // On a full disk, or where another process writes just now, what can be forgotten waits for the next time.
-    let forgotten = db.busy_timeout(Duration::ZERO).and_then(|()| believed::at_last_look(db));
-    forgotten
-        .and_then(|now| forget(db, now, LOGS_MAX))
-        .unwrap_or_else(|error| tracing::debug!(%error, "nothing forgotten"));
+    let forgotten = believed::at_last_look(db).and_then(|now| forget(db, now, LOGS_MAX));
+    forgotten.unwrap_or_else(|error| tracing::debug!(%error, "nothing forgotten"));
 }
 
 /// Forgets logs that are done with, so that the state is bounded however many years of rotations it sees: those that
