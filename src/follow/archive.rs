@@ -45,7 +45,7 @@ pub enum Packing {
 }
 
 impl Packing {
-    /// Tells it by a file's first [`MAGIC`] bytes; `None`: not packed in any way that is known.
+    /// Tells it by a file's first 512 bytes; `None`: not packed in any way that is known.
     pub fn of(first: &[u8]) -> Option<Packing> {
         // A log's line begins with none of these: servers write such bytes as escapes.
         let by_magic =
@@ -214,7 +214,7 @@ pub struct Damage {
     pub after: u64,
     /// What the decompressor says.
     pub what: String,
-    /// It is whole, as far as can be seen, and asks for more than [`MEMORY`].
+    /// It is whole, as far as can be seen, and asks for more memory than it gets.
     pub needs_memory: bool,
 }
 
