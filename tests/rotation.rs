@@ -1536,6 +1536,61 @@ fn a_log_that_is_rotated_and_then_has_another_path_is_read_on() {
     }
 }
 
+#[test]
+fn one_line_makes_no_other_format_of_a_new_log() {
+    // A failed login's name is logged as it was sent; the others are what a rotation or a server may begin with.
+    let crafted = combined("203.0.113.9", 0, "/index.html").replace(" - - [", " - x 192.0.2.9 - y [");
+    for first in [crafted.as_str(), "5 \"-\" \"Firefox\"\n", "{\"level\":\"info\",\"msg\":\"serving\"}\n"] {
+        for restarts in [false, true] {
+            let mut play = Play::new(EXACT);
+            play.append("access.log", 12);
+            play.start();
+            play.settle();
+            play.rename("access.log", "access.log.1");
+            play.append_bytes("access.log", first.as_bytes());
+            let said = || play.daemon.as_ref().unwrap().stderr();
+            wait_for("the new log", SOON, || said().matches("following file").count() == 2);
+            if restarts {
+                play.stop();
+                play.start();
+            }
+            play.append("access.log", 5);
+            play.settle();
+            play.append("access.log", 20);
+            play.settle();
+            play.stop();
+            play.expect_each_once(first);
+        }
+    }
+    // Without a log before, more lines tell.
+    let mut play = Play::new(EXACT);
+    play.append_bytes("access.log", crafted.as_bytes());
+    play.start();
+    wait_for("the log", SOON, || play.daemon.as_ref().unwrap().stderr().contains("format=\"vhost_combined\""));
+    play.append("access.log", 20);
+    play.settle();
+    play.stop();
+    play.expect_each_once("nothing before");
+    // And where the format is another from then on, the lines that there are do.
+    let mut play = Play::new(EXACT);
+    let site = SITE.replace("logs =", "hosts = [\"docs.example.org\"]\nlogs =");
+    play.sandbox.configure(play.endpoint.port, &site);
+    play.append("access.log", 12);
+    play.start();
+    play.settle();
+    play.rename("access.log", "access.log.1");
+    let others = |range: std::ops::Range<u32>| -> String {
+        range.map(|n| format!("{}.example.org:443 {}", ["docs", "shop"][n as usize % 2], lines(n..n + 1))).collect()
+    };
+    play.append_bytes("access.log", others(12..40).as_bytes());
+    let mut want: Vec<String> =
+        urls(0..12).into_iter().chain((12..40).step_by(2).flat_map(|n| urls(n..n + 1))).collect();
+    want.sort();
+    play.endpoint.wait_delivered(want.len());
+    play.stop();
+    assert_eq!(play.endpoint.delivered(), want);
+}
+
 /// Waits until a file is older than the clock of file systems may be behind.
 fn was_there(path: &Path) {
     let made = fs::metadata(path).unwrap().created().unwrap();
