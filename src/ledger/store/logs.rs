@@ -169,7 +169,11 @@ impl Ledger {
     /// Those of the database.
     pub fn was_read_before(&self, log: LogId) -> Result<(), LedgerError> {
         self.ask(|db| {
-            db.execute("UPDATE range SET from_offset = 0 WHERE log = ?1 AND until_offset IS NULL", [log.0]).map(|_| ())
+            let change = db.transaction()?;
+            change.execute("UPDATE range SET from_offset = 0 WHERE log = ?1 AND until_offset IS NULL", [log.0])?;
+            // For a site that comes back it doesn't begin there.
+            change.execute("INSERT OR IGNORE INTO meta VALUES ('read-before-' || ?1, '')", [log.0])?;
+            change.commit()
         })
     }
 

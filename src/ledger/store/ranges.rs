@@ -79,7 +79,8 @@ impl Ledger {
     pub fn is_followed_from_its_beginning(&self, log: LogId) -> Result<bool, LedgerError> {
         self.ask(|db| {
             let mut query = db.prepare_cached(
-                "SELECT from_offset = 0 FROM range WHERE site = ?1 AND log = ?2 AND until_offset IS NULL",
+                "SELECT from_offset = 0 AND NOT EXISTS (SELECT 1 FROM meta WHERE key = 'read-before-' || ?2)
+                 FROM range WHERE site = ?1 AND log = ?2 AND until_offset IS NULL",
             )?;
             Ok(query.query_row(params![site_number(None), log.0], |row| row.get(0)).optional()?.unwrap_or(false))
         })
