@@ -317,10 +317,6 @@ impl Work<'_> {
     ) -> Result<Ranges, Trouble> {
         let mut ranges = Ranges::new();
         let sites = &job.sites;
-        let is_followed = match self.ledger() {
-            Some(ledger) => self.is_followed(row, ledger)?,
-            None => false,
-        };
         for index in job.readers() {
             let seen_to = self.seen_to(index.map(|index| sites[index].id), row.id);
             let Some(ledger) = self.ledger() else {
@@ -335,6 +331,8 @@ impl Work<'_> {
                 let reopened = ledger.reopen(site, row.id, digest)?;
                 self.collector.state.borrow_mut().summary.read_again += reopened as u64;
             }
+            // Most were never followed, and nobody need be asked; of what a daemon begins with now nothing is taken over.
+            let is_followed = ledger.position(site, row.id)?.is_none() || self.is_followed(row, ledger)?;
             for range in ledger.claim((site, row.id), is_followed, size, meant, digest)? {
                 let start = range.from.max(seen_to);
                 for (from, until) in overlaps(meant, start, range.until) {

@@ -270,7 +270,7 @@ impl<S: Sink> Follower<S> {
             Who::New | Who::Copy => None,
         };
         let row = row.as_deref();
-        let row_before = row.map(|row| row.path.to_path_buf());
+        let had_the_name = row.is_some_and(|row| *row.path == *name);
         let Some(choice) = targets.first().and_then(|index| self.targets.get(*index)).map(|target| &target.format)
         else {
             return Ok(Adopted::NotYet);
@@ -366,7 +366,7 @@ impl<S: Sink> Follower<S> {
         row.format = is_final.then(|| decided.format.shared_name());
         let followed_to = self.ledger.position(None, row.id)?.map_or(start, |position| position.watermark);
         // What had another name until now is no successor.
-        let was_followed = matches!(who, Who::Known(_)) && row_before.as_deref() == Some(name);
+        let was_followed = matches!(who, Who::Known(_)) && had_the_name;
         let log = Log { id: row.id, path, name: &row.path, was_followed, size: opened.size };
         let readers = self.readers(&sites, log, start, followed_to)?;
         let offset = readers.iter().map(|reader| reader.cutter.offset()).min().unwrap_or(start);

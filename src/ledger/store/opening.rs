@@ -29,6 +29,8 @@ const OPENING: Duration = Duration::from_secs(2);
 /// comes back to a page.
 pub(super) const READER_CACHE: i64 = -256;
 pub(super) const WRITER_CACHE: i64 = -512;
+/// What a daemon holds as long as it runs.
+const DAEMON_LOCK: &str = "daemon.lock";
 pub(super) const NO_STATE: &str = "it holds no state of silktail";
 
 impl Ledger {
@@ -114,10 +116,11 @@ impl Ledger {
     /// Those of the file system.
     pub fn has_a_daemon(&self) -> Result<bool, LedgerError> {
         let state_dir = self.shared.path.parent().unwrap_or(Path::new(""));
-        match hold(state_dir, Role::Daemon) {
-            Ok(_) => Ok(false),
-            Err(LedgerError::Locked { .. }) => Ok(true),
-            Err(error) => Err(error),
+        let file = private(state_dir, DAEMON_LOCK)?;
+        match file.try_lock() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(LedgerError::Directory { path: state_dir.to_path_buf(), error }),
         }
     }
 
@@ -187,7 +190,7 @@ fn private(state_dir: &Path, name: &str) -> Result<File, LedgerError> {
 /// Takes the place that only one process may have, for as long as the file is open.
 fn hold(state_dir: &Path, role: Role) -> Result<File, LedgerError> {
     let (name, who) = match role {
-        Role::Daemon => ("daemon.lock", "daemon"),
+        Role::Daemon => (DAEMON_LOCK, "daemon"),
         Role::Beside => ("backfill.lock", "backfill or `rejected`"),
     };
     let file = private(state_dir, name)?;

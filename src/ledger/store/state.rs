@@ -168,6 +168,10 @@ pub(super) fn forget(db: &Connection, now: Timestamp, most: i64) -> rusqlite::Re
         db.execute("DELETE FROM range WHERE log NOT IN (SELECT id FROM log)", [])?;
         db.execute("DELETE FROM sent WHERE range NOT IN (SELECT id FROM range)", [])?;
         db.execute("DELETE FROM outline WHERE log NOT IN (SELECT id FROM log)", [])?;
+        db.execute(
+            "DELETE FROM meta WHERE key GLOB 'read-before-*' AND CAST(substr(key, 13) AS INTEGER) NOT IN (SELECT id FROM log)",
+            [],
+        )?;
         tracing::debug!(logs = forgotten, "forgot logs that were done with long ago");
     }
     Ok(())
