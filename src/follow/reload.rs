@@ -87,15 +87,19 @@ impl<S: Sink> Follower<S> {
         Ok(())
     }
 
-    /// A log that was begun with few lines may, by those that it has now, be in another format.
-    pub(super) fn decide_again(&mut self, index: usize) -> Result<(), LedgerError> {
-        let Some(source) = self.sources.get(index) else { return Ok(()) };
+    /// A log that was begun with few lines may, by those that it has now, be in another format. Gives how far it is known to be in
+    /// this one.
+    pub(super) fn decide_again(&mut self, index: usize) -> Result<u64, LedgerError> {
+        const ALL: u64 = u64::MAX;
+        let Some(source) = self.sources.get(index) else { return Ok(ALL) };
+        // Before it is decided: what is written meanwhile is for the next time.
+        let Ok(size) = source.file.size() else { return Ok(ALL) };
         let targets = self.matching(&source.row.path);
         let choice = targets.first().and_then(|index| self.targets.get(*index)).map(|target| &target.format);
         // What can't be read is said when its turn comes.
-        let (Some(choice), Ok(bytes)) = (choice, deciding_bytes(&source.file)) else { return Ok(()) };
+        let (Some(choice), Ok(bytes)) = (choice, deciding_bytes(&source.file)) else { return Ok(ALL) };
         let now = source.pipeline.format.shared_name();
-        let Some(decided) = decide_after(choice, None, Some(&now), &bytes) else { return Ok(()) };
+        let Some(decided) = decide_after(choice, None, Some(&now), &bytes) else { return Ok(size) };
         if decided.format.name() != &*now {
             tracing::info!(
                 path = %source.path.display(), offset = source.read_to(), format = decided.format.name(), before = &*now,
@@ -108,8 +112,9 @@ impl<S: Sink> Follower<S> {
         {
             source.row.format = Some(source.pipeline.format.shared_name());
             self.sink.update(source.row.clone());
+            return Ok(ALL);
         }
-        Ok(())
+        Ok(size)
     }
 
     /// From now on a log is read for other sites, or by another format: who read it goes on where it was, who is new begins

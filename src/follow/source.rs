@@ -184,10 +184,27 @@ impl Source {
     /// # Errors
     /// Those of reading the file; nothing has moved then.
     pub fn turn(&mut self, buffers: &mut Buffers, repeats: &mut Repeats, sink: &impl Sink) -> io::Result<Turn> {
+        self.turn_up_to(u64::MAX, buffers, repeats, sink)
+    }
+
+    /// The same up to an offset at most.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn turn_up_to(
+        &mut self,
+        most: u64,
+        buffers: &mut Buffers,
+        repeats: &mut Repeats,
+        sink: &impl Sink,
+    ) -> io::Result<Turn> {
         self.seen = None;
         // Before it is read: what is written meanwhile changes it.
         let (size, stamp) = self.file.stands()?;
-        let turn = self.turn_within(size, buffers, repeats, sink)?;
+        let turn = self.turn_within(size.min(most), buffers, repeats, sink)?;
+        if size > most && turn == Turn::End {
+            return Ok(Turn::More);
+        }
         self.seen = stamp.filter(|_| turn == Turn::End);
         Ok(turn)
     }

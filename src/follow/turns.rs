@@ -34,10 +34,11 @@ impl<S: Sink> Follower<S> {
             if !self.sources[index].due {
                 continue;
             }
+            let mut decided_to = u64::MAX;
             if self.sources[index].row.format.is_none() && !self.sources[index].file.is_packed() {
-                self.decide_again(index)?;
+                decided_to = self.decide_again(index)?;
             }
-            let next = self.turn(index, buffers);
+            let next = self.turn(index, decided_to, buffers);
             more |= matches!(next, Next::More | Next::GoesOnInItsCopy);
             if matches!(next, Next::GoesOnInItsCopy | Next::Cut) {
                 truncated.push(self.sources[index].row.clone());
@@ -66,10 +67,11 @@ impl<S: Sink> Follower<S> {
         Ok(more || self.sources.iter().any(|source| source.due))
     }
 
-    fn turn(&mut self, index: usize, buffers: &mut Buffers) -> Next {
+    /// `decided_to`: what comes behind that may be in another format.
+    fn turn(&mut self, index: usize, decided_to: u64, buffers: &mut Buffers) -> Next {
         let source = &mut self.sources[index];
         let before = source.progress();
-        let turn = source.turn(buffers, &mut self.repeats, &self.sink);
+        let turn = source.turn_up_to(decided_to, buffers, &mut self.repeats, &self.sink);
         let has_read = source.progress() != before;
         if source.leaving.is_some() && !source.file.is_packed() && has_read {
             // It is written to still.
